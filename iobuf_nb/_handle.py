@@ -1,0 +1,98 @@
+"""How a Python object becomes a few scalars inside a kernel.
+
+An array passed through a chain of calls travels as seven words, and a reference count in a hot loop is worse. A handle
+is a struct of integers and raw pointers instead, loaded in one piece from the object's *descriptor block*: an int64
+array that holds the members in their order, its own address first. No member is counted: whoever calls a kernel
+holds the object, and with it the memory, until the kernel returns.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.core.imputils import lower_constant
+from numba.extending import NativeValue, box, make_attribute_wrapper, models, register_model, unbox
+
+from ._jit import FINGERPRINT
+
+WORDS = types.CPointer(types.int64)
+
+_live: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
+_pinned: set[Handle] = set()
+
+
+class Handle:
+    """The Python side: an object that owns memory and can be passed to kernels."""
+
+    _numba_type_: HandleType
+    _block: Any
+
+    def _describe(self, numba_type: HandleType, *members: int) -> None:
+        """Write the descriptor block; `members` follow the order of the type's members."""
+        self._numba_type_ = numba_type
+        self._block = np.array((0, *members), np.int64)
+        self._block[0] = self._descriptor = self._block.ctypes.data
+        _live[self._descriptor] = self
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: its memory belongs to this process")
+
+
+class HandleType(types.Type):
+    """The kernel side: a numba type whose values are structs of the named members."""
+
+    #: Names of the members that kernels may read as attributes.
+    attributes: tuple[str, ...] = ()
+
+    def __init__(self, name: str, members: list[tuple[str, types.Type]]) -> None:
+        self.members = [("descriptor", types.int64), *members]
+        super().__init__(f"{name} of {FINGERPRINT}")
+
+    def __init_subclass__(cls) -> None:
+        """Teach numba about a new kind of handle."""
+        register_model(cls)(_Model)
+        unbox(cls)(_unbox)
+        box(cls)(_box)
+        lower_constant(cls)(_constant)
+        for name in cls.__dict__.get("attributes", ()):
+            make_attribute_wrapper(cls, name, name)
+
+
+class _Model(models.StructModel):
+    def __init__(self, manager: Any, handle_type: HandleType) -> None:
+        super().__init__(manager, handle_type, handle_type.members)
+
+
+def _load(context: Any, builder: Any, handle_type: HandleType, block: Any) -> Any:
+    return builder.load(builder.bitcast(block, context.get_value_type(handle_type).as_pointer()))
+
+
+def _unbox(handle_type: HandleType, handle: Any, c: Any) -> Any:
+    address = c.pyapi.object_getattr_string(handle, "_descriptor")
+    block = c.pyapi.long_as_voidptr(address)
+    c.pyapi.decref(address)
+    return NativeValue(_load(c.context, c.builder, handle_type, block))
+
+
+def _find(descriptor: int) -> Handle:
+    return _live[descriptor]
+
+
+def _box(handle_type: HandleType, value: Any, c: Any) -> Any:
+    struct = c.context.make_helper(c.builder, handle_type, value)
+    find = c.pyapi.unserialize(c.pyapi.serialize_object(_find))
+    descriptor = c.pyapi.long_from_longlong(struct.descriptor)
+    handle = c.pyapi.call_function_objargs(find, (descriptor,))
+    c.pyapi.decref(descriptor)
+    c.pyapi.decref(find)
+    return handle
+
+
+def _constant(context: Any, builder: Any, handle_type: HandleType, handle: Handle) -> Any:
+    """Lower a handle that a kernel names as a global: the kernel is not cached, and the handle lives for ever."""
+    _pinned.add(handle)
+    block = context.add_dynamic_addr(builder, handle._descriptor, info=handle_type.name)
+    return _load(context, builder, handle_type, block)

@@ -1,0 +1,64 @@
+"""How this library is compiled: the one place that fixes numba's options.
+
+Two kinds of function exist. `hot` ones are a few instructions long and are inlined into whatever calls them; called
+from Python they return at once, so they keep the GIL. `kernel` ones may run for long or wait, so they release it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import config, njit
+from numba.extending import overload, overload_attribute, overload_method
+
+_INLINE = {"forceinline": True, "error_model": "numpy"}
+
+hot = njit(cache=True, **_INLINE)
+kernel = njit(cache=True, nogil=True, error_model="numpy")
+
+#: True when numba runs kernels as plain Python (the environment variable ``NUMBA_DISABLE_JIT``).
+INTERPRETED = bool(config.DISABLE_JIT)
+
+#: Goes into the name of every numba type here. numba keys a user's cached kernel by the user's file alone, so without
+#: it a kernel compiled against another version of these sources would go on running the code inlined from them.
+FINGERPRINT = f"{zlib.crc32(b''.join(p.read_bytes() for p in sorted(Path(__file__).parent.glob('*.py')))):08x}"
+
+
+def _same_lines(body: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an overload that answers every combination of argument types with `body`."""
+    body = getattr(body, "py_func", body)
+
+    def choose(*_args: Any, **_kwargs: Any) -> Callable[..., Any]:
+        return body
+
+    choose.__signature__ = inspect.signature(body)  # type: ignore[attr-defined]
+    return choose
+
+
+def kernel_method(numba_type: type, name: str, body: Callable[..., Any]) -> None:
+    """Give values of `numba_type` the method `name` inside kernels, compiled from the very lines of `body`."""
+    overload_method(numba_type, name, jit_options=_INLINE)(_same_lines(body))
+
+
+def kernel_attribute(numba_type: type, name: str, body: Callable[..., Any]) -> None:
+    """Give values of `numba_type` the computed attribute `name` inside kernels."""
+    overload_attribute(numba_type, name, jit_options=_INLINE)(_same_lines(body))
+
+
+def compiled_as(body: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Mark a plain Python function whose place is taken by `body` inside kernels."""
+
+    def mark(function: Callable[..., Any]) -> Callable[..., Any]:
+        overload(function, jit_options=_INLINE)(_same_lines(body))
+        return function
+
+    return mark
+
+
+def kernel_overload(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a chooser by argument type for `function`; string constants reach it as literals."""
+    return overload(function, jit_options=_INLINE, prefer_literal=True, strict=False)

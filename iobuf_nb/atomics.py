@@ -1,0 +1,376 @@
+"""Atomic operations on 64-bit words, for numba kernels and for plain Python.
+
+A *word* is one element of a one-dimensional contiguous int64 array (or of the raw ``words`` pointer of this library's
+own handles). Each function means the same in both worlds:
+
+- in a kernel it is one LLVM atomic instruction (LLVM Language Reference, "Atomic Memory Ordering Constraints");
+- in Python it is the same instruction, reached through a compiled function, always sequentially consistent;
+- with ``NUMBA_DISABLE_JIT=1`` it is interpreted: atomic among Python threads, and open to a scheduler that
+  sets `hook` and so decides what runs between any two accesses.
+
+A plain ``words[i]`` in a loop may be read once and never again: the compiler is free to hoist it. Shared words go
+through these functions only. Kernels do not check `i`; Python does.
+
+Examples
+--------
+>>> import numpy as np
+>>> from numba import njit
+>>> from iobuf_nb import atomics
+>>> @njit(nogil=True)
+... def count(words, n):
+...     for _ in range(n):
+...         atomics.fetch_add(words, 0, 1, "relaxed")
+>>> words = np.zeros(1, np.int64)
+>>> count(words, 5)
+>>> atomics.load(words, 0)
+5
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+import threading
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, errors
+from numba.extending import intrinsic
+
+from ._jit import INTERPRETED, compiled_as, hot, kernel_overload
+
+Order = Literal["relaxed", "acquire", "release", "acq_rel", "seq_cst"]
+
+__all__ = [
+    "compare_and_swap",
+    "fence",
+    "fetch_add",
+    "fetch_and",
+    "fetch_or",
+    "load",
+    "pause",
+    "store",
+    "swap",
+]
+
+#: Called as ``hook(operation, index)`` before every interpreted access; a scheduler sets it to switch threads there.
+hook: Callable[[str, int], None] | None = None
+
+_LLVM = {
+    "relaxed": "monotonic",
+    "acquire": "acquire",
+    "release": "release",
+    "acq_rel": "acq_rel",
+    "seq_cst": "seq_cst",
+}
+_ALL = frozenset(_LLVM)
+_ALLOWED = {
+    "load": _ALL - {"release", "acq_rel"},
+    "store": _ALL - {"acquire", "acq_rel"},
+    "fence": _ALL - {"relaxed"},
+}
+# A failed compare-and-swap stores nothing, so it keeps only the acquiring half of its order.
+_ON_FAILURE = {"acq_rel": "acquire", "release": "monotonic"}
+
+
+def load(words: Any, i: int, order: Order = "acquire") -> int:
+    """Read word `i`.
+
+    Parameters
+    ----------
+    words : int64 array, 1-D, C-contiguous, aligned, writable
+    i : int, 0 <= i < len(words)
+    order : {"relaxed", "acquire", "seq_cst"}
+
+    Returns
+    -------
+    int
+    """
+    return _interpret("load", words, i, order)
+
+
+def store(words: Any, i: int, value: int, order: Order = "release") -> None:
+    """Write `value` to word `i`; `order` is relaxed, release or seq_cst. Other parameters as in `load`."""
+    _interpret("store", words, i, order, value)
+
+
+def compare_and_swap(words: Any, i: int, expected: int, desired: int, order: Order = "acq_rel") -> bool:
+    """Write `desired` to word `i` if it holds `expected`; say whether it did. Never fails spuriously.
+
+    Parameters are those of `load`; `order` is any, and a failure keeps its acquiring half.
+
+    Examples
+    --------
+    >>> words = np.zeros(1, np.int64)
+    >>> compare_and_swap(words, 0, 0, 7), compare_and_swap(words, 0, 0, 8), load(words, 0)
+    (True, False, 7)
+    """
+    return bool(_interpret("compare_and_swap", words, i, order, expected, desired))
+
+
+def swap(words: Any, i: int, value: int, order: Order = "acq_rel") -> int:
+    """Write `value` to word `i` and return what it held. Parameters as in `load`; `order` is any."""
+    return _interpret("swap", words, i, order, value)
+
+
+def fetch_add(words: Any, i: int, value: int, order: Order = "acq_rel") -> int:
+    """Add `value` to word `i`, wrapping at 64 bits, and return what it held. Parameters as in `load`; any `order`."""
+    return _interpret("fetch_add", words, i, order, value)
+
+
+def fetch_or(words: Any, i: int, value: int, order: Order = "acq_rel") -> int:
+    """Set the bits of `value` in word `i` and return what it held. Parameters as in `load`; `order` is any."""
+    return _interpret("fetch_or", words, i, order, value)
+
+
+def fetch_and(words: Any, i: int, value: int, order: Order = "acq_rel") -> int:
+    """Clear the bits of word `i` that `value` lacks and return what it held. Parameters as in `load`; any `order`."""
+    return _interpret("fetch_and", words, i, order, value)
+
+
+def fence(order: Order = "seq_cst") -> None:
+    """Order this thread's accesses before it against those after it; `order` is any but relaxed."""
+    _check_order("fence", order)
+    if not INTERPRETED:
+        _native_fence()
+
+
+@intrinsic
+def _pause(typingctx: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        machine = platform.machine().lower()
+        void, i32 = ir.VoidType(), ir.IntType(32)
+        # Inline assembly would kill the process: numba initialises no assembly parser.
+        if machine in ("x86_64", "amd64"):
+            hint = cgutils.get_or_insert_function(builder.module, ir.FunctionType(void, []), "llvm.x86.sse2.pause")
+            builder.call(hint, [])
+        elif machine in ("aarch64", "arm64"):
+            hint = cgutils.get_or_insert_function(builder.module, ir.FunctionType(void, [i32]), "llvm.aarch64.hint")
+            builder.call(hint, [i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@compiled_as(lambda: _pause())
+def pause() -> None:
+    """Tell the processor that this thread spins; from Python it does nothing."""
+
+
+@compiled_as(lambda value: value)
+def wrap(value: int) -> int:
+    """Return `value` as compiled int64 arithmetic leaves it; interpreted integers do not wrap by themselves."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
+# ---- in kernels ------------------------------------------------------------------------------------------------------
+
+
+def _emit(builder: ir.IRBuilder, operation: str, pointer: Any, order: str, operands: Any) -> Any:
+    if operation == "load":
+        return builder.load_atomic(pointer, order, 8)
+    if operation == "store":
+        return builder.store_atomic(operands[0], pointer, order, 8)
+    if operation == "compare_and_swap":
+        return builder.extract_value(builder.cmpxchg(pointer, *operands, order, _ON_FAILURE.get(order, order)), 1)
+    instruction = {"swap": "xchg", "fetch_add": "add", "fetch_or": "or", "fetch_and": "and"}[operation]
+    return builder.atomic_rmw(instruction, pointer, operands[0], order)
+
+
+@functools.cache
+def _instruction(operation: str, order: str) -> Any:
+    """Make the intrinsic of one operation in one order."""
+    result = {"store": types.void, "compare_and_swap": types.boolean}.get(operation, types.int64)
+
+    def typed(words: Any, *operands: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            base, i, *values = args
+            if isinstance(words, types.Array):
+                base = context.make_array(words)(context, builder, base).data
+            value = _emit(builder, operation, builder.gep(base, [i]), _LLVM[order], values)
+            return context.get_dummy_value() if operation == "store" else value
+
+        return result(words, types.intp, *(types.int64 for _ in operands)), codegen
+
+    if operation == "load":
+        return intrinsic(lambda typingctx, words, i: typed(words))
+    if operation == "compare_and_swap":
+        return intrinsic(lambda typingctx, words, i, expected, desired: typed(words, expected, desired))
+    return intrinsic(lambda typingctx, words, i, value: typed(words, value))
+
+
+def _resolve(operation: str, words: Any, order: Any) -> Any:
+    """Check types while a kernel is compiled and return the instruction to use."""
+    literal = order if isinstance(order, str) else getattr(order, "literal_value", getattr(order, "value", None))
+    if not isinstance(literal, str):
+        raise errors.TypingError(f"order of atomics.{operation} must be a string constant, not {order}")
+    try:
+        _check_order(operation, literal)
+    except ValueError as error:
+        raise errors.TypingError(str(error)) from None
+    fits = words == types.CPointer(types.int64) or (
+        isinstance(words, types.Array)
+        and (words.dtype, words.ndim, words.layout) == (types.int64, 1, "C")
+        and words.mutable
+        and words.aligned
+    )
+    if not fits:
+        raise errors.TypingError(_bad_words(operation, words))
+    return _instruction(operation, literal)
+
+
+@kernel_overload(load)
+def _load(words: Any, i: int, order: Any = "acquire") -> Any:
+    instruction = _resolve("load", words, order)
+    return lambda words, i, order="acquire": instruction(words, i)
+
+
+@kernel_overload(store)
+def _store(words: Any, i: int, value: int, order: Any = "release") -> Any:
+    instruction = _resolve("store", words, order)
+    return lambda words, i, value, order="release": instruction(words, i, value)
+
+
+@kernel_overload(compare_and_swap)
+def _compare_and_swap(words: Any, i: int, expected: int, desired: int, order: Any = "acq_rel") -> Any:
+    instruction = _resolve("compare_and_swap", words, order)
+    return lambda words, i, expected, desired, order="acq_rel": instruction(words, i, expected, desired)
+
+
+def _overload_fetch(function: Callable[..., Any]) -> None:
+    @kernel_overload(function)
+    def choose(words: Any, i: int, value: int, order: Any = "acq_rel") -> Any:
+        instruction = _resolve(function.__name__, words, order)
+        return lambda words, i, value, order="acq_rel": instruction(words, i, value)
+
+
+for _function in (swap, fetch_add, fetch_or, fetch_and):
+    _overload_fetch(_function)
+
+
+@intrinsic(prefer_literal=True)
+def _fence(typingctx: Any, order: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        builder.fence(_LLVM[order.literal_value])
+        return context.get_dummy_value()
+
+    return types.void(order), codegen
+
+
+@kernel_overload(fence)
+def _overload_fence(order: Any = "seq_cst") -> Any:
+    literal = getattr(order, "literal_value", getattr(order, "value", order))
+    try:
+        _check_order("fence", literal)
+    except ValueError as error:
+        raise errors.TypingError(str(error)) from None
+    return lambda order="seq_cst": _fence(literal)
+
+
+# ---- from Python -----------------------------------------------------------------------------------------------------
+
+
+def _check_order(operation: str, order: Any) -> None:
+    allowed = _ALLOWED.get(operation, _ALL)
+    if order not in allowed:
+        names = ", ".join(name for name in _LLVM if name in allowed)
+        raise ValueError(f"order of atomics.{operation} must be one of {names}, not {order!r}")
+
+
+def _bad_words(operation: str, words: Any) -> str:
+    return (
+        f"words of atomics.{operation} must be a one-dimensional contiguous, aligned, writable int64 array, not {words}"
+    )
+
+
+def _check_words(operation: str, words: Any, i: int) -> None:
+    if not isinstance(words, np.ndarray):
+        raise TypeError(_bad_words(operation, type(words).__name__))
+    flags = words.flags
+    if not (words.dtype == np.int64 and words.dtype.isnative and words.ndim == 1):
+        raise TypeError(_bad_words(operation, f"one of dtype {words.dtype} and {words.ndim} dimensions"))
+    for wanted, holds in (("contiguous", flags.c_contiguous), ("aligned", flags.aligned), ("writable", flags.writeable)):
+        if not holds:
+            raise ValueError(_bad_words(operation, f"one that is not {wanted}"))
+    if not 0 <= i < len(words):
+        raise IndexError(f"i of atomics.{operation} must be from 0 to {len(words) - 1}, not {i}")
+
+
+_AFTER: dict[str, Callable[..., int]] = {
+    "load": lambda old: old,
+    "store": lambda old, value: value,
+    "swap": lambda old, value: value,
+    "compare_and_swap": lambda old, expected, desired: desired if old == expected else old,
+    "fetch_add": lambda old, value: old + value,
+    "fetch_or": lambda old, value: old | value,
+    "fetch_and": lambda old, value: old & value,
+}
+_interpreter_lock = threading.Lock()
+
+
+def _interpret(operation: str, words: Any, i: int, order: str, *operands: int) -> Any:
+    _check_words(operation, words, i)
+    _check_order(operation, order)
+    if not INTERPRETED:
+        return _NATIVE[operation](words, i, *operands)
+    if hook is not None:
+        hook(operation, i)
+    with _interpreter_lock:
+        old = int(words[i])
+        if operation != "load":
+            words[i] = wrap(_AFTER[operation](old, *operands))
+    return old == operands[0] if operation == "compare_and_swap" else old
+
+
+@hot
+def _native_load(words, i):  # type: ignore[no-untyped-def]
+    return load(words, i, "seq_cst")
+
+
+@hot
+def _native_store(words, i, value):  # type: ignore[no-untyped-def]
+    store(words, i, value, "seq_cst")
+
+
+@hot
+def _native_compare_and_swap(words, i, expected, desired):  # type: ignore[no-untyped-def]
+    return compare_and_swap(words, i, expected, desired, "seq_cst")
+
+
+@hot
+def _native_swap(words, i, value):  # type: ignore[no-untyped-def]
+    return swap(words, i, value, "seq_cst")
+
+
+@hot
+def _native_fetch_add(words, i, value):  # type: ignore[no-untyped-def]
+    return fetch_add(words, i, value, "seq_cst")
+
+
+@hot
+def _native_fetch_or(words, i, value):  # type: ignore[no-untyped-def]
+    return fetch_or(words, i, value, "seq_cst")
+
+
+@hot
+def _native_fetch_and(words, i, value):  # type: ignore[no-untyped-def]
+    return fetch_and(words, i, value, "seq_cst")
+
+
+@hot
+def _native_fence():  # type: ignore[no-untyped-def]
+    fence("seq_cst")
+
+
+_NATIVE = {
+    "load": _native_load,
+    "store": _native_store,
+    "compare_and_swap": _native_compare_and_swap,
+    "swap": _native_swap,
+    "fetch_add": _native_fetch_add,
+    "fetch_or": _native_fetch_or,
+    "fetch_and": _native_fetch_and,
+}

@@ -1,0 +1,719 @@
+"""Pools: buffers (or objects) handed out by index, each to one holder at a time.
+
+A pool is a `BoundedQueue` of the free indices, an arena that holds the buffers, and a table of who holds each:
+
+- get: take an index from the queue, then write the holder into ``owners[index]``;
+- put: compare-and-swap ``owners[index]`` from its holder to FREE, then put the index back. Of two puts of one buffer
+  only one can win that swap; the other is refused and changes nothing.
+
+So an index in the queue always has a FREE owner. A holder is a thread, named by the number `threading.get_ident` gives;
+any thread may put a buffer back, because handing buffers on to other threads is what pools are for.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, types
+from numba.core import errors
+from numba.extending import intrinsic, overload_attribute
+from numba.np.numpy_support import from_dtype
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from . import _check
+from ._handle import WORDS, Handle, HandleType
+from ._jit import compiled_as, hot, kernel, kernel_attribute, kernel_method, kernel_overload
+from ._show import Shown
+from .atomics import compare_and_swap, load, store
+from .memory import CACHE_LINE_SIZE, aligned_mem, page_size, round_up
+from .ring import (
+    CLOSED_FLAG,
+    LINE,
+    MAX_ITEMS,
+    NONBLOCKING_FLAG,
+    QUEUE_TYPE,
+    BoundedQueue,
+    get_item,
+    put_item,
+    size,
+    wait_get,
+)
+from .wait import CLOSED, EMPTY, PoolClosed, WouldBlock, limit_ns, thread_id
+
+__all__ = ["BufferPool", "ItemPool"]
+
+# owners[index]: FREE, the holder's thread identity (> 0), or its negative while put_many is about to return the buffer.
+FREE = 0
+
+# Results of giving a buffer back.
+OK = 0
+OUT_OF_RANGE = 1
+NOT_OUT = 2
+
+
+class PoolType(HandleType):
+    """The numba type of a pool of indices."""
+
+    attributes = ("ring", "capacity", "owners")
+
+    def __init__(self, name: str, checked: bool, members: Iterable[tuple[str, types.Type]] = ()) -> None:
+        self.checked = checked
+        super().__init__(
+            f"{name}, checked={checked}",
+            [("ring", QUEUE_TYPE), ("capacity", types.int64), ("owners", WORDS), *members],
+        )
+
+
+class BufferPoolType(PoolType):
+    """The numba type of `BufferPool`: the element type and the number of dimensions are part of it."""
+
+    attributes = ("arena", "stride", "buffer_size", "shape")
+
+    def __init__(self, dtype: types.Type, ndim: int, checked: bool) -> None:
+        self.dtype = dtype
+        members = [
+            ("arena", types.int64),
+            ("stride", types.int64),
+            ("buffer_size", types.int64),
+            ("shape", types.UniTuple(types.int64, ndim)),
+        ]
+        super().__init__(f"BufferPool of {dtype}, {ndim}-d", checked, members)
+
+
+@overload_attribute(PoolType, "checked")  # a constant in kernels, so that the check is compiled in or out
+def _checked(pool):  # type: ignore[no-untyped-def]
+    return (lambda pool: True) if pool.checked else (lambda pool: False)
+
+
+@hot
+def own(pool, index):  # type: ignore[no-untyped-def]
+    """Write down that this thread holds `index`, which it just took from the queue."""
+    if pool.checked:
+        store(pool.owners, index, thread_id())
+
+
+@hot
+def take(pool):  # type: ignore[no-untyped-def]
+    """Take a free buffer: its index, or EMPTY if there is none or the pool is closed."""
+    if load(pool.ring.words, CLOSED_FLAG):
+        return EMPTY
+    index = get_item(pool.ring)
+    if index >= 0:
+        own(pool, index)
+    return index
+
+
+@kernel
+def wait_take(pool, timeout_ns):  # type: ignore[no-untyped-def]
+    """Take a free buffer as soon as there is one; EMPTY when `timeout_ns` (-1: none) is over, CLOSED when closed."""
+    index = wait_get(pool.ring, timeout_ns)
+    if index >= 0:
+        if load(pool.ring.words, CLOSED_FLAG):
+            put_item(pool.ring, index)
+            return CLOSED
+        own(pool, index)
+    return index
+
+
+@hot
+def disown(pool, index, mark):  # type: ignore[no-untyped-def]
+    """Take `index` out of its holder's hands: to FREE, or to the holder's negative if `mark`."""
+    if index < 0 or index >= pool.capacity:
+        return OUT_OF_RANGE
+    if pool.checked:
+        holder = load(pool.owners, index)
+        if holder <= FREE or not compare_and_swap(pool.owners, index, holder, -holder if mark else FREE):
+            return NOT_OUT
+    return OK
+
+
+@hot
+def give(pool, index):  # type: ignore[no-untyped-def]
+    """Give a buffer back: OK, or OUT_OF_RANGE or NOT_OUT and nothing changed."""
+    status = disown(pool, index, False)
+    if status == OK:
+        put_item(pool.ring, index)
+    return status
+
+
+@kernel
+def take_many(pool, out):  # type: ignore[no-untyped-def]
+    """Take up to len(out) free buffers into `out`; return how many there were."""
+    for k in range(len(out)):
+        index = take(pool)
+        if index < 0:
+            return k
+        out[k] = index
+    return len(out)
+
+
+@kernel
+def give_many(pool, indices):  # type: ignore[no-untyped-def]
+    """Give all the buffers back and return -1, or give none and return where the first refused one stands."""
+    for k in range(len(indices)):
+        if disown(pool, indices[k], True) != OK:
+            if pool.checked:
+                for j in range(k):
+                    store(pool.owners, indices[j], -load(pool.owners, indices[j]))
+            return k
+    for k in range(len(indices)):
+        if pool.checked:
+            store(pool.owners, indices[k], FREE)
+        put_item(pool.ring, indices[k])
+    return -1
+
+
+def as_index(index: Any) -> int:
+    """Return an index as an int64; what no int64 can hold is out of range anyway."""
+    try:
+        number = operator.index(index)
+    except TypeError:
+        raise TypeError(f"index must be an integer, not {index!r}") from None
+    return number if -(2**63) <= number < 2**63 else -1
+
+
+@kernel_overload(as_index)
+def _as_index_in_kernel(index: Any) -> Any:
+    if not isinstance(index, types.Integer):
+        raise errors.TypingError(f"index must be an integer, not {index}")
+    return lambda index: np.int64(index)
+
+
+def _refuse_in_kernel(pool, index, status):  # type: ignore[no-untyped-def]
+    if status == OUT_OF_RANGE:
+        raise IndexError("index must be from 0 to capacity - 1; (index, capacity) are", index, pool.capacity)
+    raise ValueError("index is that of a buffer that is not out: it was put already, or never got; it is", index)
+
+
+@compiled_as(_refuse_in_kernel)
+def refuse(pool: Any, index: Any, status: int) -> None:
+    """Raise what a `status` that is not OK stands for."""
+    if status == OUT_OF_RANGE:
+        raise IndexError(f"index must be from 0 to {pool.capacity - 1}, not {index}")
+    raise ValueError(f"index must be that of a buffer that is out; {index} was put already, or never got")
+
+
+@intrinsic
+def _buffer_pointer(typingctx: Any, pool: Any, index: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        struct = context.make_helper(builder, pool, args[0])
+        address = builder.add(struct.arena, builder.mul(args[1], struct.stride))
+        return builder.inttoptr(address, context.get_value_type(signature.return_type))
+
+    return types.CPointer(pool.dtype)(pool, types.int64), codegen
+
+
+def _buffer_in_kernel(pool, index):  # type: ignore[no-untyped-def]
+    index = as_index(index)
+    if pool.checked and (index < 0 or index >= pool.capacity):
+        raise IndexError("index must be from 0 to capacity - 1; (index, capacity) are", index, pool.capacity)
+    return carray(_buffer_pointer(pool, index), pool.shape)
+
+
+@compiled_as(_buffer_in_kernel)
+def buffer(pool: Any, index: Any) -> Any:
+    """Return the buffer of a checked index, without a copy."""
+    return pool._buffers[checked_index(pool, index)]
+
+
+def checked_index(pool: Any, index: Any) -> int:
+    """Return `index` as an int of [0, capacity), or raise."""
+    number = as_index(index)
+    if not 0 <= number < pool.capacity:
+        refuse(pool, index, OUT_OF_RANGE)
+    return number
+
+
+def _copy_in_kernel(target, data):  # type: ignore[no-untyped-def]
+    if len(data) > len(target):
+        raise ValueError("data must not be longer than the buffer; their lengths are", len(data), len(target))
+    for k in range(len(data)):
+        target[k] = data[k]
+
+
+@compiled_as(_copy_in_kernel)
+def copy_into(target: NDArray[Any], data: Any) -> None:
+    """Copy `data` over the beginning of `target`."""
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        data = np.frombuffer(data, np.uint8).view(target.dtype)
+    elif not isinstance(data, np.ndarray):
+        try:
+            data = np.asarray(data, target.dtype)
+        except (TypeError, ValueError, OverflowError):
+            raise TypeError(f"data must be bytes-like or an array of {target.dtype}, not {data!r:.60}") from None
+    if data.ndim != target.ndim or data.shape[1:] != target.shape[1:]:
+        raise ValueError(f"data must have the shape of the buffer, {target.shape}, or be shorter; it has {data.shape}")
+    if len(data) > len(target):
+        raise ValueError(f"data must not be longer than the buffer: {len(data)} > {len(target)}")
+    try:
+        np.copyto(target[: len(data)], data, casting="same_kind")
+    except TypeError:
+        raise TypeError(f"data must be of dtype {target.dtype}, not {data.dtype}") from None
+
+
+@compiled_as(lambda name, array: array)
+def index_array(name: str, array: Any) -> Any:
+    """Return `array` if it can hold indices; in kernels its type tells."""
+    if not (isinstance(array, np.ndarray) and array.dtype == np.int64 and array.ndim == 1):
+        raise TypeError(f"{name} must be a one-dimensional int64 array, not {array!r:.60}")
+    return array
+
+
+class _Pool(Handle, Shown):
+    """What all pools share: indices that are free or held."""
+
+    capacity: int
+    checked: bool
+
+    def _set_up(self, capacity: int, checked: bool, nonblocking: bool) -> None:
+        self.capacity = capacity
+        self.checked = bool(checked)
+        # LINE slots more than indices: a get and the put after it then touch different cache lines (a third faster).
+        self.ring = BoundedQueue(min(capacity + LINE, MAX_ITEMS), capacity)
+        self.ring._put_first(capacity)
+        self.owners = aligned_mem(8 * capacity, 8 * LINE).view(np.int64)
+        self.nonblocking = nonblocking
+
+    def try_get(self) -> int:
+        """Take a free buffer and return its index, or return -1 at once if none is free or the pool is closed.
+
+        Lock-free. The buffer belongs to the calling thread until somebody puts it back.
+        """
+        return take(self)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> int:
+        """Take a free buffer and return its index, waiting for one if need be.
+
+        Parameters
+        ----------
+        block : bool
+            False: do not wait.
+        timeout : float, optional
+            The longest wait in seconds; by default there is no limit.
+
+        Returns
+        -------
+        int
+            From 0 to `capacity` - 1.
+
+        Raises
+        ------
+        WouldBlock
+            No buffer was free and there was no (more) time to wait; also where `nonblocking` is set.
+        PoolClosed
+            The pool is closed, or was while this waited.
+        TypeError, ValueError
+            `timeout` is not None or a number >= 0.
+
+        Notes
+        -----
+        Any number of threads may wait. A wait releases the GIL, also in a kernel that holds it, and ends with
+        KeyboardInterrupt on Ctrl-C in the main thread.
+        """
+        limit = limit_ns(block, timeout)
+        index = take(self)
+        if index < 0:
+            index = wait_take(self, limit)
+            if index == CLOSED:
+                raise PoolClosed("get from a closed pool")
+            if index == EMPTY:
+                raise WouldBlock("no buffer became free for as long as get was to wait")
+        return index
+
+    def try_put(self, index: int) -> bool:
+        """Give a buffer back and return True; False, and nothing changed, if it is not out or no such buffer exists.
+
+        Lock-free. Any thread may put. Without `checked`, only the range is looked at. A closed pool takes buffers back.
+        """
+        return give(self, as_index(index)) == OK
+
+    def put(self, index: int) -> None:
+        """Give a buffer back; never waits, for there is always room.
+
+        Raises
+        ------
+        IndexError
+            `index` is not from 0 to `capacity` - 1.
+        ValueError
+            The buffer is not out: put twice, or never got. Needs `checked`.
+        TypeError
+            `index` is not an integer.
+
+        Notes
+        -----
+        A buffer put twice is caught unless somebody else got it in between: then it is out, and the second put takes
+        it out of their hands.
+        """
+        status = give(self, as_index(index))
+        if status != OK:
+            refuse(self, index, status)
+
+    def get_many(self, out: NDArray[np.int64]) -> int:
+        """Take as many free buffers as there are, len(out) at most, into the front of `out`; return how many.
+
+        Parameters
+        ----------
+        out : int64 array, 1-D
+
+        Notes
+        -----
+        Never waits: 0 means that none was free or the pool is closed. Each buffer is taken by itself.
+        """
+        return take_many(self, index_array("out", out))
+
+    def put_many(self, indices: NDArray[np.int64]) -> None:
+        """Give all these buffers back; if one of them cannot be, give none back and raise as `put` does.
+
+        Parameters
+        ----------
+        indices : int64 array, 1-D
+        """
+        refused = give_many(self, index_array("indices", indices))
+        if refused >= 0:
+            index = indices[refused]
+            refuse(self, index, OUT_OF_RANGE if index < 0 or index >= self.capacity else NOT_OUT)
+
+    def available(self) -> int:
+        """Return how many buffers were free a moment ago; exact while nobody else gets or puts."""
+        return min(size(self.ring), self.capacity)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the pool has been closed; readable in kernels."""
+        return load(self.ring.words, CLOSED_FLAG) != 0
+
+    @property
+    def nonblocking(self) -> bool:
+        """Whether `get` raises WouldBlock instead of waiting, in Python and in kernels; settable in Python."""
+        return load(self.ring.words, NONBLOCKING_FLAG) != 0
+
+    @nonblocking.setter
+    def nonblocking(self, value: bool) -> None:
+        store(self.ring.words, NONBLOCKING_FLAG, int(bool(value)), "seq_cst")
+
+    def holders(self) -> dict[int, int]:
+        """Return the thread identity (`threading.get_ident`) that holds each buffer that is out, by index.
+
+        A snapshot that other threads may outdate at once. A buffer handed on to another thread counts as held by the
+        one that got it. ValueError if the pool was made with ``checked=False``.
+        """
+        if not self.checked:
+            raise ValueError("holders() needs a pool made with checked=True; this one does not write them down")
+        return {int(index): abs(int(self.owners[index])) for index in np.flatnonzero(self.owners)}
+
+    def close(self) -> None:
+        """End all waiting and further gets with PoolClosed; closing twice is no error.
+
+        Buffers that are still out stay valid and may be put back. In Python they are named in a ResourceWarning;
+        inside a kernel `close` only closes.
+        """
+        if not self.closed:
+            store(self.ring.words, CLOSED_FLAG, 1, "seq_cst")
+            self._warn_of_leaks("closed")
+
+    def _warn_of_leaks(self, how: str) -> None:
+        out = self.capacity - self.available()
+        if out:
+            message = f"{self!r} was {how} with {out} of its buffers still out"
+            if self.checked:
+                names = {thread.ident: thread.name for thread in threading.enumerate()}
+                held = [f"{i} by {names.get(who, f'thread {who}')}" for i, who in list(self.holders().items())[:8]]
+                message += ": " + ", ".join(held) + (", ..." if out > len(held) else "")
+            warnings.warn(message, ResourceWarning, stacklevel=3)
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor") and not self.closed and not sys.is_finalizing():
+            self._warn_of_leaks("dropped")
+
+    def _figures(self) -> dict[str, object]:
+        free = self.available()
+        return {"capacity": self.capacity, "in_use": self.capacity - free, "checked": self.checked}
+
+    def _occupancy(self) -> float:
+        return 1 - self.available() / self.capacity
+
+
+class BufferPool(_Pool):
+    """A lock-free pool of page-aligned buffers, the same in Python and in kernels.
+
+    All memory is allocated, zeroed, when the pool is made. `get` hands out the index of a free buffer, `value` turns it
+    into an array without a copy, `put` takes it back. Any number of threads may do so at once.
+
+    Parameters
+    ----------
+    capacity : int
+        How many buffers, exactly; from 1 to 2**32.
+    size : Tier or int, optional
+        Bytes of a buffer, which is then a uint8 array; from 1 to 2**40.
+    shape, dtype : optional, instead of `size`
+        Shape and element type of a buffer: ``BufferPool(16, shape=(64, 64), dtype="f4")``.
+    checked : bool
+        Write down who holds each buffer, and refuse to take back what is not out. False takes that out of kernels.
+    nonblocking : bool
+        See the property.
+    page_size : int, optional
+        Alignment of the arena in bytes, a power of two; by default `iobuf_nb.page_size()`.
+    huge_pages, lock, populate : bool
+        As in `aligned_mem`.
+
+    Attributes
+    ----------
+    capacity, buffer_size, stride : int
+        Buffers, bytes of one, and bytes from one to the next; readable in kernels. Buffers of a page or more start on
+        pages, those of a cache line or more on cache lines, smaller ones at powers of two.
+    shape : tuple of int
+        Of one buffer; readable in kernels.
+    dtype : numpy.dtype
+        Of one buffer.
+    checked : bool
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError, OSError
+        An argument is out of its range, or the system cannot give the memory; see `aligned_mem`.
+
+    Examples
+    --------
+    >>> from iobuf_nb import BufferPool, Tier
+    >>> pool = BufferPool(1024, Tier.SMALL)
+    >>> index = pool.get()
+    >>> buffer = pool.value(index)
+    >>> buffer[:5] = list(b"hello")
+    >>> pool.put(index)
+
+    >>> from numba import njit
+    >>> @njit(nogil=True)
+    ... def work(pool):
+    ...     index = pool.get()
+    ...     buffer = pool.value(index)
+    ...     buffer[:] = 1
+    ...     total = buffer.sum()
+    ...     pool.put(index)
+    ...     return total
+    >>> int(work(pool))
+    1024
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        size: int | None = None,
+        *,
+        shape: int | tuple[int, ...] | None = None,
+        dtype: DTypeLike = None,
+        checked: bool = True,
+        nonblocking: bool = False,
+        page_size: int | None = None,
+        huge_pages: bool = False,
+        lock: bool = False,
+        populate: bool = False,
+    ) -> None:
+        capacity = _check.integer("capacity", capacity, 1, MAX_ITEMS)
+        self.shape, self.dtype, element = _layout(size, shape, dtype)
+        self.buffer_size = math.prod(self.shape) * self.dtype.itemsize
+        self.stride = _stride(self.buffer_size)
+        arena = aligned_mem(
+            _check.integer("capacity * stride", capacity * self.stride, 1, 2**47),
+            page_size,
+            huge_pages=huge_pages,
+            lock=lock,
+            populate=populate,
+        )
+        rows = arena.reshape(capacity, self.stride)[:, : self.buffer_size]
+        self._buffers = rows.view(self.dtype).reshape(capacity, *self.shape)
+        self._set_up(capacity, checked, nonblocking)
+        self._describe(
+            _buffer_pool_type(element, len(self.shape), self.checked),
+            *self.ring._block,
+            self.capacity,
+            self.owners.ctypes.data,
+            arena.ctypes.data,
+            self.stride,
+            self.buffer_size,
+            *self.shape,
+        )
+
+    def value(self, index: int) -> NDArray[Any]:
+        """Return buffer `index` as an array, without a copy.
+
+        Returns
+        -------
+        array of the pool's shape and dtype
+            In Python it keeps the memory alive. In a kernel it is borrowed: use it while the pool lives.
+
+        Raises
+        ------
+        IndexError
+            `index` is not from 0 to `capacity` - 1; not checked in kernels if the pool is not.
+
+        Notes
+        -----
+        Whose buffer it is, is not looked at: use it between your `get` and the `put`.
+        """
+        return buffer(self, index)
+
+    def set_value(self, index: int, data: ArrayLike | bytes) -> None:
+        """Copy `data` over the beginning of buffer `index`; what it does not reach stays.
+
+        Parameters
+        ----------
+        index : int
+        data : bytes-like or array
+            Of the pool's dtype and shape, or shorter along the first axis.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            No such buffer; data of another kind; longer than the buffer.
+        """
+        copy_into(buffer(self, index), data)
+
+    def fill(self, make: Callable[[], Any]) -> None:
+        """Copy what `make()` returns into every buffer, calling it for each: a pool's first contents.
+
+        In a kernel `make` is a jitted function. ValueError if a buffer is out; PoolClosed after `close`. Call it before
+        other threads use the pool.
+        """
+        if self.closed:
+            raise PoolClosed("fill of a closed pool")
+        if self.available() != self.capacity:
+            raise ValueError("fill needs every buffer to be in the pool")
+        for index in range(self.capacity):
+            copy_into(buffer(self, index), make())
+
+    @contextmanager
+    def lease(self, block: bool = True, timeout: float | None = None) -> Iterator[NDArray[Any]]:
+        """Get a buffer for the length of a ``with`` block, and put it back whatever happens there.
+
+        Parameters and errors are those of `get`.
+
+        Examples
+        --------
+        >>> pool = BufferPool(4, 4096)
+        >>> with pool.lease() as buffer:
+        ...     buffer[0] = 7
+        >>> pool.available()
+        4
+        """
+        index = self.get(block, timeout)
+        try:
+            yield self.value(index)
+        finally:
+            self.put(index)
+
+    def _figures(self) -> dict[str, object]:
+        return {**super()._figures(), "shape": self.shape, "dtype": self.dtype}
+
+
+class ItemPool(_Pool):
+    """A lock-free pool of Python objects: `get` and `put` move indices, `value` returns the object behind one.
+
+    Kernels may get and put its indices, but not see the objects.
+
+    Parameters
+    ----------
+    items : iterable of objects
+        At least one.
+    checked, nonblocking : bool
+        As in `BufferPool`.
+
+    Examples
+    --------
+    >>> pool = ItemPool(["first", "second"])
+    >>> index = pool.get()
+    >>> pool.value(index)
+    'first'
+    >>> pool.put(index)
+    """
+
+    def __init__(self, items: Iterable[Any], *, checked: bool = True, nonblocking: bool = False) -> None:
+        self._items = list(items)
+        if not self._items:
+            raise ValueError("items must hold at least one object, not none")
+        self._set_up(len(self._items), checked, nonblocking)
+        self._describe(
+            _item_pool_type(self.checked), *self.ring._block, self.capacity, self.owners.ctypes.data
+        )
+
+    def value(self, index: int) -> Any:
+        """Return the object behind `index`; IndexError if there is none."""
+        return self._items[checked_index(self, index)]
+
+    def set_value(self, index: int, item: Any) -> None:
+        """Put `item` in the place of the object behind `index`; IndexError if there is none."""
+        self._items[checked_index(self, index)] = item
+
+    @contextmanager
+    def lease(self, block: bool = True, timeout: float | None = None) -> Iterator[Any]:
+        """Get an object for the length of a ``with`` block; see `BufferPool.lease`."""
+        index = self.get(block, timeout)
+        try:
+            yield self.value(index)
+        finally:
+            self.put(index)
+
+
+def _layout(size: Any, shape: Any, dtype: Any) -> tuple[tuple[int, ...], np.dtype[Any], types.Type]:
+    """Return a buffer's shape, dtype and numba element type from BufferPool's arguments."""
+    if (size is None) == (shape is None):
+        raise TypeError("a BufferPool needs either size or shape (with dtype)")
+    if shape is None:
+        if dtype is not None:
+            raise TypeError(f"dtype={dtype!r} needs shape=, not size={size!r}")
+        return (_check.integer("size", size, 1, 2**40),), np.dtype(np.uint8), types.uint8
+    axes = shape if isinstance(shape, (tuple, list)) else (shape,)
+    if not axes:
+        raise ValueError("shape must have at least one axis, not ()")
+    lengths = tuple(_check.integer(f"shape[{axis}]", length, 1, 2**40) for axis, length in enumerate(axes))
+    try:
+        element = np.dtype(np.uint8 if dtype is None else dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be something numpy takes for a dtype, not {dtype!r}") from None
+    if element.hasobject:
+        raise TypeError(f"dtype must be one of plain memory, not {element}: use an ItemPool for Python objects")
+    try:
+        numba_element = from_dtype(element)
+    except NotImplementedError:
+        raise TypeError(f"dtype must be one that numba knows, not {element}") from None
+    _check.integer("bytes of a buffer (shape, dtype)", math.prod(lengths) * element.itemsize, 1, 2**40)
+    return lengths, element, numba_element
+
+
+def _stride(size: int) -> int:
+    """Return the bytes from one buffer to the next."""
+    if size >= page_size():
+        return round_up(size, page_size())
+    return round_up(size, CACHE_LINE_SIZE) if size >= CACHE_LINE_SIZE else 1 << (size - 1).bit_length()
+
+
+_buffer_pool_type = functools.cache(BufferPoolType)
+_item_pool_type = functools.cache(functools.partial(PoolType, "ItemPool"))
+
+
+def _close_in_kernel(pool):  # type: ignore[no-untyped-def]
+    store(pool.ring.words, CLOSED_FLAG, 1, "seq_cst")
+
+
+for _name in ("try_get", "get", "try_put", "put", "get_many", "put_many", "available"):
+    kernel_method(PoolType, _name, getattr(_Pool, _name))
+for _name in ("value", "set_value", "fill"):
+    kernel_method(BufferPoolType, _name, getattr(BufferPool, _name))
+kernel_method(PoolType, "close", _close_in_kernel)
+kernel_attribute(PoolType, "closed", _Pool.closed.fget)  # type: ignore[attr-defined]
+kernel_attribute(PoolType, "nonblocking", _Pool.nonblocking.fget)  # type: ignore[attr-defined]

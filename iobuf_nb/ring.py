@@ -1,0 +1,351 @@
+"""A bounded lock-free FIFO of small integers, for any number of putting and getting threads.
+
+The algorithm belongs to the family of NBLFQ (Denis & Goedefroit, IPDPS 2025): every slot word carries the whole history
+of its slot, so no word ever repeats and one compare-and-swap on it is the entire operation.
+
+Words
+    A *position* counts operations: ``lap << order | slot``, slot in [0, capacity), order the bits of an item.
+    A slot's word is ``state << order | item``, and its state only grows:
+
+    - ``2 * lap``: empty, waits for the put of this lap;
+    - ``2 * lap + 1``: full, holds the item that this lap's put left.
+
+Put, three steps
+    1. start at the tail hint and read the slot's word;
+    2. state is the one put waits for: compare-and-swap in the item; it is a lap behind: the queue is full;
+       it is ahead: this position was put already, go on after the last position which that state proves put;
+    3. won: move the hint behind the position.
+
+Get, three steps
+    The mirror image: wait for ``2 * lap + 1``, swap in ``2 * (lap + 1)``; a state below it means empty.
+
+Why it is right
+    Positions are put strictly in order, and taken strictly in order, each by exactly one successful compare-and-swap,
+    which is where the operation takes effect. The hints only save a search: they may lag, never lead, because they
+    are written after the compare-and-swap that makes them true. "Full" and "empty" follow from one word: when the
+    word is read, everything before its position was put (taken), and the position itself cannot be.
+    A thread that stops anywhere leaves a whole queue behind, and the others go on: the search for the true position
+    jumps whole laps at a time.
+
+Bound
+    States repeat after ``2**(62 - order) * capacity`` puts, 2**62 for a queue of a power of two: a thread would have to
+    sleep inside one operation for exactly that many. Comparison of states is by signed difference, so wrapping as such
+    is harmless.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from . import _check
+from ._handle import WORDS, Handle, HandleType
+from ._jit import compiled_as, hot, kernel, kernel_attribute, kernel_method
+from ._show import Shown
+from .atomics import compare_and_swap, load, store, wrap
+from .memory import aligned_mem
+from .wait import CLOSED, EMPTY, FOREVER_NS, PoolClosed, WouldBlock, limit_ns, now_ns, step
+
+__all__ = ["BoundedQueue"]
+
+# Word indices. The cursors and the slots lie 128 bytes apart, two cache lines, because a core fetches lines in pairs.
+LINE = 16
+HEAD = 0 * LINE  # hint: no position before it can be got
+TAIL = 1 * LINE  # hint: no position before it can be put
+CLOSED_FLAG = 2 * LINE  # 0, then 1 for ever
+SLOTS = 3 * LINE
+
+NONBLOCKING_FLAG = CLOSED_FLAG + 1  # 1: no operation waits, whatever it was asked
+
+MAX_ITEMS = 2**32
+_SPARE_BITS = 10  # items <= capacity << 10 leaves 2**52 puts before a state repeats
+
+
+class QueueType(HandleType):
+    """The numba type of `BoundedQueue`."""
+
+    attributes = ("words", "capacity", "order", "items")
+
+    def __init__(self) -> None:
+        super().__init__(
+            "BoundedQueue",
+            [("words", WORDS), ("capacity", types.int64), ("order", types.int64), ("items", types.int64)],
+        )
+
+
+@hot
+def _next(queue, position):  # type: ignore[no-untyped-def]
+    mask = (1 << queue.order) - 1
+    return position + 1 if (position & mask) + 1 < queue.capacity else (position | mask) + 1
+
+
+@hot
+def _lead(word, position, order):  # type: ignore[no-untyped-def]
+    """Return how far the state in `word` is ahead of the one that a put at `position` waits for."""
+    return wrap(word - ((position >> order << order) << 1)) >> order
+
+
+@hot
+def _after(queue, position, lead):  # type: ignore[no-untyped-def]
+    """Return the position after the last one that a state `lead` > 0 ahead proves done: laps ahead, if need be."""
+    return _next(queue, position + ((lead - 1) >> 1 << queue.order))
+
+
+@hot
+def put_item(queue, item):  # type: ignore[no-untyped-def]
+    """Append `item`, which must be in range; False if the queue is full."""
+    order = queue.order
+    tail = load(queue.words, TAIL)
+    while True:
+        slot = SLOTS + (tail & ((1 << order) - 1))
+        word = load(queue.words, slot)
+        lead = _lead(word, tail, order)
+        if lead == 0:
+            if compare_and_swap(queue.words, slot, word, word + (1 << order) + item):
+                store(queue.words, TAIL, _next(queue, tail))
+                return True
+        elif lead < 0:
+            return False
+        else:
+            tail = _after(queue, tail, lead)
+
+
+@hot
+def get_item(queue):  # type: ignore[no-untyped-def]
+    """Take the oldest item; EMPTY if there is none."""
+    order = queue.order
+    mask = (1 << order) - 1
+    head = load(queue.words, HEAD)
+    while True:
+        slot = SLOTS + (head & mask)
+        word = load(queue.words, slot)
+        lead = _lead(word, head, order) - 1
+        if lead == 0:
+            item = word & mask
+            if compare_and_swap(queue.words, slot, word, word - item + (1 << order)):
+                store(queue.words, HEAD, _next(queue, head))
+                return item
+        elif lead < 0:
+            return EMPTY
+        else:
+            head = _after(queue, head, lead)
+
+
+@kernel
+def wait_put(queue, item, timeout_ns):  # type: ignore[no-untyped-def]
+    """Append `item` as soon as there is room: True, or False when `timeout_ns` (-1: none) is over or it is closed."""
+    if load(queue.words, NONBLOCKING_FLAG):
+        timeout_ns = 0
+    start = now_ns()
+    turn = 0
+    while load(queue.words, CLOSED_FLAG) == 0:
+        if put_item(queue, item):
+            return True
+        left = timeout_ns - (now_ns() - start)
+        if timeout_ns >= 0 and left <= 0:
+            return False
+        step(turn, left if timeout_ns >= 0 else FOREVER_NS)
+        turn += 1
+    return False
+
+
+@kernel
+def wait_get(queue, timeout_ns):  # type: ignore[no-untyped-def]
+    """Take the oldest item as soon as there is one; EMPTY when `timeout_ns` (-1: none) is over, CLOSED when closed."""
+    if load(queue.words, NONBLOCKING_FLAG):
+        timeout_ns = 0
+    start = now_ns()
+    turn = 0
+    while True:
+        # Read first: what was put before the queue was closed is still taken.
+        closed = load(queue.words, CLOSED_FLAG)
+        item = get_item(queue)
+        if item >= 0:
+            return item
+        if closed:
+            return CLOSED
+        left = timeout_ns - (now_ns() - start)
+        if timeout_ns >= 0 and left <= 0:
+            return EMPTY
+        step(turn, left if timeout_ns >= 0 else FOREVER_NS)
+        turn += 1
+
+
+@hot
+def offer(queue, item):  # type: ignore[no-untyped-def]
+    """Append `item` unless the queue is full or closed."""
+    return load(queue.words, CLOSED_FLAG) == 0 and put_item(queue, item)
+
+
+@hot
+def size(queue):  # type: ignore[no-untyped-def]
+    """Return how many items there were: exact when nothing else runs, for the hints are searched from, not trusted."""
+    head = load(queue.words, HEAD)
+    while True:
+        lead = _lead(load(queue.words, SLOTS + (head & ((1 << queue.order) - 1))), head, queue.order) - 1
+        if lead <= 0:
+            break
+        head = _after(queue, head, lead)
+    tail = load(queue.words, TAIL)
+    while True:
+        lead = _lead(load(queue.words, SLOTS + (tail & ((1 << queue.order) - 1))), tail, queue.order)
+        if lead <= 0:
+            break
+        tail = _after(queue, tail, lead)
+    laps = (tail >> queue.order) - (head >> queue.order)
+    slots = (tail & ((1 << queue.order) - 1)) - (head & ((1 << queue.order) - 1))
+    return min(max(laps * queue.capacity + slots, 0), queue.capacity)
+
+
+def _check_item_in_kernel(queue, item):  # type: ignore[no-untyped-def]
+    if item < 0 or item >= queue.items:
+        raise ValueError("item must be from 0 to items - 1; (item, items) are", item, queue.items)
+
+
+@compiled_as(_check_item_in_kernel)
+def check_item(queue: Any, item: Any) -> None:
+    """Refuse an item that the words have no room for."""
+    _check.integer("item", item, 0, queue.items - 1)
+
+
+class BoundedQueue(Handle, Shown):
+    """A lock-free bounded FIFO of integers, the same in Python and in kernels.
+
+    Any number of threads may put and get at once. Every method but `close` and `get`/`put` with waiting is lock-free;
+    a thread that is stopped anywhere stops nobody else.
+
+    Parameters
+    ----------
+    capacity : int
+        The most items it holds, exactly; from 1 to 2**32.
+    items : int, optional
+        Items are integers from 0 to `items` - 1; by default `capacity`, at most 1024 times it and 2**32.
+
+    Attributes
+    ----------
+    capacity, items : int
+        As given; readable in kernels too.
+
+    Examples
+    --------
+    >>> queue = BoundedQueue(8)
+    >>> queue.try_put(5), queue.try_put(3)
+    (True, True)
+    >>> queue.try_get(), queue.try_get(), queue.try_get()
+    (5, 3, -1)
+
+    Inside a kernel it is the same object with the same methods:
+
+    >>> from numba import njit
+    >>> @njit(nogil=True)
+    ... def drain(queue):
+    ...     total = 0
+    ...     item = queue.try_get()
+    ...     while item >= 0:
+    ...         total += item
+    ...         item = queue.try_get()
+    ...     return total
+    >>> queue.put(2), queue.put(4), drain(queue)
+    (None, None, 6)
+    """
+
+    def __init__(self, capacity: int, items: int | None = None) -> None:
+        self.capacity = _check.integer("capacity", capacity, 1, MAX_ITEMS)
+        most = min(MAX_ITEMS, self.capacity << _SPARE_BITS)
+        self.items = self.capacity if items is None else _check.integer("items", items, 1, most)
+        self.order = (max(self.capacity, self.items) - 1).bit_length()
+        # A fresh zeroed mapping is an empty queue: every state is 0, waiting for the put of lap 0.
+        self.words = aligned_mem(8 * (SLOTS + self.capacity), 8 * LINE).view(np.int64)
+        assert self.words.ctypes.data % (8 * LINE) == 0, "the cursors must start cache lines of their own"
+        assert max(self.capacity, self.items) <= 1 << self.order, "slots and items must fit below the state"
+        self._describe(QUEUE_TYPE, self.words.ctypes.data, self.capacity, self.order, self.items)
+
+    def _put_first(self, n: int) -> None:
+        """Put the items 0 to n-1 at once into a queue that nobody has used yet; n < capacity."""
+        self.words[SLOTS : SLOTS + n] = np.arange(n) + (1 << self.order)
+        self.words[TAIL] = n
+
+    def try_put(self, item: int) -> bool:
+        """Append `item` and return True, or return False at once if the queue is full or closed.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `item` is not an integer from 0 to `items` - 1.
+        """
+        check_item(self, item)
+        return offer(self, item)
+
+    def try_get(self) -> int:
+        """Take the oldest item, or return -1 at once if there is none."""
+        return get_item(self)
+
+    def put(self, item: int, block: bool = True, timeout: float | None = None) -> None:
+        """Append `item`, waiting for room if need be.
+
+        Parameters
+        ----------
+        item : int
+            From 0 to `items` - 1.
+        block : bool
+            False: do not wait.
+        timeout : float, optional
+            The longest wait in seconds; by default there is no limit.
+
+        Raises
+        ------
+        WouldBlock
+            There was no room and no (more) time to wait.
+        PoolClosed
+            The queue is closed.
+        TypeError, ValueError
+            An argument is out of its range.
+        """
+        check_item(self, item)
+        limit = limit_ns(block, timeout)
+        if not offer(self, item) and not wait_put(self, item, limit):
+            if self.closed:
+                raise PoolClosed("put into a closed queue")
+            raise WouldBlock("the queue stayed full for as long as put was to wait")
+
+    def get(self, block: bool = True, timeout: float | None = None) -> int:
+        """Take the oldest item, waiting for one if need be.
+
+        Parameters, WouldBlock and errors are those of `put`. PoolClosed comes only once a closed queue is empty.
+        """
+        limit = limit_ns(block, timeout)
+        item = get_item(self)
+        if item < 0:
+            item = wait_get(self, limit)
+            if item == CLOSED:
+                raise PoolClosed("get from a queue that is closed and empty")
+            if item == EMPTY:
+                raise WouldBlock("the queue stayed empty for as long as get was to wait")
+        return item
+
+    def was_size(self) -> int:
+        """Return how many items it held a moment ago; exact while nobody else puts or gets."""
+        return size(self)
+
+    def close(self) -> None:
+        """Refuse further puts; gets take what is left and then end with PoolClosed. Closing twice is no error."""
+        store(self.words, CLOSED_FLAG, 1, "seq_cst")
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been closed."""
+        return load(self.words, CLOSED_FLAG) != 0
+
+    def _figures(self) -> dict[str, object]:
+        return {"capacity": self.capacity, "items": self.items, "size": self.was_size(), "closed": self.closed}
+
+    def _occupancy(self) -> float:
+        return self.was_size() / self.capacity
+
+
+QUEUE_TYPE = QueueType()
+for _name in ("try_put", "try_get", "put", "get", "was_size", "close"):
+    kernel_method(QueueType, _name, getattr(BoundedQueue, _name))
+kernel_attribute(QueueType, "closed", BoundedQueue.closed.fget)
