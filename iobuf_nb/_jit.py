@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from numba import config, njit
+from numba import config, njit, typeof
 from numba.extending import overload, overload_attribute, overload_method
 
 _INLINE = {"forceinline": True, "error_model": "numpy"}
@@ -62,3 +62,9 @@ def compiled_as(body: Callable[..., Any]) -> Callable[[Callable[..., Any]], Call
 def kernel_overload(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a chooser by argument type for `function`; string constants reach it as literals."""
     return overload(function, jit_options=_INLINE, prefer_literal=True, strict=False)
+
+
+def compile_for(function: Any, *arguments: Any) -> None:
+    """Compile a kernel, or load it from the cache, for arguments like these: now, rather than when its result is due."""
+    if not INTERPRETED:
+        function.compile(tuple(typeof(argument) for argument in arguments))

@@ -5,8 +5,8 @@ own handles). Each function means the same in both worlds:
 
 - in a kernel it is one LLVM atomic instruction (LLVM Language Reference, "Atomic Memory Ordering Constraints");
 - in Python it is the same instruction, reached through a compiled function, always sequentially consistent;
-- with ``NUMBA_DISABLE_JIT=1`` it is interpreted: atomic among Python threads, and open to a scheduler that
-  sets `hook` and so decides what runs between any two accesses.
+- with ``NUMBA_DISABLE_JIT=1`` it is interpreted: atomic among Python threads, and open to a scheduler, which sets
+  `hook` and so decides what runs between any two accesses.
 
 A plain ``words[i]`` in a loop may be read once and never again: the compiler is free to hoist it. Shared words go
 through these functions only. Kernels do not check `i`; Python does.
@@ -56,8 +56,9 @@ __all__ = [
     "swap",
 ]
 
-#: Called as ``hook(operation, index)`` before every interpreted access; a scheduler sets it to switch threads there.
-hook: Callable[[str, int], None] | None = None
+#: Where a scheduler comes in: if set, every interpreted access is made by ``hook(operation, i, access)``, which returns
+#: what ``access()`` returns, and may run other threads before and after.
+hook: Callable[[str, int, Callable[[], Any]], Any] | None = None
 
 _LLVM = {
     "relaxed": "monotonic",
@@ -163,7 +164,7 @@ def pause() -> None:
 @compiled_as(lambda value: value)
 def wrap(value: int) -> int:
     """Return `value` as compiled int64 arithmetic leaves it; interpreted integers do not wrap by themselves."""
-    return (value + 2**63) % 2**64 - 2**63
+    return (int(value) + 2**63) % 2**64 - 2**63
 
 
 # ---- in kernels ------------------------------------------------------------------------------------------------------
@@ -316,13 +317,15 @@ def _interpret(operation: str, words: Any, i: int, order: str, *operands: int) -
     _check_order(operation, order)
     if not INTERPRETED:
         return _NATIVE[operation](words, i, *operands)
-    if hook is not None:
-        hook(operation, i)
-    with _interpreter_lock:
-        old = int(words[i])
-        if operation != "load":
-            words[i] = wrap(_AFTER[operation](old, *operands))
-    return old == operands[0] if operation == "compare_and_swap" else old
+
+    def access() -> Any:
+        with _interpreter_lock:
+            old = int(words[i])
+            if operation != "load":
+                words[i] = wrap(_AFTER[operation](old, *operands))
+        return old == operands[0] if operation == "compare_and_swap" else old
+
+    return access() if hook is None else hook(operation, i, access)
 
 
 @hot

@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import math
 import operator
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -415,21 +414,21 @@ class _Pool(Handle, Shown):
         """End all waiting and further gets with PoolClosed; closing twice is no error.
 
         Buffers that are still out stay valid and may be put back. In Python they are named in a ResourceWarning;
-        inside a kernel `close` only closes.
+        inside a kernel `close` only closes. A checked pool that is dropped unclosed with buffers out warns likewise.
         """
         if not self.closed:
             store(self.ring.words, CLOSED_FLAG, 1, "seq_cst")
-            self._warn_of_leaks("closed")
+            self._warn_of_leaks("closed", self.capacity - self.available())
 
-    def _warn_of_leaks(self, how: str) -> None:
-        out = self.capacity - self.available()
-        if out:
-            message = f"{self!r} was {how} with {out} of its buffers still out"
-            if self.checked:
-                names = {thread.ident: thread.name for thread in threading.enumerate()}
-                held = [f"{i} by {names.get(who, f'thread {who}')}" for i, who in list(self.holders().items())[:8]]
-                message += ": " + ", ".join(held) + (", ..." if out > len(held) else "")
-            warnings.warn(message, ResourceWarning, stacklevel=3)
+    def _warn_of_leaks(self, how: str, out: int) -> None:
+        if out == 0:
+            return
+        message = f"{type(self).__name__} of {self.capacity} was {how} with {out} of its buffers still out"
+        if self.checked:
+            names = {thread.ident: thread.name for thread in threading.enumerate()}
+            held = [f"{i} by {names.get(who, f'thread {who}')}" for i, who in list(self.holders().items())[:8]]
+            message += ": " + ", ".join(held) + (", ..." if out > len(held) else "")
+        warnings.warn(message, ResourceWarning, stacklevel=3)
 
     def __enter__(self) -> Any:
         return self
@@ -438,8 +437,9 @@ class _Pool(Handle, Shown):
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_descriptor") and not self.closed and not sys.is_finalizing():
-            self._warn_of_leaks("dropped")
+        # Plain reads: nobody else can use the pool any more, and the collector is no place to compile a kernel.
+        if hasattr(self, "_block") and self.checked and not self.ring.words[CLOSED_FLAG]:
+            self._warn_of_leaks("dropped", np.count_nonzero(self.owners))
 
     def _figures(self) -> dict[str, object]:
         free = self.available()
@@ -689,7 +689,7 @@ def _layout(size: Any, shape: Any, dtype: Any) -> tuple[tuple[int, ...], np.dtyp
         raise TypeError(f"dtype must be one of plain memory, not {element}: use an ItemPool for Python objects")
     try:
         numba_element = from_dtype(element)
-    except NotImplementedError:
+    except errors.NumbaError:
         raise TypeError(f"dtype must be one that numba knows, not {element}") from None
     _check.integer("bytes of a buffer (shape, dtype)", math.prod(lengths) * element.itemsize, 1, 2**40)
     return lengths, element, numba_element

@@ -97,9 +97,10 @@ def _after(queue, position, lead):  # type: ignore[no-untyped-def]
 def put_item(queue, item):  # type: ignore[no-untyped-def]
     """Append `item`, which must be in range; False if the queue is full."""
     order = queue.order
+    mask = (1 << order) - 1
     tail = load(queue.words, TAIL)
     while True:
-        slot = SLOTS + (tail & ((1 << order) - 1))
+        slot = SLOTS + (tail & mask)
         word = load(queue.words, slot)
         lead = _lead(word, tail, order)
         if lead == 0:
@@ -182,20 +183,22 @@ def offer(queue, item):  # type: ignore[no-untyped-def]
 @hot
 def size(queue):  # type: ignore[no-untyped-def]
     """Return how many items there were: exact when nothing else runs, for the hints are searched from, not trusted."""
+    order = queue.order
+    mask = (1 << order) - 1
     head = load(queue.words, HEAD)
     while True:
-        lead = _lead(load(queue.words, SLOTS + (head & ((1 << queue.order) - 1))), head, queue.order) - 1
+        lead = _lead(load(queue.words, SLOTS + (head & mask)), head, order) - 1
         if lead <= 0:
             break
         head = _after(queue, head, lead)
     tail = load(queue.words, TAIL)
     while True:
-        lead = _lead(load(queue.words, SLOTS + (tail & ((1 << queue.order) - 1))), tail, queue.order)
+        lead = _lead(load(queue.words, SLOTS + (tail & mask)), tail, order)
         if lead <= 0:
             break
         tail = _after(queue, tail, lead)
-    laps = (tail >> queue.order) - (head >> queue.order)
-    slots = (tail & ((1 << queue.order) - 1)) - (head & ((1 << queue.order) - 1))
+    slots = (tail & mask) - (head & mask)
+    laps = wrap(tail - head - slots) >> order
     return min(max(laps * queue.capacity + slots, 0), queue.capacity)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _check
-from ._jit import kernel
+from ._jit import compile_for, kernel
 from .pool import BufferPool
 from .ring import BoundedQueue, wait_get
 from .syscalls import poll_in, preadv, readv
@@ -188,6 +188,8 @@ def _scan(fd: int, source: Any, pool: BufferPool, workers: int, progress: Any) -
         threading.Thread(target=_count_queued, args=(pool, queue, lengths, histogram), name=f"scan-{k}", daemon=True)
         for k, histogram in enumerate(histograms)
     ]
+    compile_for(_read_some, fd, first, _REPORT_BYTES, pool, queue, lengths)
+    compile_for(_count_queued, pool, queue, lengths, histograms[0])
     start = time.perf_counter()
     for thread in threads:
         thread.start()

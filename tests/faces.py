@@ -1,0 +1,100 @@
+"""The two faces of every object: its methods called from Python, and called inside a kernel."""
+
+from types import SimpleNamespace
+
+from numba import njit
+
+
+def try_get(pool):
+    return pool.try_get()
+
+
+def try_put(pool, index):
+    return pool.try_put(index)
+
+
+def get(pool):
+    return pool.get()
+
+
+def get_at_once(pool):
+    return pool.get(False)
+
+
+def get_within(pool, timeout):
+    return pool.get(timeout=timeout)
+
+
+def put(pool, index):
+    pool.put(index)
+
+
+def put_within(pool, index, timeout):
+    pool.put(index, timeout=timeout)
+
+
+def get_many(pool, out):
+    return pool.get_many(out)
+
+
+def put_many(pool, indices):
+    pool.put_many(indices)
+
+
+def available(pool):
+    return pool.available()
+
+
+def was_size(queue):
+    return queue.was_size()
+
+
+def capacity(pool):
+    return pool.capacity
+
+
+def closed(pool):
+    return pool.closed
+
+
+def nonblocking(pool):
+    return pool.nonblocking
+
+
+def checked(pool):
+    return pool.checked
+
+
+def shape(pool):
+    return pool.shape
+
+
+def stride(pool):
+    return pool.stride
+
+
+def value(pool, index):
+    # Copied: a kernel only borrows the memory, so its array must not leave it.
+    return pool.value(index).copy()
+
+
+def write(pool, index, element):
+    pool.value(index)[:] = element
+
+
+def set_value(pool, index, data):
+    pool.set_value(index, data)
+
+
+def fill(pool, make):
+    pool.fill(make)
+
+
+FUNCTIONS = [item for item in list(globals().values()) if callable(item) and item.__module__ == __name__]
+
+python = SimpleNamespace(name="python", jit=lambda function: function, **{f.__name__: f for f in FUNCTIONS})
+kernel = SimpleNamespace(
+    name="kernel",
+    jit=lambda function: njit(nogil=True)(function),
+    **{f.__name__: njit(nogil=True)(f) for f in FUNCTIONS},
+)

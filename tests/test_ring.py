@@ -1,0 +1,162 @@
+"""BoundedQueue as one thread sees it: order, exact capacity, limits, wrapping."""
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iobuf_nb import BoundedQueue, PoolClosed, WouldBlock
+from iobuf_nb.ring import HEAD, LINE, SLOTS, TAIL
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 3, 7, 8, 9, 64, 1000, 1025])
+def test_holds_exactly_its_capacity_in_order(face, capacity):
+    queue = BoundedQueue(capacity)
+    for lap in range(3):
+        items = [(lap + k) % capacity for k in range(capacity)]
+        assert all(face.try_put(queue, item) for item in items)
+        assert not face.try_put(queue, 0)
+        assert face.was_size(queue) == capacity
+        assert [face.try_get(queue) for _ in items] == items
+        assert face.try_get(queue) == -1
+        assert face.was_size(queue) == 0
+
+
+def test_items_may_exceed_the_capacity(face):
+    queue = BoundedQueue(2, items=2000)
+    assert face.try_put(queue, 1999) and face.try_put(queue, 0) and not face.try_put(queue, 5)
+    assert (face.try_get(queue), face.try_get(queue), face.try_get(queue)) == (1999, 0, -1)
+
+
+@pytest.mark.parametrize("item", [-1, 8, 2**40])
+def test_refuses_items_out_of_range(face, item):
+    queue = BoundedQueue(8)
+    for put in (face.try_put, face.put):
+        with pytest.raises(ValueError, match="item must be .* 0 to"):
+            put(queue, item)
+    assert queue.was_size() == 0
+
+
+@pytest.mark.parametrize("item", [1.5, "1", None, True])
+def test_refuses_items_that_are_no_integers(item):
+    with pytest.raises(TypeError, match="item must be an integer from 0 to 7, not"):
+        BoundedQueue(8).try_put(item)
+
+
+@pytest.mark.parametrize(
+    "capacity, error", [(0, ValueError), (-1, ValueError), (2**40, ValueError), ("8", TypeError), (1.5, TypeError), (True, TypeError)]
+)
+def test_refuses_capacities(capacity, error):
+    with pytest.raises(error, match="capacity must be an integer from 1 to 4294967296, not"):
+        BoundedQueue(capacity)
+
+
+def test_refuses_more_items_than_the_history_bound_allows():
+    BoundedQueue(2, items=2048)
+    with pytest.raises(ValueError, match="items must be an integer from 1 to 2048, not 2049"):
+        BoundedQueue(2, items=2049)
+
+
+def test_blocking_calls_say_what_they_waited_for(face):
+    queue = BoundedQueue(1)
+    with pytest.raises(WouldBlock, match="empty"):
+        face.get_within(queue, 0.01)
+    with pytest.raises(WouldBlock, match="empty"):
+        face.get_at_once(queue)
+    face.put(queue, 0)
+    with pytest.raises(WouldBlock, match="full"):
+        face.put_within(queue, 0, 0.01)
+    assert face.get(queue) == 0
+
+
+def test_a_closed_queue_gives_what_it_holds_then_ends(face):
+    queue = BoundedQueue(4)
+    face.put(queue, 3)
+    face.jit(lambda queue: queue.close())(queue)
+    queue.close()
+    assert face.closed(queue)
+    assert not face.try_put(queue, 1)
+    with pytest.raises(PoolClosed, match="put"):
+        face.put(queue, 1)
+    assert face.get(queue) == 3
+    with pytest.raises(PoolClosed, match="get"):
+        face.get(queue)
+    assert face.try_get(queue) == -1
+
+
+def test_layout_keeps_the_cursors_on_lines_of_their_own():
+    queue = BoundedQueue(5)
+    assert queue.words.ctypes.data % 128 == 0
+    assert len({HEAD // LINE, TAIL // LINE, SLOTS // LINE}) == 3
+    assert LINE * 8 == 128
+
+
+def place(queue, lap):
+    """Set an empty queue as it would be after `lap` laps."""
+    position = np.array([lap << queue.order], np.uint64).astype(np.int64)[0]
+    queue.words[SLOTS:] = np.array([(2 * lap << queue.order) % 2**64], np.uint64).astype(np.int64)[0]
+    queue.words[HEAD] = queue.words[TAIL] = position
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("bit", range(1, 64))
+def test_counts_over_every_power_of_two(face, capacity, bit):
+    queue = BoundedQueue(capacity)
+    lap = max((1 << bit >> queue.order) - 2, 0)
+    if lap << queue.order >= 2**63:
+        pytest.skip("the position itself is beyond the word")
+    place(queue, lap)
+    item = 0
+    for _ in range(4):
+        for _ in range(capacity):
+            assert face.try_put(queue, item % capacity)
+            item += 1
+        assert not face.try_put(queue, 0)
+        assert face.was_size(queue) == capacity
+        for k in range(capacity):
+            assert face.try_get(queue) == (item - capacity + k) % capacity
+        assert face.try_get(queue) == -1
+
+
+@pytest.mark.parametrize("capacity", [1, 3, 4])
+@pytest.mark.parametrize("behind", [1, 2, 3, 50])
+def test_finds_its_place_from_stale_hints(face, capacity, behind):
+    queue = BoundedQueue(capacity)
+    place(queue, 100)
+    face.try_put(queue, 0)
+    queue.words[HEAD] -= behind << queue.order
+    queue.words[TAIL] -= behind << queue.order
+    assert face.was_size(queue) == 1
+    assert face.try_get(queue) == 0
+    assert face.try_get(queue) == -1
+    assert face.was_size(queue) == 0
+    queue.words[TAIL] -= behind << queue.order
+    assert [face.try_put(queue, 0) for _ in range(capacity + 1)] == [True] * capacity + [False]
+
+
+@given(st.integers(1, 9), st.lists(st.integers(-1, 8), max_size=60))
+@settings(deadline=None)
+def test_agrees_with_a_list(capacity, script):
+    queue, model = BoundedQueue(capacity), []
+    for step in script:
+        if step < 0:
+            assert queue.try_get() == (model.pop(0) if model else -1)
+        elif step < capacity:
+            assert queue.try_put(step) == (len(model) < capacity)
+            if len(model) < capacity:
+                model.append(step)
+        assert queue.was_size() == len(model)
+
+
+def test_shows_itself():
+    queue = BoundedQueue(4)
+    queue.put(1)
+    assert repr(queue) == "BoundedQueue(capacity=4, items=4, size=1, closed=False)"
+    assert "25.0 %" in queue._repr_html_() and "<meter" in queue._repr_html_()
+
+
+def test_cannot_be_pickled():
+    with pytest.raises(TypeError, match="a BoundedQueue cannot be pickled or copied"):
+        pickle.dumps(BoundedQueue(4))
