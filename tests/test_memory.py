@@ -1,0 +1,153 @@
+"""Aligned memory: where it starts, that it is zeroed, how long it lives, what is refused."""
+
+import gc
+import mmap
+import os
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import iobuf_nb
+from iobuf_nb import Tier, memory
+
+
+def mapped_kib():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * mmap.PAGESIZE // 1024
+
+
+@pytest.mark.parametrize("alignment", [1, 64, 4096, 16384, 2**21])
+@pytest.mark.parametrize("size", [1, 100, 4096, 65536, 1000003])
+def test_starts_where_it_should(size, alignment):
+    array = iobuf_nb.aligned_mem(size, alignment)
+    assert array.ctypes.data % alignment == 0
+    assert array.shape == (size,) and array.dtype == np.uint8 and array.flags.writeable
+    assert not array.any()
+    array[:] = 1
+
+
+def test_blocks():
+    blocks = iobuf_nb.aligned_mem_blocks(16, 8192)
+    assert blocks.shape == (16, 8192) and not blocks.any()
+    assert all(block.ctypes.data % 8192 == 0 for block in blocks)
+    assert iobuf_nb.aligned_mem_block().shape == (iobuf_nb.page_size(),)
+    lines = iobuf_nb.cache_line_aligned_mem_blocks(5, 70)
+    assert lines.shape == (5, 70)
+    assert all(block.ctypes.data % iobuf_nb.CACHE_LINE_SIZE == 0 for block in lines)
+    assert iobuf_nb.cache_line_aligned_mem(10).ctypes.data % iobuf_nb.CACHE_LINE_SIZE == 0
+
+
+def test_page_size_is_the_systems_until_set():
+    assert iobuf_nb.page_size() == mmap.PAGESIZE
+    try:
+        iobuf_nb.set_page_size(65536)
+        assert iobuf_nb.page_size() == 65536
+        assert iobuf_nb.aligned_mem(10).ctypes.data % 65536 == 0
+        assert iobuf_nb.aligned_mem_block().shape == (65536,)
+        assert iobuf_nb.BufferPool(2, 65536).stride == 65536
+        for bad, error in [(0, ValueError), (3000, ValueError), (2**31, ValueError), ("4096", TypeError)]:
+            with pytest.raises(error, match="size must be"):
+                iobuf_nb.set_page_size(bad)
+        assert iobuf_nb.page_size() == 65536
+    finally:
+        iobuf_nb.set_page_size(mmap.PAGESIZE)
+
+
+def test_memory_lives_as_long_as_a_view():
+    before = mapped_kib()
+    array = iobuf_nb.aligned_mem(1 << 30)
+    view = array[-10:].view()
+    del array
+    gc.collect()
+    assert mapped_kib() - before >= 1 << 20
+    view[:] = 3
+    del view
+    gc.collect()
+    assert mapped_kib() - before < 1 << 19
+
+
+def test_a_forked_child_has_memory_of_its_own():
+    script = (
+        "import os, iobuf_nb\n"
+        "m = iobuf_nb.aligned_mem(10)\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n    m[0] = 1\n    os._exit(0)\n"
+        "os.waitpid(pid, 0)\n"
+        "print(m[0])"
+    )
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True)
+    assert run.stdout == "0\n", run.stderr
+
+
+def resident(array):
+    """Return how many bytes of the mapping that holds `array` are in memory, by /proc/self/smaps."""
+    with open("/proc/self/smaps") as file:
+        inside = False
+        for line in file:
+            head = line.split()[0]
+            if "-" in head and not head.endswith(":"):
+                start, end = (int(x, 16) for x in head.split("-"))
+                inside = start <= array.ctypes.data < end
+            elif inside and head == "Rss:":
+                return int(line.split()[1]) * 1024
+    raise LookupError
+
+
+def test_populate_touches_every_page():
+    assert resident(iobuf_nb.aligned_mem(1 << 22, populate=True)) >= 1 << 22
+
+
+def test_huge_pages_start_on_huge_pages():
+    array = iobuf_nb.aligned_mem(5 << 20, huge_pages=True, populate=True)
+    assert array.ctypes.data % 2**21 == 0 and array.shape == (5 << 20,) and not array.any()
+
+
+def test_lock_keeps_memory_resident():
+    array = iobuf_nb.aligned_mem(16384, lock=True)
+    assert resident(array) >= 16384
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up the right to lock without limit")
+def test_lock_beyond_the_limit_is_an_error():
+    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (8192, hard))
+    os.seteuid(65534)
+    try:
+        with pytest.raises(OSError, match="lock=True cannot lock 1048576 bytes .*RLIMIT_MEMLOCK allows up to 8192 bytes"):
+            iobuf_nb.aligned_mem(1 << 20, lock=True)
+    finally:
+        os.seteuid(0)
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (soft, hard))
+
+
+def test_systems_without_huge_pages_say_so(monkeypatch):
+    monkeypatch.delattr(memory.mmap, "MADV_HUGEPAGE")
+    with pytest.raises(OSError, match="huge_pages=True needs Linux"):
+        iobuf_nb.aligned_mem(10, huge_pages=True)
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda: iobuf_nb.aligned_mem(0), ValueError, "size must be an integer from 1 to .* not 0"),
+        (lambda: iobuf_nb.aligned_mem(-1), ValueError, "size must be"),
+        (lambda: iobuf_nb.aligned_mem(2**60), ValueError, "size must be"),
+        (lambda: iobuf_nb.aligned_mem(2**46), MemoryError, "no 70368744177664 bytes"),
+        (lambda: iobuf_nb.aligned_mem("8"), TypeError, "size must be an integer from 1 to .* not '8'"),
+        (lambda: iobuf_nb.aligned_mem(1.5), TypeError, "size must be"),
+        (lambda: iobuf_nb.aligned_mem(True), TypeError, "size must be"),
+        (lambda: iobuf_nb.aligned_mem(8, 3), ValueError, "page_size must be a power of two from 1 to .* not 3"),
+        (lambda: iobuf_nb.aligned_mem_blocks(0), ValueError, "n must be"),
+        (lambda: iobuf_nb.aligned_mem_blocks(4, 5), ValueError, "page_size must be a power of two"),
+        (lambda: iobuf_nb.cache_line_aligned_mem_blocks(4, 0), ValueError, "block_size must be"),
+        (lambda: Tier.for_size(2**18 + 1), ValueError, "n must be an integer from 1 to 262144, not 262145"),
+        (lambda: Tier.for_size(0), ValueError, "n must be"),
+        (lambda: Tier.for_size("8"), TypeError, "n must be"),
+    ],
+)
+def test_refuses_bad_arguments(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
