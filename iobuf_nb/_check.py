@@ -31,6 +31,6 @@ def timeout_ns(timeout: Any) -> int:
     if isinstance(timeout, bool) or not hasattr(timeout, "__float__"):
         raise TypeError(f"timeout must be None or a number of seconds >= 0, not {timeout!r}")
     seconds = float(timeout)
-    if not 0 <= seconds:  # also catches NaN
+    if not seconds >= 0:  # also catches NaN
         raise ValueError(f"timeout must be None or a number of seconds >= 0, not {timeout!r}")
     return int(min(seconds, 2.0**33) * 1e9)

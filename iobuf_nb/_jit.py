@@ -28,7 +28,7 @@ INTERPRETED = bool(config.DISABLE_JIT)
 FINGERPRINT = f"{zlib.crc32(b''.join(p.read_bytes() for p in sorted(Path(__file__).parent.glob('*.py')))):08x}"
 
 
-def _same_lines(body: Callable[..., Any]) -> Callable[..., Any]:
+def _same_lines(body: Any) -> Callable[..., Any]:
     """Return an overload that answers every combination of argument types with `body`."""
     body = getattr(body, "py_func", body)
 
@@ -40,13 +40,18 @@ def _same_lines(body: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def kernel_method(numba_type: type, name: str, body: Callable[..., Any]) -> None:
-    """Give values of `numba_type` the method `name` inside kernels, compiled from the very lines of `body`."""
+    """Give values of `numba_type` the method `name` inside kernels, compiled from the lines of `body`."""
     overload_method(numba_type, name, jit_options=_INLINE)(_same_lines(body))
 
 
-def kernel_attribute(numba_type: type, name: str, body: Callable[..., Any]) -> None:
-    """Give values of `numba_type` the computed attribute `name` inside kernels."""
-    overload_attribute(numba_type, name, jit_options=_INLINE)(_same_lines(body))
+def kernel_face(numba_type: type, python_type: type, names: str) -> None:
+    """Give values of `numba_type` the named methods and properties of `python_type`, compiled from their very lines."""
+    for name in names.split():
+        member = vars(python_type)[name]
+        if isinstance(member, property):
+            overload_attribute(numba_type, name, jit_options=_INLINE)(_same_lines(member.fget))
+        else:
+            kernel_method(numba_type, name, member)
 
 
 def compiled_as(body: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -65,6 +70,6 @@ def kernel_overload(function: Callable[..., Any]) -> Callable[[Callable[..., Any
 
 
 def compile_for(function: Any, *arguments: Any) -> None:
-    """Compile a kernel, or load it from the cache, for arguments like these: now, rather than when its result is due."""
+    """Compile a kernel, or load it from the cache, for arguments like these: now, not when its result is due."""
     if not INTERPRETED:
         function.compile(tuple(typeof(argument) for argument in arguments))

@@ -293,7 +293,11 @@ def _check_words(operation: str, words: Any, i: int) -> None:
     flags = words.flags
     if not (words.dtype == np.int64 and words.dtype.isnative and words.ndim == 1):
         raise TypeError(_bad_words(operation, f"one of dtype {words.dtype} and {words.ndim} dimensions"))
-    for wanted, holds in (("contiguous", flags.c_contiguous), ("aligned", flags.aligned), ("writable", flags.writeable)):
+    for wanted, holds in (
+        ("contiguous", flags.c_contiguous),
+        ("aligned", flags.aligned),
+        ("writable", flags.writeable),
+    ):
         if not holds:
             raise ValueError(_bad_words(operation, f"one that is not {wanted}"))
     if not 0 <= i < len(words):
@@ -329,42 +333,42 @@ def _interpret(operation: str, words: Any, i: int, order: str, *operands: int) -
 
 
 @hot
-def _native_load(words, i):  # type: ignore[no-untyped-def]
+def _native_load(words, i):
     return load(words, i, "seq_cst")
 
 
 @hot
-def _native_store(words, i, value):  # type: ignore[no-untyped-def]
+def _native_store(words, i, value):
     store(words, i, value, "seq_cst")
 
 
 @hot
-def _native_compare_and_swap(words, i, expected, desired):  # type: ignore[no-untyped-def]
+def _native_compare_and_swap(words, i, expected, desired):
     return compare_and_swap(words, i, expected, desired, "seq_cst")
 
 
 @hot
-def _native_swap(words, i, value):  # type: ignore[no-untyped-def]
+def _native_swap(words, i, value):
     return swap(words, i, value, "seq_cst")
 
 
 @hot
-def _native_fetch_add(words, i, value):  # type: ignore[no-untyped-def]
+def _native_fetch_add(words, i, value):
     return fetch_add(words, i, value, "seq_cst")
 
 
 @hot
-def _native_fetch_or(words, i, value):  # type: ignore[no-untyped-def]
+def _native_fetch_or(words, i, value):
     return fetch_or(words, i, value, "seq_cst")
 
 
 @hot
-def _native_fetch_and(words, i, value):  # type: ignore[no-untyped-def]
+def _native_fetch_and(words, i, value):
     return fetch_and(words, i, value, "seq_cst")
 
 
 @hot
-def _native_fence():  # type: ignore[no-untyped-def]
+def _native_fence():
     fence("seq_cst")
 
 

@@ -1,7 +1,7 @@
 """Memory that starts on a page or on a cache line.
 
-Every function returns a zeroed uint8 numpy array over an anonymous private mapping of its own. The mapping lives exactly
-as long as the array or any view of it does, and goes back to the system with the last of them.
+Every function returns a zeroed uint8 numpy array over an anonymous private mapping of its own. The mapping lives
+exactly as long as the array or any view of it does, and goes back to the system with the last of them.
 """
 
 from __future__ import annotations
@@ -101,9 +101,10 @@ def aligned_mem(
 
 
 def aligned_mem_blocks(n: int, page_size: int | None = None, **options: bool) -> NDArray[np.uint8]:
-    """Return `n` zeroed blocks of `page_size` bytes, each starting at a multiple of it: an array of shape (n, page_size).
+    """Return `n` zeroed blocks of `page_size` bytes, each starting at a multiple of it.
 
-    `options` and errors are those of `aligned_mem`; the blocks are one mapping.
+    The result is an array of shape (n, page_size), a block in each row. `options` and errors are those of
+    `aligned_mem`; the blocks are one mapping.
 
     Examples
     --------

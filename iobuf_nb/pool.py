@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +32,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _check
 from ._handle import WORDS, Handle, HandleType
-from ._jit import compiled_as, hot, kernel, kernel_attribute, kernel_method, kernel_overload
+from ._jit import compiled_as, hot, kernel, kernel_face, kernel_method, kernel_overload
 from ._show import Shown
 from .atomics import compare_and_swap, load, store
 from .memory import CACHE_LINE_SIZE, aligned_mem, page_size, round_up
@@ -63,7 +64,7 @@ NOT_OUT = 2
 class PoolType(HandleType):
     """The numba type of a pool of indices."""
 
-    attributes = ("ring", "capacity", "owners")
+    attributes: tuple[str, ...] = ("ring", "capacity", "owners")
 
     def __init__(self, name: str, checked: bool, members: Iterable[tuple[str, types.Type]] = ()) -> None:
         self.checked = checked
@@ -90,19 +91,19 @@ class BufferPoolType(PoolType):
 
 
 @overload_attribute(PoolType, "checked")  # a constant in kernels, so that the check is compiled in or out
-def _checked(pool):  # type: ignore[no-untyped-def]
+def _checked(pool):
     return (lambda pool: True) if pool.checked else (lambda pool: False)
 
 
 @hot
-def own(pool, index):  # type: ignore[no-untyped-def]
+def own(pool, index):
     """Write down that this thread holds `index`, which it just took from the queue."""
     if pool.checked:
         store(pool.owners, index, thread_id())
 
 
 @hot
-def take(pool):  # type: ignore[no-untyped-def]
+def take(pool):
     """Take a free buffer: its index, or EMPTY if there is none or the pool is closed."""
     if load(pool.ring.words, CLOSED_FLAG):
         return EMPTY
@@ -113,7 +114,7 @@ def take(pool):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def wait_take(pool, timeout_ns):  # type: ignore[no-untyped-def]
+def wait_take(pool, timeout_ns):
     """Take a free buffer as soon as there is one; EMPTY when `timeout_ns` (-1: none) is over, CLOSED when closed."""
     index = wait_get(pool.ring, timeout_ns)
     if index >= 0:
@@ -125,7 +126,7 @@ def wait_take(pool, timeout_ns):  # type: ignore[no-untyped-def]
 
 
 @hot
-def disown(pool, index, mark):  # type: ignore[no-untyped-def]
+def disown(pool, index, mark):
     """Take `index` out of its holder's hands: to FREE, or to the holder's negative if `mark`."""
     if index < 0 or index >= pool.capacity:
         return OUT_OF_RANGE
@@ -137,7 +138,7 @@ def disown(pool, index, mark):  # type: ignore[no-untyped-def]
 
 
 @hot
-def give(pool, index):  # type: ignore[no-untyped-def]
+def give(pool, index):
     """Give a buffer back: OK, or OUT_OF_RANGE or NOT_OUT and nothing changed."""
     status = disown(pool, index, False)
     if status == OK:
@@ -146,7 +147,7 @@ def give(pool, index):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def take_many(pool, out):  # type: ignore[no-untyped-def]
+def take_many(pool, out):
     """Take up to len(out) free buffers into `out`; return how many there were."""
     for k in range(len(out)):
         index = take(pool)
@@ -157,7 +158,7 @@ def take_many(pool, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def give_many(pool, indices):  # type: ignore[no-untyped-def]
+def give_many(pool, indices):
     """Give all the buffers back and return -1, or give none and return where the first refused one stands."""
     for k in range(len(indices)):
         if disown(pool, indices[k], True) != OK:
@@ -188,7 +189,7 @@ def _as_index_in_kernel(index: Any) -> Any:
     return lambda index: np.int64(index)
 
 
-def _refuse_in_kernel(pool, index, status):  # type: ignore[no-untyped-def]
+def _refuse_in_kernel(pool, index, status):
     if status == OUT_OF_RANGE:
         raise IndexError("index must be from 0 to capacity - 1; (index, capacity) are", index, pool.capacity)
     raise ValueError("index is that of a buffer that is not out: it was put already, or never got; it is", index)
@@ -212,7 +213,7 @@ def _buffer_pointer(typingctx: Any, pool: Any, index: Any) -> Any:
     return types.CPointer(pool.dtype)(pool, types.int64), codegen
 
 
-def _buffer_in_kernel(pool, index):  # type: ignore[no-untyped-def]
+def _buffer_in_kernel(pool, index):
     index = as_index(index)
     if pool.checked and (index < 0 or index >= pool.capacity):
         raise IndexError("index must be from 0 to capacity - 1; (index, capacity) are", index, pool.capacity)
@@ -233,7 +234,7 @@ def checked_index(pool: Any, index: Any) -> int:
     return number
 
 
-def _copy_in_kernel(target, data):  # type: ignore[no-untyped-def]
+def _copy_in_kernel(target, data):
     if len(data) > len(target):
         raise ValueError("data must not be longer than the buffer; their lengths are", len(data), len(target))
     for k in range(len(data)):
@@ -436,10 +437,12 @@ class _Pool(Handle, Shown):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
+    def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if finalizing():  # the names below may be gone
+            return
         # Plain reads: nobody else can use the pool any more, and the collector is no place to compile a kernel.
         if hasattr(self, "_block") and self.checked and not self.ring.words[CLOSED_FLAG]:
-            self._warn_of_leaks("dropped", np.count_nonzero(self.owners))
+            self._warn_of_leaks("dropped", int(np.count_nonzero(self.owners)))
 
     def _figures(self) -> dict[str, object]:
         free = self.available()
@@ -516,7 +519,7 @@ class BufferPool(_Pool):
         size: int | None = None,
         *,
         shape: int | tuple[int, ...] | None = None,
-        dtype: DTypeLike = None,
+        dtype: DTypeLike | None = None,
         checked: bool = True,
         nonblocking: bool = False,
         page_size: int | None = None,
@@ -647,9 +650,7 @@ class ItemPool(_Pool):
         if not self._items:
             raise ValueError("items must hold at least one object, not none")
         self._set_up(len(self._items), checked, nonblocking)
-        self._describe(
-            _item_pool_type(self.checked), *self.ring._block, self.capacity, self.owners.ctypes.data
-        )
+        self._describe(_item_pool_type(self.checked), *self.ring._block, self.capacity, self.owners.ctypes.data)
 
     def value(self, index: int) -> Any:
         """Return the object behind `index`; IndexError if there is none."""
@@ -706,14 +707,10 @@ _buffer_pool_type = functools.cache(BufferPoolType)
 _item_pool_type = functools.cache(functools.partial(PoolType, "ItemPool"))
 
 
-def _close_in_kernel(pool):  # type: ignore[no-untyped-def]
+def _close_in_kernel(pool):
     store(pool.ring.words, CLOSED_FLAG, 1, "seq_cst")
 
 
-for _name in ("try_get", "get", "try_put", "put", "get_many", "put_many", "available"):
-    kernel_method(PoolType, _name, getattr(_Pool, _name))
-for _name in ("value", "set_value", "fill"):
-    kernel_method(BufferPoolType, _name, getattr(BufferPool, _name))
+kernel_face(PoolType, _Pool, "try_get get try_put put get_many put_many available closed nonblocking")
+kernel_face(BufferPoolType, BufferPool, "value set_value fill")
 kernel_method(PoolType, "close", _close_in_kernel)
-kernel_attribute(PoolType, "closed", _Pool.closed.fget)  # type: ignore[attr-defined]
-kernel_attribute(PoolType, "nonblocking", _Pool.nonblocking.fget)  # type: ignore[attr-defined]

@@ -42,7 +42,7 @@ from numba import types
 
 from . import _check
 from ._handle import WORDS, Handle, HandleType
-from ._jit import compiled_as, hot, kernel, kernel_attribute, kernel_method
+from ._jit import compiled_as, hot, kernel, kernel_face
 from ._show import Shown
 from .atomics import compare_and_swap, load, store, wrap
 from .memory import aligned_mem
@@ -76,25 +76,25 @@ class QueueType(HandleType):
 
 
 @hot
-def _next(queue, position):  # type: ignore[no-untyped-def]
+def _next(queue, position):
     mask = (1 << queue.order) - 1
     return position + 1 if (position & mask) + 1 < queue.capacity else (position | mask) + 1
 
 
 @hot
-def _lead(word, position, order):  # type: ignore[no-untyped-def]
+def _lead(word, position, order):
     """Return how far the state in `word` is ahead of the one that a put at `position` waits for."""
     return wrap(word - ((position >> order << order) << 1)) >> order
 
 
 @hot
-def _after(queue, position, lead):  # type: ignore[no-untyped-def]
+def _after(queue, position, lead):
     """Return the position after the last one that a state `lead` > 0 ahead proves done: laps ahead, if need be."""
     return _next(queue, position + ((lead - 1) >> 1 << queue.order))
 
 
 @hot
-def put_item(queue, item):  # type: ignore[no-untyped-def]
+def put_item(queue, item):
     """Append `item`, which must be in range; False if the queue is full."""
     order = queue.order
     mask = (1 << order) - 1
@@ -114,7 +114,7 @@ def put_item(queue, item):  # type: ignore[no-untyped-def]
 
 
 @hot
-def get_item(queue):  # type: ignore[no-untyped-def]
+def get_item(queue):
     """Take the oldest item; EMPTY if there is none."""
     order = queue.order
     mask = (1 << order) - 1
@@ -135,7 +135,7 @@ def get_item(queue):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def wait_put(queue, item, timeout_ns):  # type: ignore[no-untyped-def]
+def wait_put(queue, item, timeout_ns):
     """Append `item` as soon as there is room: True, or False when `timeout_ns` (-1: none) is over or it is closed."""
     if load(queue.words, NONBLOCKING_FLAG):
         timeout_ns = 0
@@ -153,7 +153,7 @@ def wait_put(queue, item, timeout_ns):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def wait_get(queue, timeout_ns):  # type: ignore[no-untyped-def]
+def wait_get(queue, timeout_ns):
     """Take the oldest item as soon as there is one; EMPTY when `timeout_ns` (-1: none) is over, CLOSED when closed."""
     if load(queue.words, NONBLOCKING_FLAG):
         timeout_ns = 0
@@ -175,13 +175,13 @@ def wait_get(queue, timeout_ns):  # type: ignore[no-untyped-def]
 
 
 @hot
-def offer(queue, item):  # type: ignore[no-untyped-def]
+def offer(queue, item):
     """Append `item` unless the queue is full or closed."""
     return load(queue.words, CLOSED_FLAG) == 0 and put_item(queue, item)
 
 
 @hot
-def size(queue):  # type: ignore[no-untyped-def]
+def size(queue):
     """Return how many items there were: exact when nothing else runs, for the hints are searched from, not trusted."""
     order = queue.order
     mask = (1 << order) - 1
@@ -202,7 +202,7 @@ def size(queue):  # type: ignore[no-untyped-def]
     return min(max(laps * queue.capacity + slots, 0), queue.capacity)
 
 
-def _check_item_in_kernel(queue, item):  # type: ignore[no-untyped-def]
+def _check_item_in_kernel(queue, item):
     if item < 0 or item >= queue.items:
         raise ValueError("item must be from 0 to items - 1; (item, items) are", item, queue.items)
 
@@ -349,6 +349,4 @@ class BoundedQueue(Handle, Shown):
 
 
 QUEUE_TYPE = QueueType()
-for _name in ("try_put", "try_get", "put", "get", "was_size", "close"):
-    kernel_method(QueueType, _name, getattr(BoundedQueue, _name))
-kernel_attribute(QueueType, "closed", BoundedQueue.closed.fget)
+kernel_face(QueueType, BoundedQueue, "try_put try_get put get was_size close closed")

@@ -56,7 +56,7 @@ class ScanResult:
 
 
 @kernel
-def _read_some(fd, offset, most, pool, queue, lengths):  # type: ignore[no-untyped-def]
+def _read_some(fd, offset, most, pool, queue, lengths):
     """Read about `most` bytes into buffers of `pool` and queue them: bytes read, _ENDED, _SILENT or -errno."""
     batch = max(1, min(_READ_BUFFERS, pool.capacity // 2, _READ_BYTES // pool.buffer_size))
     indices = np.empty(batch, np.int64)
@@ -91,7 +91,7 @@ def _read_some(fd, offset, most, pool, queue, lengths):  # type: ignore[no-untyp
 
 
 @kernel
-def count_bytes(buffer, histogram):  # type: ignore[no-untyped-def]
+def count_bytes(buffer, histogram):
     """Add how often each byte value occurs in a uint8 `buffer` to the 256 words of `histogram`."""
     # Several tables: two equal bytes in a row would otherwise wait for each other's increment.
     tables = np.zeros((_TABLES, 256), np.int64)
@@ -107,7 +107,7 @@ def count_bytes(buffer, histogram):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _count_queued(pool, queue, lengths, histogram):  # type: ignore[no-untyped-def]
+def _count_queued(pool, queue, lengths, histogram):
     while True:
         index = wait_get(queue, -1)
         if index < 0:
@@ -124,7 +124,7 @@ def scan(
     tier: Tier | int = Tier.GIANT,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> ScanResult:
-    """Count the bytes, lines and byte values of a file, pipe or socket in one pass.
+    r"""Count the bytes, lines and byte values of a file, pipe or socket in one pass.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def scan(
     --------
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as file:
-    ...     _ = file.write(b"one line\\nand another\\n")
+    ...     _ = file.write(b"one line\nand another\n")
     ...     file.flush()
     ...     result = scan(file.name)
     >>> result.bytes, result.lines
@@ -206,9 +206,7 @@ def _scan(fd: int, source: Any, pool: BufferPool, workers: int, progress: Any) -
     return ScanResult(total, int(histogram[ord("\n")]), histogram, _entropy(histogram), seconds)
 
 
-def _read_all(
-    fd: int, source: Any, first: int, size: int, pool: Any, queue: Any, lengths: Any, progress: Any
-) -> int:
+def _read_all(fd: int, source: Any, first: int, size: int, pool: Any, queue: Any, lengths: Any, progress: Any) -> int:
     total = 0
     while True:
         offset = _NO_OFFSETS if first == _NO_OFFSETS else first + total

@@ -24,21 +24,21 @@ _POLLIN = 1
 
 
 @kernel
-def readv(fd, iovec, count):  # type: ignore[no-untyped-def]
+def readv(fd, iovec, count):
     """Read into `count` iovecs at address `iovec`; bytes read, 0 at the end, or -errno. See readv(2)."""
     n = _readv(fd, iovec, count)
     return n if n >= 0 else -np.int64(_errno()[0])
 
 
 @kernel
-def preadv(fd, iovec, count, offset):  # type: ignore[no-untyped-def]
+def preadv(fd, iovec, count, offset):
     """Read into `count` iovecs from `offset`, leaving the file's own position alone; else like `readv`."""
     n = _preadv(fd, iovec, count, offset)
     return n if n >= 0 else -np.int64(_errno()[0])
 
 
 @kernel
-def poll_in(fd, timeout_ms):  # type: ignore[no-untyped-def]
+def poll_in(fd, timeout_ms):
     """Wait until `fd` can be read or has ended: 1, 0 when `timeout_ms` is over, or -errno. See poll(2)."""
     request = np.empty(1, np.uint64)  # struct pollfd: int fd, short events, short revents
     request[0] = np.uint64(np.uint32(fd)) | np.uint64(_POLLIN) << np.uint64(32)

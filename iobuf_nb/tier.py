@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+
 from numba import types
 from numba.extending import overload_attribute
 
@@ -46,5 +47,5 @@ class Tier(IntEnum):
 
 
 @overload_attribute(types.IntEnumMember, "size")
-def _size(member):  # type: ignore[no-untyped-def]
+def _size(member):
     return (lambda member: member.value) if member.instance_class is Tier else None

@@ -42,7 +42,8 @@ _SIGNALS_EVERY = 32  # sleeps between two looks at pending signals: 32 ms
 class WouldBlock(BlockingIOError, queue.Empty, queue.Full):
     """An operation that may not wait, or not any longer, found nothing to take or no room.
 
-    It is a `BlockingIOError` to those who think of I/O, and a `queue.Empty` and `queue.Full` to those who think of queues.
+    It is a `BlockingIOError` to those who think of I/O, and a `queue.Empty` and a `queue.Full` to those who think of
+    queues.
     """
 
 
@@ -50,7 +51,7 @@ class PoolClosed(RuntimeError):
     """The pool or queue has been closed."""
 
 
-def _limit_in_kernel(block, timeout):  # type: ignore[no-untyped-def]
+def _limit_in_kernel(block, timeout):
     if not block:
         return 0
     if timeout is None:
@@ -68,7 +69,7 @@ def limit_ns(block: bool, timeout: float | None) -> int:
 
 
 @kernel
-def _clock_ns():  # type: ignore[no-untyped-def]
+def _clock_ns():
     timespec = np.empty(2, np.int64)
     _clock_gettime(_CLOCK_MONOTONIC, timespec.ctypes.data)
     return timespec[0] * 1_000_000_000 + timespec[1]
@@ -81,7 +82,7 @@ def now_ns() -> int:
 
 
 @kernel
-def _step(turn, most_ns):  # type: ignore[no-untyped-def]
+def _step(turn, most_ns):
     if turn < _SPINS:
         for _ in range(1 << turn):
             pause()

@@ -109,7 +109,9 @@ def test_refuses_arrays_it_cannot_be_atomic_on(jit, operate, name):
         pytest.skip("numba's type of an array does not say that this one is misaligned")
     words = BAD_ARRAYS[name]
     before = words.copy()
-    with pytest.raises((TypeError, ValueError, TypingError), match="must be a one-dimensional contiguous, aligned, writable int64"):
+    with pytest.raises(
+        (TypeError, ValueError, TypingError), match="must be a one-dimensional contiguous, aligned, writable int64"
+    ):
         jit(operate)(words)
     assert (words == before).all()
 
@@ -120,7 +122,10 @@ def test_refuses_arrays_it_cannot_be_atomic_on(jit, operate, name):
     [
         (lambda words: atomics.load(words, 0, "release"), "relaxed, acquire, seq_cst, not 'release'"),
         (lambda words: atomics.store(words, 0, 1, "acquire"), "relaxed, release, seq_cst, not 'acquire'"),
-        (lambda words: atomics.swap(words, 0, 1, "strong"), "relaxed, acquire, release, acq_rel, seq_cst, not 'strong'"),
+        (
+            lambda words: atomics.swap(words, 0, 1, "strong"),
+            "relaxed, acquire, release, acq_rel, seq_cst, not 'strong'",
+        ),
         (lambda words: atomics.fence("relaxed"), "acquire, release, acq_rel, seq_cst, not 'relaxed'"),
     ],
 )
@@ -163,7 +168,9 @@ def assembly(function):
 
 
 @compiled_only
-@pytest.mark.skipif("x86" not in llvm.get_default_triple() or "darwin" in llvm.get_default_triple(), reason="about x86-64")
+@pytest.mark.skipif(
+    "x86" not in llvm.get_default_triple() or "darwin" in llvm.get_default_triple(), reason="about x86-64"
+)
 def test_compare_and_swap_is_one_locked_instruction():
     code = assembly(lambda words: atomics.compare_and_swap(words, 0, 1, 2))
     assert re.findall(r"lock[\s;]+(\w+)", code) == ["cmpxchgq"]
@@ -201,7 +208,11 @@ def aarch64(function, features=""):
         (lambda words: atomics.store(words, 0, 1, "release"), "", r"\bstlr\b"),
         (lambda words: atomics.compare_and_swap(words, 0, 1, 2, "acq_rel"), "+lse", r"\bcasal\b"),
         (lambda words: atomics.compare_and_swap(words, 0, 1, 2, "acquire"), "+lse", r"\bcasa\b"),
-        (lambda words: atomics.compare_and_swap(words, 0, 1, 2, "acq_rel"), "-outline-atomics", r"\bldaxr\b[\s\S]*\bstlxr\b"),
+        (
+            lambda words: atomics.compare_and_swap(words, 0, 1, 2, "acq_rel"),
+            "-outline-atomics",
+            r"\bldaxr\b[\s\S]*\bstlxr\b",
+        ),
         (lambda words: atomics.swap(words, 0, 1, "release"), "+lse", r"\bswpl\b"),
         (lambda words: atomics.fetch_add(words, 0, 1, "acq_rel"), "+lse", r"\bldaddal\b"),
         (lambda words: atomics.fetch_add(words, 0, 1, "relaxed"), "+lse", r"\bldadd\b"),

@@ -116,7 +116,9 @@ def test_lock_beyond_the_limit_is_an_error():
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (8192, hard))
     os.seteuid(65534)
     try:
-        with pytest.raises(OSError, match="lock=True cannot lock 1048576 bytes .*RLIMIT_MEMLOCK allows up to 8192 bytes"):
+        with pytest.raises(
+            OSError, match="lock=True cannot lock 1048576 bytes .*RLIMIT_MEMLOCK allows up to 8192 bytes"
+        ):
             iobuf_nb.aligned_mem(1 << 20, lock=True)
     finally:
         os.seteuid(0)

@@ -178,7 +178,8 @@ def test_set_value_copies_over_the_beginning(face, pool):
 
 
 @pytest.mark.parametrize(
-    "data, error", [("text", TypeError), (object(), TypeError), (np.zeros(4), TypeError), ([300], TypeError), (5, ValueError)]
+    "data, error",
+    [("text", TypeError), (object(), TypeError), (np.zeros(4), TypeError), ([300], TypeError), (5, ValueError)],
 )
 def test_refuses_data_of_another_kind(pool, data, error):
     with pytest.raises(error, match="data must"):

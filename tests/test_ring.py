@@ -46,7 +46,8 @@ def test_refuses_items_that_are_no_integers(item):
 
 
 @pytest.mark.parametrize(
-    "capacity, error", [(0, ValueError), (-1, ValueError), (2**40, ValueError), ("8", TypeError), (1.5, TypeError), (True, TypeError)]
+    "capacity, error",
+    [(0, ValueError), (-1, ValueError), (2**40, ValueError), ("8", TypeError), (1.5, TypeError), (True, TypeError)],
 )
 def test_refuses_capacities(capacity, error):
     with pytest.raises(error, match="capacity must be an integer from 1 to 4294967296, not"):

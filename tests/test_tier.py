@@ -8,7 +8,7 @@ from iobuf_nb import BufferPool, Tier
 
 def test_are_powers_of_four():
     assert [tier.size for tier in Tier] == [16 * 4**k for k in range(8)]
-    assert [tier.name for tier in Tier] == "PICO NANO MICRO SMALL MEDIUM LARGE HUGE GIANT".split()
+    assert [tier.name for tier in Tier] == ["PICO", "NANO", "MICRO", "SMALL", "MEDIUM", "LARGE", "HUGE", "GIANT"]
 
 
 @pytest.mark.parametrize("tier", Tier)

@@ -1,12 +1,12 @@
 """Every interleaving of a few threads over the real source, one atomic access at a time.
 
-Threads are greenlets that stop before each interpreted atomic access. `explore` walks the tree of choices depth first by
-running the program again for each branch, and does not walk twice from the same state: the shared words, what each
+Threads are greenlets that stop before each interpreted atomic access. `explore` walks the tree of choices depth first
+by running the program again for each branch, and does not walk twice from the same state: the shared words, what each
 thread has read since its operation began, and the history so far.
 
 The history lists when each operation began (its first access, not the time it was written down: an operation that has
-touched nothing constrains nothing) and ended. `linearizable` looks for an order of the operations that keeps to the real
-time order and that a sequential model explains (Wing & Gong, 1993).
+touched nothing constrains nothing) and ended. `linearizable` looks for an order of the operations that keeps to the
+real time order and that a sequential model explains (Wing & Gong, 1993).
 """
 
 from dataclasses import dataclass, field
@@ -85,8 +85,8 @@ class Run:
 def explore(program, check):
     """Run `program` under every schedule and `check(history)` at every end; return the Outcome.
 
-    `program()` makes a fresh state: (shared arrays, one list of (name, operation) for each thread). An operation is called
-    with the list of what its thread holds.
+    `program()` makes a fresh state: (shared arrays, one list of (name, operation) for each thread). An operation is
+    called with the list of what its thread holds.
     """
     outcome = Outcome()
     seen = set()

@@ -1,0 +1,92 @@
+"""Scanning a file in the page cache: the pipeline against one thread with the same kernel, mapped or read by chunks."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+import iobuf_nb
+from iobuf_nb.stream import count_bytes
+
+from .measure import Table
+
+CHUNK = 1 << 18
+
+
+def mapped(path: str, histogram: np.ndarray) -> None:
+    """Count over a memory map."""
+    count_bytes(np.memmap(path, np.uint8, "r"), histogram)
+
+
+def chunked(path: str, histogram: np.ndarray) -> None:
+    """Count over one buffer that readinto fills again and again."""
+    buffer = np.empty(CHUNK, np.uint8)
+    with open(path, "rb", buffering=0) as file:
+        while n := file.readinto(buffer.data):
+            count_bytes(buffer[:n], histogram)
+
+
+def piped(path: str, histogram: np.ndarray) -> None:
+    """Count with `iobuf_nb.scan`."""
+    histogram += iobuf_nb.scan(path).histogram
+
+
+def speed(function: Callable[[str, np.ndarray], None], path: str, expected: np.ndarray) -> float:
+    """Return GB/s, after checking the result."""
+    histogram = np.zeros(256, np.int64)
+    start = time.perf_counter()
+    function(path, histogram)
+    seconds = time.perf_counter() - start
+    assert not expected.any() or (histogram == expected).all()
+    expected[:] = histogram
+    return os.path.getsize(path) / seconds / 1e9
+
+
+def resident() -> int:
+    """Return this process's resident memory in bytes, without pages of mapped files."""
+    with open("/proc/self/statm") as file:
+        fields = file.read().split()
+    return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
+
+
+def growth(path: str) -> float:
+    """Return by how many MiB memory grew at most while scanning."""
+    done = threading.Event()
+    before = resident()
+    peak = [before]
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            peak[0] = max(peak[0], resident())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    iobuf_nb.scan(path)
+    done.set()
+    thread.join()
+    return (peak[0] - before) / 2**20
+
+
+def run(quick: bool) -> list[Table]:
+    """Measure on a file of 256 MiB (quick) or 2 GiB."""
+    blocks, runs = (4, 3) if quick else (32, 7)
+    with tempfile.NamedTemporaryFile() as file:
+        generator = np.random.default_rng(0)
+        for _ in range(blocks):
+            file.write(generator.bytes(1 << 26))
+        file.flush()
+        expected = np.zeros(256, np.int64)
+        cases = {"np.memmap, one thread": mapped, "readinto, one thread": chunked, "scan": piped}
+        table = Table(f"Scanning {blocks * 64} MiB in the page cache", "GB/s")
+        table.measure({name: partial(speed, case, file.name, expected) for name, case in cases.items()}, runs)
+        for base in list(cases)[:2]:
+            table.compare("scan", base, ">= 1.0")
+        memory = Table("Memory that a scan adds; its pool is 4 MiB", "MiB")
+        memory.measure({"scan": partial(growth, file.name)}, runs)
+    return [table, memory]

@@ -1,0 +1,52 @@
+"""The documents tell the truth: README code runs, its names exist, every public name is explained."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from numba import config
+
+import iobuf_nb
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="takes minutes interpreted")
+def test_the_code_in_the_readme_runs():
+    blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 4
+    names = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["pool"].available() == 1024 and not names["frames"].holders()
+
+
+def test_the_names_in_the_table_from_go_exist():
+    table = README.split("## From Go")[1].split("\n\n")[1]
+    pool = iobuf_nb.BufferPool(2, 16)
+    cells = [row.split("|")[2] for row in table.splitlines()[2:]]
+    names = {name for cell in cells for name in re.findall(r"`(?:pool\.)?(\w+)", cell)}
+    assert {"BufferPool", "try_get", "set_value", "aligned_mem_blocks", "nonblocking"} <= names
+    for name in names:
+        assert hasattr(iobuf_nb, name) or hasattr(pool, name), name
+
+
+def test_the_tier_table_is_right():
+    rows = re.findall(r"\| `Tier\.(\w+)` \| (\d+) \|", README)
+    assert [(tier.name, str(tier.size)) for tier in iobuf_nb.Tier] == rows
+
+
+def public():
+    for name in iobuf_nb.__all__:
+        item = getattr(iobuf_nb, name)
+        yield name, item
+        if inspect.isclass(item):
+            for attribute, member in vars(item).items():
+                if not attribute.startswith("_") and (callable(member) or isinstance(member, property)):
+                    yield f"{name}.{attribute}", member
+
+
+def test_every_public_name_is_explained():
+    missing = [name for name, item in public() if not isinstance(item, int) and not inspect.getdoc(item)]
+    assert not missing

@@ -1,0 +1,292 @@
+"""Scan: exact for any source and any split into buffers, and every failure ends it cleanly."""
+
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import iobuf_nb
+from iobuf_nb import Tier, scan
+from iobuf_nb.__main__ import main
+
+BUFFER = Tier.SMALL.size
+
+
+def text(n, seed=0):
+    """Return `n` bytes with an uneven histogram and some line ends."""
+    return np.random.default_rng(seed).geometric(0.05, n).astype(np.uint8).tobytes()
+
+
+def check(result, data):
+    array = np.frombuffer(data, np.uint8)
+    assert result.bytes == len(data)
+    assert result.lines == data.count(b"\n")
+    assert (result.histogram == np.bincount(array, minlength=256)).all()
+    shares = np.bincount(array) / max(len(data), 1)
+    shares = shares[shares > 0]
+    assert result.entropy == pytest.approx(-(shares * np.log2(shares)).sum() if len(data) else 0)
+    assert result.seconds > 0
+
+
+@pytest.fixture
+def file(tmp_path):
+    def make(data):
+        path = tmp_path / "data"
+        path.write_bytes(data)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, BUFFER - 1, BUFFER, BUFFER + 1, 10 * BUFFER, 1_000_003])
+@pytest.mark.parametrize("workers, buffers", [(1, 1), (2, 2), (3, 16)])
+def test_files(file, n, workers, buffers):
+    data = text(n)
+    check(scan(file(data), workers=workers, buffers=buffers, tier=Tier.SMALL), data)
+
+
+@given(
+    st.integers(0, 20_000),
+    st.integers(1, 4),
+    st.integers(1, 40),
+    st.sampled_from([1, 16, 100, 256, 1000, 4096]),
+    st.integers(0, 9),
+)
+@settings(deadline=None, max_examples=60)
+def test_any_split(tmp_path_factory, n, workers, buffers, size, seed):
+    path = tmp_path_factory.mktemp("scan") / "data"
+    data = text(n, seed)
+    path.write_bytes(data)
+    check(scan(path, workers=workers, buffers=buffers, tier=size), data)
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 70_000])
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_pipes_and_sockets(kind, chunk):
+    data = text(3000 if chunk == 1 else 1_000_003)
+    if kind == "pipe":
+        reader, writer = os.pipe()
+    else:
+        reader, writer = (end.detach() for end in socket.socketpair())
+
+    def write():
+        for start in range(0, len(data), chunk):
+            piece = data[start : start + chunk]
+            while piece:
+                piece = piece[os.write(writer, piece) :]
+        os.close(writer)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    check(scan(reader, buffers=4, tier=Tier.MEDIUM), data)
+    thread.join()
+    os.close(reader)  # still ours
+
+
+def test_a_descriptor_is_read_from_where_it_stands(file):
+    data = text(100_000)
+    with open(file(data), "rb") as opened:
+        os.lseek(opened.fileno(), 777, os.SEEK_SET)
+        check(scan(opened.fileno(), tier=Tier.MICRO), data[777:])
+
+
+def test_files_of_the_proc_file_system():
+    assert scan("/proc/self/status").lines == Path("/proc/self/status").read_text().count("\n")
+
+
+def test_progress_reaches_the_end(file):
+    seen = []
+    scan(file(text(10_000)), progress=lambda done, size: seen.append((done, size)))
+    assert seen[-1] == (10_000, 10_000)
+
+
+@pytest.mark.parametrize(
+    "source, options, error, message",
+    [
+        ("/nonexistent/file", {}, FileNotFoundError, "No such file.*'/nonexistent/file'"),
+        ("/tmp", {}, IsADirectoryError, "Is a directory: '/tmp'"),
+        (None, {}, TypeError, "source must be a path or a file descriptor, not None"),
+        (True, {}, TypeError, "source must be a path or a file descriptor, not True"),
+        (1.5, {}, TypeError, "source must be a path or a file descriptor, not 1.5"),
+        (9999, {}, OSError, "Bad file descriptor"),
+        ("/dev/null", {"workers": 0}, ValueError, "workers must be an integer from 1 to 1024, not 0"),
+        ("/dev/null", {"workers": "2"}, TypeError, "workers must be .* not '2'"),
+        ("/dev/null", {"buffers": 0}, ValueError, "capacity must be .* not 0"),
+        ("/dev/null", {"tier": 0}, ValueError, "size must be .* not 0"),
+        ("/proc/self/mem", {}, OSError, "Input/output error after 0 bytes: '/proc/self/mem'"),
+    ],
+)
+def test_refuses(source, options, error, message):
+    threads = threading.active_count()
+    descriptors = os.listdir("/proc/self/fd")
+    with pytest.raises(error, match=message):
+        scan(source, **options)
+    assert threading.active_count() == threads
+    assert os.listdir("/proc/self/fd") == descriptors
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become nobody")
+def test_an_unreadable_file(file):
+    path = file(b"secret")
+    path.chmod(0o600)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError, match="Permission denied"):
+            scan(path)
+    finally:
+        os.seteuid(0)
+
+
+def test_a_file_that_shrinks_while_it_is_read(file):
+    path = file(bytes(200 << 20))
+
+    def shrink(done, size):
+        os.truncate(path, 100 << 20)
+
+    with pytest.raises(OSError, match="Shrank while it was read: .* of 209715200 bytes were left") as caught:
+        scan(path, progress=shrink)
+    assert caught.value.errno == errno.EIO and caught.value.filename == str(path)
+
+
+def test_an_error_in_progress_stops_everything(file):
+    def fail(done, size):
+        raise RuntimeError("no more")
+
+    threads = threading.active_count()
+    with pytest.raises(RuntimeError, match="no more"):
+        scan(file(text(10_000)), progress=fail)
+    assert threading.active_count() == threads
+
+
+# ---- the command line ------------------------------------------------------------------------------------------------
+
+
+def run(*arguments, **options):
+    command = [sys.executable, "-m", "iobuf_nb", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, timeout=300, **options)
+
+
+def test_json_agrees_with_wc(file, capsys):
+    data = text(300_000)
+    path = file(data)
+    assert main(["scan", "--json", str(path), "--workers", "3", "--buffers", "5", "--tier", "medium"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    lines, size = map(int, subprocess.run(["wc", "-lc", path], capture_output=True).stdout.split()[:2])
+    assert (result["lines"], result["bytes"]) == (lines, size)
+    assert result["histogram"] == np.bincount(np.frombuffer(data, np.uint8), minlength=256).tolist()
+    assert result["source"] == str(path) and result["gb_per_s"] > 0 and result["seconds"] > 0
+
+
+def test_standard_input():
+    data = text(300_000)
+    result = run("scan", "--json", "-", input=data)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["bytes"] == len(data)
+
+
+def test_text_output(file, capsys):
+    assert main(["scan", str(file(b"aab\n"))]) == 0
+    out = capsys.readouterr().out
+    assert "bytes    4\n" in out and "lines    1\n" in out and "b'a' 2" in out and "entropy  1.500000 bits" in out
+
+
+def test_without_a_path_it_makes_its_own_file_and_removes_it(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert main(["scan", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["bytes"] == 256 << 20 and result["source"].startswith(str(tmp_path))
+    assert result["entropy"] > 7.99
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments, status, message",
+    [
+        (["scan", "/nonexistent"], 1, "/nonexistent: No such file or directory"),
+        (["scan", "/tmp"], 1, "/tmp: Is a directory"),
+        (["scan", "/proc/self/mem"], 1, "/proc/self/mem: Input/output error after 0 bytes"),
+        (["scan", "/dev/null", "--workers", "0"], 2, "workers must be an integer from 1 to 1024, not 0"),
+        (["scan", "/dev/null", "--buffers", "-3"], 2, "capacity must be an integer from 1 to 4294967296, not -3"),
+        (["scan", "/dev/null", "--buffers", "1099511627776"], 2, "capacity must be"),
+        (["scan", "/dev/null", "--buffers", "400000000"], 2, "address space"),
+    ],
+)
+def test_failures_are_one_sentence(arguments, status, message, capsys):
+    assert main(arguments) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err and captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["scan", "--tier", "enormous"], ["scan", "--workers", "two"], ["fly"], []])
+def test_unusable_arguments_exit_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert iobuf_nb.__version__ in capsys.readouterr().out
+
+
+def shell(script):
+    return subprocess.run(["sh", "-c", script, "sh", sys.executable], capture_output=True, text=True, timeout=300)
+
+
+def test_standard_input_that_is_closed():
+    result = shell('"$1" -m iobuf_nb scan - <&-')
+    assert (result.returncode, result.stderr) == (1, "python -m iobuf_nb: -: standard input is closed\n")
+
+
+def test_an_output_pipe_that_is_closed_early():
+    result = shell('{ "$1" -m iobuf_nb scan --json pyproject.toml; echo $? >&2; } | true')
+    assert "Traceback" not in result.stderr and "Exception" not in result.stderr
+    assert result.stderr.split()[-1] in ("0", "1")
+
+
+def test_a_full_disk_under_the_output():
+    result = shell('"$1" -m iobuf_nb scan --json pyproject.toml > /dev/full')
+    assert result.returncode == 1 and "No space left on device" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_ctrl_c_on_a_silent_pipe():
+    reader, writer = os.pipe()
+    with subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "print('ready', flush=True)\nfrom iobuf_nb.__main__ import main\nraise SystemExit(main(['scan', '-']))",
+        ],
+        stdin=reader,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout.readline() == "ready\n"
+        os.write(writer, b"x" * 100)
+        # Once the pipe is empty the scan runs and waits for more.
+        while select_readable(reader):
+            pass
+        child.send_signal(2)
+        assert child.wait(60) == 130
+        assert child.stderr.read() == "python -m iobuf_nb: interrupted\n"
+    os.close(reader)
+    os.close(writer)
+
+
+def select_readable(fd):
+    import select
+
+    return bool(select.select([fd], [], [], 0.01)[0])
