@@ -261,14 +261,19 @@ def test_a_full_disk_under_the_output():
     assert result.returncode == 1 and "No space left on device" in result.stderr and "Traceback" not in result.stderr
 
 
+SCAN_STANDARD_INPUT = """
+import signal
+from iobuf_nb.__main__ import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this process was started with
+print("ready", flush=True)
+raise SystemExit(main(["scan", "-"]))
+"""
+
+
 def test_ctrl_c_on_a_silent_pipe():
     reader, writer = os.pipe()
     with subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "print('ready', flush=True)\nfrom iobuf_nb.__main__ import main\nraise SystemExit(main(['scan', '-']))",
-        ],
+        [sys.executable, "-c", SCAN_STANDARD_INPUT],
         stdin=reader,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -147,7 +147,8 @@ def test_a_signal_handlers_own_exception_comes_through(jit):
 
 
 INTERRUPTED = """
-import sys, time
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this process was started with
 from numba import njit
 from iobuf_nb import BufferPool
 how = sys.argv[1]
@@ -180,6 +181,7 @@ def test_ctrl_c_ends_a_wait_and_leaves_the_pool_whole(how):
                 child.wait(1)
             except subprocess.TimeoutExpired:
                 continue
+        child.kill()
         assert child.stdout.read() == "interrupted 1 {} 0\n"
     assert child.returncode == 0
 
@@ -192,9 +194,11 @@ def test_threads_other_than_the_main_one_leave_signals_alone():
     results = []
     thread = threading.Thread(target=lambda: results.append(get(pool, 30.0)))
     thread.start()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(30)
+    signal.signal(signal.SIGINT, before)
     pool.put(0)
     thread.join()
     assert results == [0]
