@@ -1,4 +1,4 @@
-"""``python -m bench [ring] [startup] [scan] [--quick] [--json FILE]``: run benchmarks and print tables of ratios."""
+"""``python -m bench [GROUP ...] [--quick] [--json FILE]``: run benchmarks and print tables of ratios."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import argparse
 import json
 from pathlib import Path
 
-from . import ring, scan, startup
+from . import ring, scan, startup, wait
 from .measure import machine
 
-GROUPS = {"ring": ring.run, "startup": startup.run, "scan": scan.run}
+GROUPS = {"ring": ring.run, "startup": startup.run, "scan": scan.run, "wait": wait.run}
 
 
 def main() -> None:

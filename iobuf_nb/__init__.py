@@ -14,6 +14,8 @@ if sys.maxsize < 2**63 - 1:
     raise ImportError("iobuf_nb needs a 64-bit Python: its queues are made of 64-bit atomic words")
 
 from . import atomics
+from .atomics import pause
+from .backoff import Backoff, SpinWait
 from .memory import (
     CACHE_LINE_SIZE,
     aligned_mem,
@@ -34,11 +36,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CACHE_LINE_SIZE",
+    "Backoff",
     "BoundedQueue",
     "BufferPool",
     "ItemPool",
     "PoolClosed",
     "ScanResult",
+    "SpinWait",
     "Tier",
     "WouldBlock",
     "aligned_mem",
@@ -48,6 +52,7 @@ __all__ = [
     "cache_line_aligned_mem",
     "cache_line_aligned_mem_blocks",
     "page_size",
+    "pause",
     "scan",
     "set_page_size",
 ]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any, SupportsIndex
 
 
 def integer(name: str, value: SupportsIndex, low: int, high: int) -> int:
     """Return `value` as an int of [low, high]; TypeError for what is no integer (bool included), else ValueError."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer from {low} to {high}, not {value!r}")
-    number = operator.index(value)
+    try:
+        if isinstance(value, (bool, type)):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer from {low} to {high}, not {value!r:.60}") from None
     if not low <= number <= high:
         raise ValueError(f"{name} must be an integer from {low} to {high}, not {number}")
     return number
@@ -24,13 +28,24 @@ def power_of_two(name: str, value: SupportsIndex, low: int, high: int) -> int:
     return number
 
 
+def seconds(name: str, value: Any, allowed: str) -> float:
+    """Return a number of seconds as a float; `allowed` says in an error what it may be."""
+    try:
+        if isinstance(value, (bool, str, bytes)):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be {allowed}, not {value!r:.60}") from None
+    except OverflowError:
+        return math.inf
+
+
 def timeout_ns(timeout: Any) -> int:
     """Return a timeout of None (for ever) or seconds >= 0 as nanoseconds, for ever being -1."""
     if timeout is None:
         return -1
-    if isinstance(timeout, bool) or not hasattr(timeout, "__float__"):
-        raise TypeError(f"timeout must be None or a number of seconds >= 0, not {timeout!r}")
-    seconds = float(timeout)
-    if not seconds >= 0:  # also catches NaN
-        raise ValueError(f"timeout must be None or a number of seconds >= 0, not {timeout!r}")
-    return int(min(seconds, 2.0**33) * 1e9)
+    allowed = "None or a number of seconds >= 0"
+    number = seconds("timeout", timeout, allowed)
+    if not number >= 0:  # also catches NaN
+        raise ValueError(f"timeout must be {allowed}, not {timeout!r}")
+    return int(min(number, 2.0**33) * 1e9)

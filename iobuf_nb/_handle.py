@@ -78,6 +78,8 @@ def _unbox(handle_type: HandleType, handle: Any, c: Any) -> Any:
 
 
 def _find(descriptor: int) -> Handle:
+    if descriptor == 0:
+        raise RuntimeError("what was made inside a kernel lives in its stack frame, and cannot be returned from it")
     return _live[descriptor]
 
 

@@ -15,12 +15,13 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from llvmlite import ir
@@ -38,17 +39,23 @@ from .atomics import compare_and_swap, load, store
 from .memory import CACHE_LINE_SIZE, aligned_mem, page_size, round_up
 from .ring import (
     CLOSED_FLAG,
+    GET,
     LINE,
     MAX_ITEMS,
     NONBLOCKING_FLAG,
+    PROCESS,
     QUEUE_TYPE,
     BoundedQueue,
     get_item,
-    put_item,
+    put_and_wake,
+    shut,
     size,
-    wait_get,
+    wait,
 )
-from .wait import CLOSED, EMPTY, PoolClosed, WouldBlock, limit_ns, thread_id
+from .wait import CLOSED, EMPTY, FORKED, NO_WAIT_IN_A_CHILD, PoolClosed, WouldBlock, limit_ns, thread_id
+
+if TYPE_CHECKING:
+    from ._aio import Getters
 
 __all__ = ["BufferPool", "ItemPool"]
 
@@ -116,10 +123,10 @@ def take(pool):
 @kernel
 def wait_take(pool, timeout_ns):
     """Take a free buffer as soon as there is one; EMPTY when `timeout_ns` (-1: none) is over, CLOSED when closed."""
-    index = wait_get(pool.ring, timeout_ns)
+    index = wait(pool.ring, GET, timeout_ns)
     if index >= 0:
         if load(pool.ring.words, CLOSED_FLAG):
-            put_item(pool.ring, index)
+            put_and_wake(pool.ring, index)
             return CLOSED
         own(pool, index)
     return index
@@ -142,7 +149,7 @@ def give(pool, index):
     """Give a buffer back: OK, or OUT_OF_RANGE or NOT_OUT and nothing changed."""
     status = disown(pool, index, False)
     if status == OK:
-        put_item(pool.ring, index)
+        put_and_wake(pool.ring, index)
     return status
 
 
@@ -169,7 +176,7 @@ def give_many(pool, indices):
     for k in range(len(indices)):
         if pool.checked:
             store(pool.owners, indices[k], FREE)
-        put_item(pool.ring, indices[k])
+        put_and_wake(pool.ring, indices[k])
     return -1
 
 
@@ -234,39 +241,59 @@ def checked_index(pool: Any, index: Any) -> int:
     return number
 
 
-def _copy_in_kernel(target, data):
-    if len(data) > len(target):
-        raise ValueError("data must not be longer than the buffer; their lengths are", len(data), len(target))
-    for k in range(len(data)):
-        target[k] = data[k]
-
-
-@compiled_as(_copy_in_kernel)
 def copy_into(target: NDArray[Any], data: Any) -> None:
-    """Copy `data` over the beginning of `target`."""
+    """Copy `data` over the beginning of `target`: an array of its dtype, or bytes if it is a row of bytes."""
     if isinstance(data, (bytes, bytearray, memoryview)):
-        data = np.frombuffer(data, np.uint8).view(target.dtype)
+        data = np.frombuffer(memoryview(data).tobytes(), np.uint8)
     elif not isinstance(data, np.ndarray):
         try:
             data = np.asarray(data, target.dtype)
         except (TypeError, ValueError, OverflowError):
             raise TypeError(f"data must be bytes-like or an array of {target.dtype}, not {data!r:.60}") from None
+    if data.dtype != target.dtype:
+        raise TypeError(f"data must be of dtype {target.dtype}, not {data.dtype}")
     if data.ndim != target.ndim or data.shape[1:] != target.shape[1:]:
         raise ValueError(f"data must have the shape of the buffer, {target.shape}, or be shorter; it has {data.shape}")
     if len(data) > len(target):
         raise ValueError(f"data must not be longer than the buffer: {len(data)} > {len(target)}")
-    try:
-        np.copyto(target[: len(data)], data, casting="same_kind")
-    except TypeError:
-        raise TypeError(f"data must be of dtype {target.dtype}, not {data.dtype}") from None
+    target[: len(data)] = data
 
 
-@compiled_as(lambda name, array: array)
-def index_array(name: str, array: Any) -> Any:
-    """Return `array` if it can hold indices; in kernels its type tells."""
+@kernel_overload(copy_into)
+def _copy_in_kernel(target: Any, data: Any) -> Any:
+    is_bytes = isinstance(data, (types.Bytes, types.ByteArray, types.MemoryView)) and data.ndim == 1
+    if not (isinstance(data, types.Array) or is_bytes) or data.dtype != target.dtype:
+        raise errors.TypingError(f"data must be bytes or an array of dtype {target.dtype}, not {data}")
+    if data.ndim != target.ndim:
+        raise errors.TypingError(f"data must have {target.ndim} dimensions, as the buffer has, not {data.ndim}")
+
+    def copy(target, data):
+        if not is_bytes and data.shape[1:] != target.shape[1:]:
+            raise ValueError("data must have the shape of the buffer, but for its first axis")
+        if len(data) > len(target):
+            raise ValueError("data must not be longer than the buffer; their lengths are", len(data), len(target))
+        for k in range(len(data)):
+            target[k] = data[k]
+
+    return copy
+
+
+def index_array(array: Any, writable: bool) -> Any:
+    """Return `array` if it can hold indices, be it to read or to write them."""
     if not (isinstance(array, np.ndarray) and array.dtype == np.int64 and array.ndim == 1):
-        raise TypeError(f"{name} must be a one-dimensional int64 array, not {array!r:.60}")
+        raise TypeError(f"indices must be a one-dimensional int64 array, not {array!r:.60}")
+    if writable and not array.flags.writeable:
+        raise ValueError("indices must be a writable array, to be filled, not a read-only one")
     return array
+
+
+@kernel_overload(index_array)
+def _index_array_in_kernel(array: Any, writable: Any) -> Any:
+    if not (isinstance(array, types.Array) and array.dtype == types.int64 and array.ndim == 1):
+        raise errors.TypingError(f"indices must be a one-dimensional int64 array, not {array}")
+    if getattr(writable, "literal_value", True) and not array.mutable:
+        raise errors.TypingError("indices must be a writable array, to be filled, not a read-only one")
+    return lambda array, writable: array
 
 
 class _Pool(Handle, Shown):
@@ -274,6 +301,7 @@ class _Pool(Handle, Shown):
 
     capacity: int
     checked: bool
+    _getters: Getters | None = None
 
     def _set_up(self, capacity: int, checked: bool, nonblocking: bool) -> None:
         self.capacity = capacity
@@ -283,6 +311,10 @@ class _Pool(Handle, Shown):
         self.ring._put_first(capacity)
         self.owners = aligned_mem(8 * capacity, 8 * LINE).view(np.int64)
         self.nonblocking = nonblocking
+
+    def value(self, index: int) -> Any:
+        """Return what an index stands for."""
+        raise NotImplementedError
 
     def try_get(self) -> int:
         """Take a free buffer and return its index, or return -1 at once if none is free or the pool is closed.
@@ -318,7 +350,8 @@ class _Pool(Handle, Shown):
         Notes
         -----
         Any number of threads may wait. A wait releases the GIL, also in a kernel that holds it, and ends with
-        KeyboardInterrupt on Ctrl-C in the main thread.
+        KeyboardInterrupt on Ctrl-C in the main thread. Inside `prange` numba delivers no exceptions reliably, Ctrl-C
+        included: use `timeout` or `try_get` there. A kernel's own ``except`` cannot catch what a signal raised.
         """
         limit = limit_ns(block, timeout)
         index = take(self)
@@ -326,9 +359,54 @@ class _Pool(Handle, Shown):
             index = wait_take(self, limit)
             if index == CLOSED:
                 raise PoolClosed("get from a closed pool")
+            if index == FORKED:
+                raise RuntimeError(NO_WAIT_IN_A_CHILD)
             if index == EMPTY:
                 raise WouldBlock("no buffer became free for as long as get was to wait")
         return index
+
+    async def aget(self, timeout: float | None = None) -> int:
+        """Take a free buffer and return its index, letting the event loop run on while there is none.
+
+        Parameters and errors are those of `get`, and so is what the index means; Python only.
+
+        Raises
+        ------
+        RuntimeError
+            Coroutines of another event loop are waiting for this pool, or this is a forked child of its process.
+
+        Notes
+        -----
+        First come, first served. A coroutine that is cancelled takes no buffer along. Any put, also one in a kernel,
+        ends the wait through a file descriptor that the loop listens to: nothing polls.
+
+        Examples
+        --------
+        >>> import asyncio
+        >>> pool = BufferPool(1, 16)
+        >>> async def use():
+        ...     async with pool.alease(timeout=1.0) as buffer:
+        ...         buffer[0] = 1
+        >>> async def both():
+        ...     await asyncio.gather(use(), use())
+        >>> asyncio.run(both())
+        """
+        limit = limit_ns(True, timeout)
+        if not self._getters:  # nobody to push in before
+            index = take(self)
+            if index >= 0:
+                return index
+        if self.closed:
+            raise PoolClosed("get from a closed pool")
+        if self.nonblocking:
+            raise WouldBlock("no buffer is free, and this pool does not wait")
+        if os.getpid() != load(self.ring.words, PROCESS):
+            raise RuntimeError(NO_WAIT_IN_A_CHILD)
+        if self._getters is None:
+            from ._aio import Getters  # asyncio takes long to import
+
+            self._getters = Getters(self.ring)
+        return await self._getters.get(self, None if limit < 0 else limit / 1e9)
 
     def try_put(self, index: int) -> bool:
         """Give a buffer back and return True; False, and nothing changed, if it is not out or no such buffer exists.
@@ -369,7 +447,7 @@ class _Pool(Handle, Shown):
         -----
         Never waits: 0 means that none was free or the pool is closed. Each buffer is taken by itself.
         """
-        return take_many(self, index_array("out", out))
+        return take_many(self, index_array(out, True))
 
     def put_many(self, indices: NDArray[np.int64]) -> None:
         """Give all these buffers back; if one of them cannot be, give none back and raise as `put` does.
@@ -378,7 +456,7 @@ class _Pool(Handle, Shown):
         ----------
         indices : int64 array, 1-D
         """
-        refused = give_many(self, index_array("indices", indices))
+        refused = give_many(self, index_array(indices, False))
         if refused >= 0:
             index = indices[refused]
             refuse(self, index, OUT_OF_RANGE if index < 0 or index >= self.capacity else NOT_OUT)
@@ -401,6 +479,35 @@ class _Pool(Handle, Shown):
     def nonblocking(self, value: bool) -> None:
         store(self.ring.words, NONBLOCKING_FLAG, int(bool(value)), "seq_cst")
 
+    @contextmanager
+    def lease(self, block: bool = True, timeout: float | None = None) -> Iterator[Any]:
+        """Get a buffer (an item) for the length of a ``with`` block, and put it back whatever happens there.
+
+        Parameters and errors are those of `get`.
+
+        Examples
+        --------
+        >>> pool = BufferPool(4, 4096)
+        >>> with pool.lease() as buffer:
+        ...     buffer[0] = 7
+        >>> pool.available()
+        4
+        """
+        index = self.get(block, timeout)
+        try:
+            yield self.value(index)
+        finally:
+            self.put(index)
+
+    @asynccontextmanager
+    async def alease(self, timeout: float | None = None) -> AsyncIterator[Any]:
+        """Get a buffer as `aget` does for the length of an ``async with`` block, and put it back whatever happens."""
+        index = await self.aget(timeout)
+        try:
+            yield self.value(index)
+        finally:
+            self.put(index)
+
     def holders(self) -> dict[int, int]:
         """Return the thread identity (`threading.get_ident`) that holds each buffer that is out, by index.
 
@@ -409,7 +516,8 @@ class _Pool(Handle, Shown):
         """
         if not self.checked:
             raise ValueError("holders() needs a pool made with checked=True; this one does not write them down")
-        return {int(index): abs(int(self.owners[index])) for index in np.flatnonzero(self.owners)}
+        owners = self.owners.copy()
+        return {int(index): abs(int(owners[index])) for index in np.flatnonzero(owners)}
 
     def close(self) -> None:
         """End all waiting and further gets with PoolClosed; closing twice is no error.
@@ -418,7 +526,7 @@ class _Pool(Handle, Shown):
         inside a kernel `close` only closes. A checked pool that is dropped unclosed with buffers out warns likewise.
         """
         if not self.closed:
-            store(self.ring.words, CLOSED_FLAG, 1, "seq_cst")
+            shut(self.ring)
             self._warn_of_leaks("closed", self.capacity - self.available())
 
     def _warn_of_leaks(self, how: str, out: int) -> None:
@@ -558,7 +666,8 @@ class BufferPool(_Pool):
         Returns
         -------
         array of the pool's shape and dtype
-            In Python it keeps the memory alive. In a kernel it is borrowed: use it while the pool lives.
+            In Python it keeps the memory alive. In a kernel it is borrowed: the kernel must not return it, nor may a
+            jitted generator go on using it, once the pool may be gone.
 
         Raises
         ------
@@ -577,8 +686,8 @@ class BufferPool(_Pool):
         Parameters
         ----------
         index : int
-        data : bytes-like or array
-            Of the pool's dtype and shape, or shorter along the first axis.
+        data : array, or bytes-like if the buffers are rows of bytes
+            Of the pool's dtype and shape, or shorter along the first axis; Python also takes lists.
 
         Raises
         ------
@@ -599,26 +708,6 @@ class BufferPool(_Pool):
             raise ValueError("fill needs every buffer to be in the pool")
         for index in range(self.capacity):
             copy_into(buffer(self, index), make())
-
-    @contextmanager
-    def lease(self, block: bool = True, timeout: float | None = None) -> Iterator[NDArray[Any]]:
-        """Get a buffer for the length of a ``with`` block, and put it back whatever happens there.
-
-        Parameters and errors are those of `get`.
-
-        Examples
-        --------
-        >>> pool = BufferPool(4, 4096)
-        >>> with pool.lease() as buffer:
-        ...     buffer[0] = 7
-        >>> pool.available()
-        4
-        """
-        index = self.get(block, timeout)
-        try:
-            yield self.value(index)
-        finally:
-            self.put(index)
 
     def _figures(self) -> dict[str, object]:
         return {**super()._figures(), "shape": self.shape, "dtype": self.dtype}
@@ -660,15 +749,6 @@ class ItemPool(_Pool):
         """Put `item` in the place of the object behind `index`; IndexError if there is none."""
         self._items[checked_index(self, index)] = item
 
-    @contextmanager
-    def lease(self, block: bool = True, timeout: float | None = None) -> Iterator[Any]:
-        """Get an object for the length of a ``with`` block; see `BufferPool.lease`."""
-        index = self.get(block, timeout)
-        try:
-            yield self.value(index)
-        finally:
-            self.put(index)
-
 
 def _layout(size: Any, shape: Any, dtype: Any) -> tuple[tuple[int, ...], np.dtype[Any], types.Type]:
     """Return a buffer's shape, dtype and numba element type from BufferPool's arguments."""
@@ -684,8 +764,10 @@ def _layout(size: Any, shape: Any, dtype: Any) -> tuple[tuple[int, ...], np.dtyp
     lengths = tuple(_check.integer(f"shape[{axis}]", length, 1, 2**40) for axis, length in enumerate(axes))
     try:
         element = np.dtype(np.uint8 if dtype is None else dtype)
-    except TypeError:
+    except (TypeError, ValueError):
         raise TypeError(f"dtype must be something numpy takes for a dtype, not {dtype!r}") from None
+    if element.subdtype is not None or element == np.float16:
+        raise TypeError(f"dtype must be one whose arrays kernels can use, not {element}")
     if element.hasobject:
         raise TypeError(f"dtype must be one of plain memory, not {element}: use an ItemPool for Python objects")
     try:
@@ -708,7 +790,7 @@ _item_pool_type = functools.cache(functools.partial(PoolType, "ItemPool"))
 
 
 def _close_in_kernel(pool):
-    store(pool.ring.words, CLOSED_FLAG, 1, "seq_cst")
+    shut(pool.ring)
 
 
 kernel_face(PoolType, _Pool, "try_get get try_put put get_many put_many available closed nonblocking")

@@ -35,18 +35,38 @@ Bound
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 from numba import types
+from numba.core import errors
 
 from . import _check
 from ._handle import WORDS, Handle, HandleType
-from ._jit import compiled_as, hot, kernel, kernel_face
+from ._jit import hot, kernel, kernel_face, kernel_overload
 from ._show import Shown
-from .atomics import compare_and_swap, load, store, wrap
+from .atomics import compare_and_swap, fetch_add, load, store, wrap
 from .memory import aligned_mem
-from .wait import CLOSED, EMPTY, FOREVER_NS, PoolClosed, WouldBlock, limit_ns, now_ns, step
+from .wait import (
+    CLOSED,
+    EMPTY,
+    EVERYBODY,
+    FOREVER_NS,
+    FORKED,
+    NO_WAIT_IN_A_CHILD,
+    SPIN_TURNS,
+    PoolClosed,
+    WouldBlock,
+    check_signals,
+    limit_ns,
+    now_ns,
+    park,
+    process_id,
+    signal_fd,
+    spin,
+    wake,
+)
 
 __all__ = ["BoundedQueue"]
 
@@ -55,9 +75,16 @@ LINE = 16
 HEAD = 0 * LINE  # hint: no position before it can be got
 TAIL = 1 * LINE  # hint: no position before it can be put
 CLOSED_FLAG = 2 * LINE  # 0, then 1 for ever
-SLOTS = 3 * LINE
-
 NONBLOCKING_FLAG = CLOSED_FLAG + 1  # 1: no operation waits, whatever it was asked
+PROCESS = CLOSED_FLAG + 2  # whose threads may wait; a forked child has a copy of its own and nobody to wake it
+GETTERS = 3 * LINE  # how many wait for an item
+GET_EVENT = GETTERS + 1  # they park on it; it changes before any of them is woken
+PUTTERS = GETTERS + 2  # the same for those who wait for room
+PUT_EVENT = PUTTERS + 1
+GET_FD = GETTERS + 4  # 1 + an eventfd to signal when no parked getter could be woken; 0: none
+SLOTS = 4 * LINE
+
+GET = -1  # in the place of an item: get one instead of putting it
 
 MAX_ITEMS = 2**32
 _SPARE_BITS = 10  # items <= capacity << 10 leaves 2**52 puts before a state repeats
@@ -101,10 +128,10 @@ def put_item(queue, item):
     tail = load(queue.words, TAIL)
     while True:
         slot = SLOTS + (tail & mask)
-        word = load(queue.words, slot)
+        word = load(queue.words, slot, "seq_cst")
         lead = _lead(word, tail, order)
         if lead == 0:
-            if compare_and_swap(queue.words, slot, word, word + (1 << order) + item):
+            if compare_and_swap(queue.words, slot, word, word + (1 << order) + item, "seq_cst"):
                 store(queue.words, TAIL, _next(queue, tail))
                 return True
         elif lead < 0:
@@ -121,11 +148,11 @@ def get_item(queue):
     head = load(queue.words, HEAD)
     while True:
         slot = SLOTS + (head & mask)
-        word = load(queue.words, slot)
+        word = load(queue.words, slot, "seq_cst")
         lead = _lead(word, head, order) - 1
         if lead == 0:
             item = word & mask
-            if compare_and_swap(queue.words, slot, word, word - item + (1 << order)):
+            if compare_and_swap(queue.words, slot, word, word - item + (1 << order), "seq_cst"):
                 store(queue.words, HEAD, _next(queue, head))
                 return item
         elif lead < 0:
@@ -135,49 +162,91 @@ def get_item(queue):
 
 
 @kernel
-def wait_put(queue, item, timeout_ns):
-    """Append `item` as soon as there is room: True, or False when `timeout_ns` (-1: none) is over or it is closed."""
-    if load(queue.words, NONBLOCKING_FLAG):
-        timeout_ns = 0
-    start = now_ns()
-    turn = 0
-    while load(queue.words, CLOSED_FLAG) == 0:
-        if put_item(queue, item):
-            return True
-        left = timeout_ns - (now_ns() - start)
-        if timeout_ns >= 0 and left <= 0:
-            return False
-        step(turn, left if timeout_ns >= 0 else FOREVER_NS)
-        turn += 1
-    return False
+def notify(queue, event):
+    """Wake one of those who wait for `event`."""
+    fetch_add(queue.words, event, 1, "seq_cst")
+    if wake(queue.words, event, 1) == 0 and event == GET_EVENT:
+        signal_fd(load(queue.words, GET_FD) - 1)
 
 
-@kernel
-def wait_get(queue, timeout_ns):
-    """Take the oldest item as soon as there is one; EMPTY when `timeout_ns` (-1: none) is over, CLOSED when closed."""
-    if load(queue.words, NONBLOCKING_FLAG):
-        timeout_ns = 0
-    start = now_ns()
-    turn = 0
-    while True:
-        # Read first: what was put before the queue was closed is still taken.
-        closed = load(queue.words, CLOSED_FLAG)
-        item = get_item(queue)
-        if item >= 0:
-            return item
-        if closed:
-            return CLOSED
-        left = timeout_ns - (now_ns() - start)
-        if timeout_ns >= 0 and left <= 0:
-            return EMPTY
-        step(turn, left if timeout_ns >= 0 else FOREVER_NS)
-        turn += 1
+@hot
+def put_and_wake(queue, item):
+    """Append `item` and wake a getter; False if the queue is full."""
+    done = put_item(queue, item)
+    if done and load(queue.words, GETTERS, "seq_cst"):
+        notify(queue, GET_EVENT)
+    return done
+
+
+@hot
+def get_and_wake(queue):
+    """Take the oldest item and wake a putter; EMPTY if there is none."""
+    item = get_item(queue)
+    if item >= 0 and load(queue.words, PUTTERS, "seq_cst"):
+        notify(queue, PUT_EVENT)
+    return item
 
 
 @hot
 def offer(queue, item):
     """Append `item` unless the queue is full or closed."""
-    return load(queue.words, CLOSED_FLAG) == 0 and put_item(queue, item)
+    return load(queue.words, CLOSED_FLAG) == 0 and put_and_wake(queue, item)
+
+
+@hot
+def attempt(queue, item):
+    """Put `item`, or get one if it is GET: 0 or the item, EMPTY if that cannot be done now, CLOSED if never again."""
+    # Read first: what was put before the queue was closed is still taken.
+    closed = load(queue.words, CLOSED_FLAG, "seq_cst")
+    if item == GET:
+        got = get_and_wake(queue)
+        return CLOSED if closed and got == EMPTY else got
+    if closed:
+        return CLOSED
+    return 0 if put_and_wake(queue, item) else EMPTY
+
+
+@kernel
+def wait(queue, item, timeout_ns):
+    """Put `item`, or get one if it is GET, as soon as that can be done: 0 or the item.
+
+    EMPTY when `timeout_ns` (-1: none) is over; CLOSED; FORKED in a forked child, which nobody would wake.
+    """
+    waiters = GETTERS if item == GET else PUTTERS
+    event = waiters + 1
+    if load(queue.words, NONBLOCKING_FLAG):
+        timeout_ns = 0
+    end = FOREVER_NS if timeout_ns < 0 else now_ns() + timeout_ns
+    turn = 0
+    while True:
+        result = attempt(queue, item)
+        if result != EMPTY or now_ns() >= end:
+            return result
+        if turn < SPIN_TURNS:
+            spin(turn)
+            turn += 1
+            continue
+        check_signals()
+        if process_id() != load(queue.words, PROCESS):
+            return FORKED
+        fetch_add(queue.words, waiters, 1, "seq_cst")
+        seen = load(queue.words, event, "seq_cst")
+        result = attempt(queue, item)
+        if result == EMPTY:
+            park(queue.words, event, seen, end - now_ns())
+        fetch_add(queue.words, waiters, -1, "seq_cst")
+        if result != EMPTY:
+            return result
+
+
+@kernel
+def shut(queue):
+    """Close, and wake everybody."""
+    store(queue.words, CLOSED_FLAG, 1, "seq_cst")
+    for event in (GET_EVENT, PUT_EVENT):
+        fetch_add(queue.words, event, 1, "seq_cst")
+        wake(queue.words, event, EVERYBODY)
+    signal_fd(load(queue.words, GET_FD) - 1)
 
 
 @hot
@@ -202,15 +271,23 @@ def size(queue):
     return min(max(laps * queue.capacity + slots, 0), queue.capacity)
 
 
-def _check_item_in_kernel(queue, item):
-    if item < 0 or item >= queue.items:
-        raise ValueError("item must be from 0 to items - 1; (item, items) are", item, queue.items)
+def as_item(queue: Any, item: Any) -> int:
+    """Return an item as an int64, or refuse it: the words have no room for others."""
+    return _check.integer("item", item, 0, queue.items - 1)
 
 
-@compiled_as(_check_item_in_kernel)
-def check_item(queue: Any, item: Any) -> None:
-    """Refuse an item that the words have no room for."""
-    _check.integer("item", item, 0, queue.items - 1)
+@kernel_overload(as_item)
+def _as_item_in_kernel(queue: Any, item: Any) -> Any:
+    if not isinstance(item, types.Integer):
+        raise errors.TypingError(f"item must be an integer, not {item}")
+
+    def checked(queue, item):
+        number = np.int64(item)
+        if number < 0 or number >= queue.items:
+            raise ValueError("item must be from 0 to items - 1; (item, items) are", number, queue.items)
+        return number
+
+    return checked
 
 
 class BoundedQueue(Handle, Shown):
@@ -263,6 +340,7 @@ class BoundedQueue(Handle, Shown):
         self.words = aligned_mem(8 * (SLOTS + self.capacity), 8 * LINE).view(np.int64)
         assert self.words.ctypes.data % (8 * LINE) == 0, "the cursors must start cache lines of their own"
         assert max(self.capacity, self.items) <= 1 << self.order, "slots and items must fit below the state"
+        self.words[PROCESS] = os.getpid()
         self._describe(QUEUE_TYPE, self.words.ctypes.data, self.capacity, self.order, self.items)
 
     def _put_first(self, n: int) -> None:
@@ -278,12 +356,12 @@ class BoundedQueue(Handle, Shown):
         TypeError, ValueError
             `item` is not an integer from 0 to `items` - 1.
         """
-        check_item(self, item)
+        item = as_item(self, item)
         return offer(self, item)
 
     def try_get(self) -> int:
         """Take the oldest item, or return -1 at once if there is none."""
-        return get_item(self)
+        return get_and_wake(self)
 
     def put(self, item: int, block: bool = True, timeout: float | None = None) -> None:
         """Append `item`, waiting for room if need be.
@@ -306,12 +384,16 @@ class BoundedQueue(Handle, Shown):
         TypeError, ValueError
             An argument is out of its range.
         """
-        check_item(self, item)
+        item = as_item(self, item)
         limit = limit_ns(block, timeout)
-        if not offer(self, item) and not wait_put(self, item, limit):
-            if self.closed:
+        if not offer(self, item):
+            result = wait(self, item, limit)
+            if result == CLOSED:
                 raise PoolClosed("put into a closed queue")
-            raise WouldBlock("the queue stayed full for as long as put was to wait")
+            if result == FORKED:
+                raise RuntimeError(NO_WAIT_IN_A_CHILD)
+            if result == EMPTY:
+                raise WouldBlock("the queue stayed full for as long as put was to wait")
 
     def get(self, block: bool = True, timeout: float | None = None) -> int:
         """Take the oldest item, waiting for one if need be.
@@ -319,11 +401,13 @@ class BoundedQueue(Handle, Shown):
         Parameters, WouldBlock and errors are those of `put`. PoolClosed comes only once a closed queue is empty.
         """
         limit = limit_ns(block, timeout)
-        item = get_item(self)
+        item = get_and_wake(self)
         if item < 0:
-            item = wait_get(self, limit)
+            item = wait(self, GET, limit)
             if item == CLOSED:
                 raise PoolClosed("get from a queue that is closed and empty")
+            if item == FORKED:
+                raise RuntimeError(NO_WAIT_IN_A_CHILD)
             if item == EMPTY:
                 raise WouldBlock("the queue stayed empty for as long as get was to wait")
         return item
@@ -333,8 +417,12 @@ class BoundedQueue(Handle, Shown):
         return size(self)
 
     def close(self) -> None:
-        """Refuse further puts; gets take what is left and then end with PoolClosed. Closing twice is no error."""
-        store(self.words, CLOSED_FLAG, 1, "seq_cst")
+        """Refuse further puts; gets take what is left and then end with PoolClosed. Closing twice is no error.
+
+        A put that runs at the same time may still land after a get has found the queue closed and empty: close when
+        those who put have ended.
+        """
+        shut(self)
 
     @property
     def closed(self) -> bool:

@@ -1,15 +1,31 @@
-"""How to wait for another thread: spin on `pause`, then yield the processor, then sleep.
+"""Waiting for another thread, in three layers: strike, spin, adapt.
 
-A wait is a loop that tries, calls `step(turn, ...)` and tries again. It burns a core for less than a millisecond, never
-holds the GIL while it sleeps (whether or not the kernel around it was compiled with ``nogil``), and on the main thread
-ends within 100 ms of a signal whose Python handler raises, such as Ctrl-C, with the handler's own exception.
+Strike: try, without waiting. Spin: `pause` a bounded number of times, then yield the processor (`SpinWait`). Adapt: on
+Linux park on a futex word until another thread wakes it (futex(2)); elsewhere sleep, longer each time (`Backoff`).
+
+No lost wake-up
+    A waiter counts itself in, reads the event word, tries once more, and parks only while the event word still holds
+    what it read. A waker makes its change (a put), then looks whether anybody is counted in, and if so changes the
+    event word and wakes one. Lost would be the case where the waiter's last try misses the change and the waker misses
+    the waiter: each side writes one word and then reads the other's. Release and acquire do not exclude that (a store
+    may pass a later load); sequential consistency does, so those four accesses are ``seq_cst``. On x86-64 that costs
+    the waker nothing: its compare-and-swap is a full barrier already, and the load that follows is a plain one.
+
+    No wake is swallowed either: whoever was woken tries once more before leaving, for whatever reason.
+
+The GIL
+    A wait never sleeps with the GIL, whether or not the kernel around it was compiled with ``nogil``. The main thread
+    looks for signals at least every 50 ms; if a Python handler raises, the wait ends with the handler's own exception,
+    Ctrl-C's KeyboardInterrupt for one.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import queue
+import sys
 import threading
 import time
 from typing import Any
@@ -20,8 +36,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from . import _check
-from ._jit import compiled_as, kernel
+from . import _check, atomics
+from ._jit import compiled_as, hot, kernel
 from .atomics import pause
 
 __all__ = ["PoolClosed", "WouldBlock"]
@@ -31,12 +47,15 @@ FOREVER_NS = 2**62
 # Results of an operation that moves one integer, in kernels and below the Python methods.
 EMPTY = -1
 CLOSED = -2
+FORKED = -3
 
-_SPINS = 8  # turn t < 8 pauses 2**t times: 255 pauses, some 10 us in all
-_YIELDS = 24  # then 16 sched_yield
-_FIRST_SLEEP_NS = 50_000
-_LAST_SLEEP_NS = 1_000_000
-_SIGNALS_EVERY = 32  # sleeps between two looks at pending signals: 32 ms
+NO_WAIT_IN_A_CHILD = "a forked child cannot wait on what its parent made: nobody could ever wake it"
+EVERYBODY = 2**31 - 1
+
+SPINS = 8  # turn t < 8 pauses 2**t times: 255 pauses, some 10 us in all
+SPIN_TURNS = 12  # the others give the processor away
+_LOOK_NS = 50_000_000  # the main thread looks for signals this often at least
+_NAP_NS = 1_000_000  # where there is no futex
 
 
 class WouldBlock(BlockingIOError, queue.Empty, queue.Full):
@@ -81,33 +100,114 @@ def now_ns() -> int:
     return time.monotonic_ns()
 
 
+@hot
+def _holds_gil():
+    # PyGILState_Check will not do: it says yes to everybody while the interpreter ends, or once it has had a child.
+    own = _own_state()
+    return own != 0 and own == _running_state()
+
+
 @kernel
-def _step(turn, most_ns):
-    if turn < _SPINS:
-        for _ in range(1 << turn):
-            pause()
-        return
-    if turn < _YIELDS:
+def _spin(turn):
+    if turn < SPINS:
+        pause(1 << turn)
+    else:
         _sched_yield()
+
+
+@compiled_as(lambda turn: _spin(turn))
+def spin(turn: int) -> None:
+    """Give others a moment, the longer the higher `turn` (0, 1, 2 ...): pauses at first, then the processor."""
+    time.sleep(0)
+
+
+@kernel
+def _sleep(ns):
+    end = now_ns() + ns
+    while True:
+        left = end - now_ns()
+        if left <= 0:
+            return
+        if _thread_id() == _main_thread():
+            left = min(left, _LOOK_NS)
+        if _holds_gil():
+            state = _save_thread()
+            _usleep(left // 1000 + 1)
+            _restore_thread(state)
+        else:
+            _usleep(left // 1000 + 1)
+        check_signals()
+
+
+@compiled_as(lambda ns: _sleep(ns))
+def sleep(ns: int) -> None:
+    """Sleep `ns` nanoseconds without the GIL; a signal whose handler raises ends it."""
+    time.sleep(ns / 1e9)
+
+
+@kernel
+def _park(address, expected, most_ns):
+    if _thread_id() == _main_thread():
+        most_ns = min(most_ns, _LOOK_NS)
+    if _FUTEX < 0:
+        _sleep(min(most_ns, _NAP_NS))
         return
-    sleep_us = min(_FIRST_SLEEP_NS << min(turn - _YIELDS, 5), _LAST_SLEEP_NS, max(most_ns, 1000)) // 1000
+    if most_ns <= 0:
+        return
+    timespec = np.empty(2, np.int64)
+    timespec[0] = most_ns // 1_000_000_000
+    timespec[1] = most_ns % 1_000_000_000
     if _holds_gil():
         state = _save_thread()
-        _usleep(sleep_us)
+        _syscall(_FUTEX, address, _WAIT_PRIVATE, expected & 0xFFFFFFFF, timespec.ctypes.data, 0, 0)
         _restore_thread(state)
     else:
-        _usleep(sleep_us)
-    if (turn - _YIELDS) % _SIGNALS_EVERY == _SIGNALS_EVERY - 1 and _thread_id() == _main_thread():
-        _check_signals()
+        _syscall(_FUTEX, address, _WAIT_PRIVATE, expected & 0xFFFFFFFF, timespec.ctypes.data, 0, 0)
 
 
-@compiled_as(lambda turn, most_ns: _step(turn, most_ns))
-def step(turn: int, most_ns: int) -> None:
-    """Wait a little, the more the higher `turn` (0, 1, 2 ...), but no longer than about `most_ns`.
+@compiled_as(lambda words, i, expected, most_ns: _park(_address(words, i), expected, most_ns))
+def park(words: Any, i: int, expected: int, most_ns: int) -> None:
+    """Sleep until somebody wakes word `i`, unless it no longer holds `expected`; at most `most_ns`, at times less."""
+    if atomics.hook is not None:
+        atomics.hook("park", i, lambda: int(words[i]) == expected)
+    else:
+        time.sleep(min(_NAP_NS, max(most_ns, 1000)) / 1e9)
 
-    Raises whatever the Python handler of a pending signal raises, `KeyboardInterrupt` for Ctrl-C.
-    """
-    time.sleep(0 if turn < _YIELDS else min(_LAST_SLEEP_NS, max(most_ns, 1000)) / 1e9)
+
+@kernel
+def _wake(address, count):
+    return 0 if _FUTEX < 0 else _syscall(_FUTEX, address, _WAKE_PRIVATE, count, 0, 0, 0)
+
+
+@compiled_as(lambda words, i, count: _wake(_address(words, i), count))
+def wake(words: Any, i: int, count: int) -> int:
+    """Wake up to `count` of those who park on word `i`; return how many it woke."""
+    return 0 if atomics.hook is None else atomics.hook("wake", i, lambda: count)
+
+
+@kernel
+def _signal_fd(fd):
+    if fd >= 0:
+        one = np.ones(1, np.int64)
+        _write(fd, one.ctypes.data, 8)
+
+
+@compiled_as(lambda fd: _signal_fd(fd))
+def signal_fd(fd: int) -> None:
+    """Make an eventfd readable; a negative `fd` is none."""
+    if fd >= 0:
+        os.eventfd_write(fd, 1)
+
+
+@kernel
+def _check_signals():
+    if _thread_id() == _main_thread():
+        _run_handlers()
+
+
+@compiled_as(lambda: _check_signals())
+def check_signals() -> None:
+    """On the main thread, run the handlers of signals that have come, and raise what they raise."""
 
 
 # ---- the C functions behind it, found by name when a kernel is linked ------------------------------------------------
@@ -116,10 +216,21 @@ _CLOCK_MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 1)
 _clock_gettime = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.int64))
 _sched_yield = types.ExternalFunction("sched_yield", types.int32())
 _usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
-_holds_gil = types.ExternalFunction("PyGILState_Check", types.int32())
+_own_state = types.ExternalFunction("PyGILState_GetThisThreadState", types.intp())
+_running_state = types.ExternalFunction(
+    "PyThreadState_GetUnchecked" if sys.version_info >= (3, 13) else "_PyThreadState_UncheckedGet", types.intp()
+)
 _save_thread = types.ExternalFunction("PyEval_SaveThread", types.voidptr())
 _restore_thread = types.ExternalFunction("PyEval_RestoreThread", types.void(types.voidptr))
 _thread_id = types.ExternalFunction("pthread_self", types.int64())
+_write = types.ExternalFunction("write", types.intp(types.int32, types.intp, types.intp))
+_getpid = types.ExternalFunction("getpid", types.int32())
+_syscall = types.ExternalFunction("syscall", types.intp(*[types.intp] * 7))
+
+_FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "ppc64le": 221, "s390x": 238}.get(platform.machine(), -1)
+if sys.platform != "linux":
+    _FUTEX = -1
+_WAIT_PRIVATE, _WAKE_PRIVATE = 128, 129
 
 
 @compiled_as(lambda: _thread_id())
@@ -128,8 +239,24 @@ def thread_id() -> int:
     return threading.get_ident()
 
 
+@compiled_as(lambda: np.int64(_getpid()))
+def process_id() -> int:
+    """Return the identity of this process."""
+    return os.getpid()
+
+
 @intrinsic
-def _check_signals(typingctx: Any) -> Any:
+def _address(typingctx: Any, words: Any, i: Any) -> Any:
+    """Return the address of a word, whose low half is what futex(2) looks at on a little-endian machine."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return builder.ptrtoint(builder.gep(args[0], [args[1]]), ir.IntType(64))
+
+    return types.int64(words, types.intp), codegen
+
+
+@intrinsic
+def _run_handlers(typingctx: Any) -> Any:
     """Run pending signal handlers under the GIL; if one raises, leave the kernel with its exception."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:

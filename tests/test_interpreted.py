@@ -13,7 +13,9 @@ TESTS = Path(__file__).parent
 
 @pytest.mark.skipif(config.DISABLE_JIT, reason="this is that run")
 @pytest.mark.parametrize(
-    "what", [["model"], ["test_atomics.py", "test_ring.py", "test_pool.py", "test_wait.py"]], ids=str
+    "what",
+    [["model"], ["test_atomics.py", "test_ring.py", "test_pool.py", "test_wait.py", "test_aio.py", "test_backoff.py"]],
+    ids=str,
 )
 def test_passes_with_the_jit_off(what):
     command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-rP"]

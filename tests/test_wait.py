@@ -1,16 +1,20 @@
 """Waiting: time limits, wake-up, signals, the GIL, closing."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from numba import config, njit
 
+import iobuf_nb
 from iobuf_nb import BoundedQueue, BufferPool, PoolClosed, WouldBlock
+from iobuf_nb.ring import GETTERS
 
 JITS = [lambda function: function, njit(nogil=True), njit]
 EVERY_WAY = pytest.mark.parametrize("jit", JITS, ids=["python", "nogil kernel", "GIL-holding kernel"])
@@ -25,14 +29,6 @@ def empty_pool(capacity=1):
     for _ in range(capacity):
         pool.get()
     return pool
-
-
-@pytest.fixture(autouse=True)
-def compiled():
-    """Compile outside of what is timed."""
-    for jit in JITS:
-        with pytest.raises(WouldBlock):
-            jit(get_for)(BoundedQueue(1), 0.0)
 
 
 @EVERY_WAY
@@ -81,7 +77,7 @@ def test_a_put_by_another_python_thread_ends_the_wait(jit):
 
 @EVERY_WAY
 def test_a_get_by_another_thread_makes_room(jit):
-    queue = BoundedQueue(1)
+    queue = BoundedQueue(1, items=300)
 
     def produce(queue, n):
         for k in range(n):
@@ -89,7 +85,6 @@ def test_a_get_by_another_thread_makes_room(jit):
 
     received = []
     thread = threading.Thread(target=lambda: received.extend(queue.get(timeout=30.0) for _ in range(300)))
-    queue = BoundedQueue(1, items=300)
     thread.start()
     jit(produce)(queue, 300)
     thread.join()
@@ -146,6 +141,157 @@ def test_a_signal_handlers_own_exception_comes_through(jit):
     pool.put(0)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@EVERY_WAY
+def test_a_forked_child_cannot_wait(jit):
+    pool, get = empty_pool(), jit(get_for)
+    with pytest.raises(WouldBlock):
+        get(pool, 0.0)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            get(pool, 30.0)
+        except RuntimeError as error:
+            status = 0 if "a forked child cannot wait" in str(error) else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    pool.put(0)
+
+
+HAND_OVER = """
+import os, sys, threading, time
+import numpy as np
+from numba import njit
+from iobuf_nb import BoundedQueue, atomics, pause
+
+@njit(nogil=True)
+def put(queue, n, seed):
+    for k in range(n):
+        seed = (seed * 1103515245 + 12345) & 0x7FFFFFFF
+        pause((seed >> 16) % 1500)  # up to 60 us: about as long as a getter spins before it parks
+        queue.put(1)
+
+@njit(nogil=True)
+def get(queue, n, seed, got):
+    for k in range(n):
+        seed = (seed * 1103515245 + 12345) & 0x7FFFFFFF
+        pause((seed >> 16) % 300)
+        queue.get()
+        atomics.fetch_add(got, 0, 1)
+
+pairs, seconds = int(sys.argv[1]), float(sys.argv[2])
+queue, got = BoundedQueue(1, 2), np.zeros(1, np.int64)
+put(queue, 1, 1), get(queue, 1, 1, got)
+deadline = time.monotonic() + seconds
+
+def run(k):
+    while time.monotonic() < deadline:
+        maker = threading.Thread(target=put, args=(queue, 500, k))
+        maker.start()
+        get(queue, 500, k + 77, got)
+        maker.join()
+
+threads = [threading.Thread(target=run, args=(k,)) for k in range(pairs)]
+for thread in threads:
+    thread.start()
+seen, since = 0, time.monotonic()
+while any(thread.is_alive() for thread in threads):
+    threads[0].join(0.1)
+    if got[0] != seen:
+        seen, since = got[0], time.monotonic()
+    elif time.monotonic() - since > 10:
+        print(got[0], "handed over, then nothing more", flush=True)
+        os._exit(1)
+print(got[0], "handed over, left", queue.was_size())
+sys.exit(queue.was_size() != 0)
+"""
+
+
+def hand_over(pairs, seconds, package=None):
+    environment = dict(os.environ)
+    if package:
+        environment |= {"PYTHONPATH": str(package), "NUMBA_CACHE_DIR": str(package)}
+    command = [sys.executable, "-W", "ignore", "-c", HAND_OVER, str(pairs), str(seconds)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=package)
+    print(run.stdout, run.stderr)
+    return run.returncode
+
+
+compiled_only = pytest.mark.skipif(config.DISABLE_JIT, reason="about compiled code")
+
+
+@compiled_only
+@pytest.mark.parametrize("seconds", [2, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("pairs", [1, 2, 8])
+def test_no_wake_up_is_lost_among_threads(pairs, seconds):
+    assert hand_over(pairs, seconds) == 0
+
+
+@compiled_only
+def test_a_protocol_without_the_recheck_loses_wake_ups(tmp_path):
+    """The hunt above can catch its prey: with the second look left out, threads sleep for ever."""
+    shutil.copytree(Path(iobuf_nb.__file__).parent, tmp_path / "iobuf_nb")
+    ring = tmp_path / "iobuf_nb" / "ring.py"
+    source = ring.read_text()
+    recheck = "        result = attempt(queue, item)\n        if result == EMPTY:\n            park"
+    assert source.count(recheck) == 1
+    ring.write_text(source.replace(recheck, recheck.replace("attempt(queue, item)", "EMPTY", 1)))
+    assert hand_over(1, 60, package=tmp_path) == 1
+
+
+AT_EXIT = """
+import sys, threading
+from numba import njit
+from iobuf_nb import BufferPool
+how, times = sys.argv[1], int(sys.argv[2])
+def wait(pool):
+    return pool.get()
+wait = {"python": lambda f: f, "nogil": njit(nogil=True), "gil": njit}[how](wait)
+pool = BufferPool(1, 16)
+pool.put(wait(pool))
+pool.get()
+for _ in range(times):
+    threading.Thread(target=wait, args=(pool,), daemon=True).start()
+while pool.ring.words[48] < times:  # until all of them have parked
+    pass
+print("waiting", flush=True)
+"""
+
+
+@compiled_only
+@pytest.mark.parametrize("how", ["python", "nogil", "gil"])
+def test_the_interpreter_may_end_while_threads_wait(how):
+    assert GETTERS == 48
+    command = [sys.executable, "-c", AT_EXIT, how, "3"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "waiting\n", "")
+
+
+SUBINTERPRETER = """
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+from iobuf_nb import BufferPool, WouldBlock
+interpreters.create()
+pool = BufferPool(1, 16)
+held = pool.get()
+try:
+    pool.get(timeout=0.05)
+except WouldBlock:
+    print("waited")
+pool.put(held)
+"""
+
+
+def test_a_wait_beside_a_subinterpreter():
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", SUBINTERPRETER], capture_output=True, text=True)
+    assert run.stdout == "waited\n", run.stderr
+
+
 INTERRUPTED = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this process was started with
@@ -174,19 +320,18 @@ def test_ctrl_c_ends_a_wait_and_leaves_the_pool_whole(how):
     with child:
         assert child.stdout.readline() == "waiting\n"
         deadline = time.monotonic() + 60
-        # Sent until it is seen: the first may come before the wait has begun.
-        while child.poll() is None and time.monotonic() < deadline:
-            child.send_signal(signal.SIGINT)
-            try:
-                child.wait(1)
-            except subprocess.TimeoutExpired:
-                continue
-        child.kill()
+        while Path(f"/proc/{child.pid}/stat").read_text().split()[2] != "S" and time.monotonic() < deadline:
+            time.sleep(0.01)  # until it sleeps: in the wait, for there is nothing else to sleep in
+        child.send_signal(signal.SIGINT)
+        try:
+            child.wait(60)
+        except subprocess.TimeoutExpired:
+            child.kill()
         assert child.stdout.read() == "interrupted 1 {} 0\n"
     assert child.returncode == 0
 
 
-@pytest.mark.skipif(config.DISABLE_JIT, reason="about compiled code")
+@compiled_only
 def test_threads_other_than_the_main_one_leave_signals_alone():
     """A signal during a wait elsewhere is handled by the main thread, and the wait goes on."""
     pool = empty_pool()

@@ -1,8 +1,9 @@
 """Every interleaving of a few threads over the real source, one atomic access at a time.
 
-Threads are greenlets that stop before each interpreted atomic access. `explore` walks the tree of choices depth first
-by running the program again for each branch, and does not walk twice from the same state: the shared words, what each
-thread has read since its operation began, and the history so far.
+Threads are greenlets that stop before each interpreted atomic access, and where they park sleep until another wakes
+them. `explore` walks the tree of choices depth first by running the program again for each branch, and does not walk
+twice from the same state: the shared words, what each thread has read since its operation began, and the history so
+far. An end at which somebody still sleeps is a violation: a lost wake-up.
 
 The history lists when each operation began (its first access, not the time it was written down: an operation that has
 touched nothing constrains nothing) and ended. `linearizable` looks for an order of the operations that keeps to the
@@ -35,13 +36,15 @@ class Thread:
     operations: list
     state: tuple = ()  # what it has read since its operation began, after the results of earlier ones
     began: bool = False
+    parked: int = -1  # the word it sleeps on
     greenlet: object = field(default=None, repr=False)
 
 
 class Run:
     """One execution under a given prefix of choices."""
 
-    def __init__(self, program):
+    def __init__(self, program, constant, ordered):
+        self.constant, self.ordered = constant, ordered
         self.shared, programs = program()
         self.history = []
         self.threads = [Thread(number, operations) for number, operations in enumerate(programs)]
@@ -61,13 +64,24 @@ class Run:
             thread.state = (*[r for r in thread.state if isinstance(r, str)], f"{name}={result}")
 
     def hook(self, operation, i, access):
+        if i in self.constant:
+            return access()
         thread = self.current
         self.main.switch()
         if not thread.began:
             thread.began = True
             self.history.append(("begin", thread.number))
         result = access()
+        if operation == "wake":
+            sleepers = [other for other in self.threads if other.parked == i][:result]
+            for other in sleepers:
+                other.parked = -1
+            result = len(sleepers)
         thread.state = (*thread.state, result)
+        if operation == "park" and result:
+            thread.parked = i
+            self.main.switch()
+            thread.state = (*thread.state, None)  # it got up: a step like any other, though it reads nothing
         return result
 
     def step(self, thread):
@@ -75,25 +89,34 @@ class Run:
         thread.greenlet.switch()
 
     def runnable(self):
+        return [t.number for t in self.threads if not t.greenlet.dead and t.parked < 0]
+
+    def stuck(self):
         return [t.number for t in self.threads if not t.greenlet.dead]
 
     def key(self):
         words = tuple(array.tobytes() for array in self.shared)
-        return words, tuple((t.state, t.greenlet.dead) for t in self.threads), tuple(self.history)
+        return (
+            words,
+            tuple((t.state, t.parked, t.greenlet.dead) for t in self.threads),
+            self.ordered and tuple(self.history),
+        )
 
 
-def explore(program, check):
+def explore(program, check, constant=(), ordered=True):
     """Run `program` under every schedule and `check(history)` at every end; return the Outcome.
 
     `program()` makes a fresh state: (shared arrays, one list of (name, operation) for each thread). An operation is
-    called with the list of what its thread holds.
+    called with the list of what its thread holds. Words in `constant` are never written, so it makes no difference
+    when they are read. With `ordered` False the check looks at results alone, and states that differ only in the order
+    of the history count as one.
     """
     outcome = Outcome()
     seen = set()
     pending = [()]
     while pending:
         prefix = pending.pop()
-        run = Run(program)
+        run = Run(program, constant, ordered)
         atomics.hook = run.hook
         try:
             for thread in run.threads:  # up to the first access
@@ -115,6 +138,7 @@ def explore(program, check):
                     raise Violation(f"no end after {MAX_STEPS} steps of schedule {schedule}")
             else:
                 try:
+                    assert not run.stuck(), f"threads {run.stuck()} sleep and nobody will wake them"
                     check(run.history)
                 except AssertionError as error:
                     raise Violation(f"{error}\nschedule {schedule}\nhistory {run.history}") from None
