@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from . import __version__
+from ._jit import INTERPRETED
 from .stream import ScanResult, scan
 from .tier import Tier
 
@@ -42,22 +43,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     command.add_argument("--json", action="store_true", help="print the result as one line of JSON")
     options = parser.parse_args(arguments)
+    if INTERPRETED:
+        return _fail(2, "scan needs compiled kernels: unset NUMBA_DISABLE_JIT")
     try:
         with _source(options.path) as (name, source), _progress_bar() as progress:
             result = scan(
                 source, workers=options.workers, buffers=options.buffers, tier=Tier[options.tier], progress=progress
             )
-        print(json.dumps(_as_json(name, result)) if options.json else _as_text(name, result), flush=True)
-    except BrokenPipeError:
-        # Whoever read the output has gone; keep Python from failing once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        return _fail(1, f"{error.filename or options.path or 'scan'}: {error.strerror or error}")
+    except (OSError, RuntimeError) as error:  # a thread that cannot be started is a RuntimeError
+        filename, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
+        return _fail(1, f"{filename or options.path or 'scan'}: {reason or error}")
     except (TypeError, ValueError, MemoryError) as error:
         return _fail(2, str(error))
     except KeyboardInterrupt:
         return _fail(130, "interrupted")
+    name = os.fsencode(name).decode(errors="backslashreplace")
+    return _print(json.dumps(_as_json(name, result)) if options.json else _as_text(name, result))
+
+
+def _print(text: str) -> int:
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # Keep Python from failing once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # A reader that has gone, as `head` does, has no use for a message.
+        return 1 if isinstance(error, BrokenPipeError) else _fail(1, f"standard output: {error.strerror}")
     return 0
 
 
@@ -92,7 +103,7 @@ def _progress_bar() -> Iterator[Callable[[int, int | None], None] | None]:
     except ImportError:
         yield None
         return
-    with tqdm(unit="B", unit_scale=True, leave=False, disable=not sys.stderr.isatty()) as bar:
+    with tqdm(unit="B", unit_scale=True, leave=False, disable=sys.stderr is None or not sys.stderr.isatty()) as bar:
 
         def show(done: int, size: int | None) -> None:
             bar.total = size

@@ -17,8 +17,19 @@ from numba.extending import overload, overload_attribute, overload_method
 
 _INLINE = {"forceinline": True, "error_model": "numpy"}
 
-hot = njit(cache=True, **_INLINE)
-kernel = njit(cache=True, nogil=True, error_model="numpy")
+
+def _compiler(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    def compile_(function: Callable[..., Any]) -> Any:
+        try:
+            return njit(cache=True, **options)(function)
+        except RuntimeError:  # there is no place for a cache that this user may write to
+            return njit(**options)(function)
+
+    return compile_
+
+
+hot = _compiler(**_INLINE)
+kernel = _compiler(nogil=True, error_model="numpy")
 
 #: True when numba runs kernels as plain Python (the environment variable ``NUMBA_DISABLE_JIT``).
 INTERPRETED = bool(config.DISABLE_JIT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 
 class Shown:
     """Gives an object with `_figures()` a repr and a notebook view with an occupancy bar."""
@@ -17,7 +19,9 @@ class Shown:
         return f"{type(self).__name__}({inside})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in self._figures().items())
+        rows = "".join(
+            f"<tr><th>{name}</th><td>{escape(str(value))}</td></tr>" for name, value in self._figures().items()
+        )
         percent = 100 * self._occupancy()
         return (
             f"<table><caption><b>{type(self).__name__}</b></caption>{rows}"

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from . import _check
 from ._jit import compile_for, kernel
 from .pool import BufferPool
-from .ring import BoundedQueue, wait_get
+from .ring import GET, BoundedQueue, shut, wait
 from .syscalls import poll_in, preadv, readv
 from .tier import Tier
+from .wait import PoolClosed
 
 __all__ = ["ScanResult", "scan"]
 
@@ -39,7 +40,7 @@ _ENDED = 0
 _SILENT = -(2**31)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ScanResult:
     """What `scan` found."""
 
@@ -56,26 +57,29 @@ class ScanResult:
 
 
 @kernel
-def _read_some(fd, offset, most, pool, queue, lengths):
-    """Read about `most` bytes into buffers of `pool` and queue them: bytes read, _ENDED, _SILENT or -errno."""
+def _read_some(fd, first, most, pool, queue, lengths, total):
+    """Read about `most` more bytes into buffers of `pool`, queue them and add them to total[0].
+
+    Return 1, or how it ended: _ENDED, _SILENT (for a while) or -errno. `first` is the offset of byte 0, or _NO_OFFSETS.
+    """
     batch = max(1, min(_READ_BUFFERS, pool.capacity // 2, _READ_BYTES // pool.buffer_size))
     indices = np.empty(batch, np.int64)
     iovec = np.empty((batch, 2), np.int64)
-    done = 0
-    while done < most:
-        if offset == _NO_OFFSETS:
-            ready = poll_in(fd, 0 if done else _POLL_MS)
+    end = total[0] + most
+    while total[0] < end:
+        if first == _NO_OFFSETS:
+            ready = poll_in(fd, _POLL_MS)
             if ready <= 0:
-                return done if done else ready if ready else _SILENT
+                return ready if ready else _SILENT
         indices[0] = pool.get()
         taken = 1 + pool.get_many(indices[1:])
         for k in range(taken):
             iovec[k, 0] = pool.arena + indices[k] * pool.stride
             iovec[k, 1] = pool.buffer_size
-        if offset == _NO_OFFSETS:
+        if first == _NO_OFFSETS:
             n = readv(fd, iovec.ctypes.data, taken)
         else:
-            n = preadv(fd, iovec.ctypes.data, taken, offset + done)
+            n = preadv(fd, iovec.ctypes.data, taken, first + total[0])
         left = max(n, 0)
         for k in range(taken):
             if left > 0:
@@ -85,34 +89,32 @@ def _read_some(fd, offset, most, pool, queue, lengths):
             else:
                 pool.put(indices[k])
         if n <= 0:
-            return done if done else n
-        done += n
-    return done
+            return n
+        total[0] += n
+    return 1
 
 
 @kernel
-def count_bytes(buffer, histogram):
-    """Add how often each byte value occurs in a uint8 `buffer` to the 256 words of `histogram`."""
-    # Several tables: two equal bytes in a row would otherwise wait for each other's increment.
-    tables = np.zeros((_TABLES, 256), np.int64)
+def count_bytes(buffer, tables):
+    """Add how often each byte value occurs in a uint8 `buffer` to the columns of `tables`, of shape (8, 256).
+
+    Eight tables, because two equal bytes in a row would otherwise wait for each other's increment; add them up at last.
+    """
     whole = len(buffer) // _TABLES * _TABLES
     for i in range(0, whole, _TABLES):
         for k in range(_TABLES):
             tables[k, buffer[i + k]] += 1
     for i in range(whole, len(buffer)):
         tables[0, buffer[i]] += 1
-    for k in range(_TABLES):
-        for value in range(256):
-            histogram[value] += tables[k, value]
 
 
 @kernel
-def _count_queued(pool, queue, lengths, histogram):
+def _count_queued(pool, queue, lengths, tables):
     while True:
-        index = wait_get(queue, -1)
+        index = wait(queue, GET, -1)
         if index < 0:
             return
-        count_bytes(pool.value(index)[: lengths[index]], histogram)
+        count_bytes(pool.value(index)[: lengths[index]], tables)
         pool.put(index)
 
 
@@ -129,7 +131,7 @@ def scan(
     Parameters
     ----------
     source : path or int
-        A path, or an open file descriptor, which is read from where it stands and stays open.
+        A path, or an open file descriptor, which is read from where it stands to its end and stays open.
     workers : int, optional
         Worker threads, from 1 to 1024; by default one for each processor this process may use.
     buffers : int
@@ -164,6 +166,8 @@ def scan(
     count = _check.integer("workers", _processors() if workers is None else workers, 1, 1024)
     if isinstance(source, bool) or not isinstance(source, (str, os.PathLike, int)):
         raise TypeError(f"source must be a path or a file descriptor, not {source!r}")
+    if isinstance(source, int):
+        _check.integer("source (a file descriptor)", source, 0, 2**31 - 1)
     fd = source if isinstance(source, int) else os.open(source, os.O_RDONLY)
     try:
         with BufferPool(buffers, tier) as pool:
@@ -182,43 +186,56 @@ def _scan(fd: int, source: Any, pool: BufferPool, workers: int, progress: Any) -
     first = os.lseek(fd, 0, os.SEEK_CUR) if seekable else _NO_OFFSETS
     size = max(status.st_size - first, 0) if regular else 0
     queue = BoundedQueue(pool.capacity)
-    lengths = np.zeros(pool.capacity, np.int64)
-    histograms = np.zeros((workers, 256), np.int64)
-    threads = [
-        threading.Thread(target=_count_queued, args=(pool, queue, lengths, histogram), name=f"scan-{k}", daemon=True)
-        for k, histogram in enumerate(histograms)
-    ]
-    compile_for(_read_some, fd, first, _REPORT_BYTES, pool, queue, lengths)
-    compile_for(_count_queued, pool, queue, lengths, histograms[0])
+    lengths, total = np.zeros(pool.capacity, np.int64), np.zeros(1, np.int64)
+    tables = np.zeros((workers, _TABLES, 256), np.int64)
+    compile_for(_read_some, fd, first, _REPORT_BYTES, pool, queue, lengths, total)
+    compile_for(_count_queued, pool, queue, lengths, tables[0])
+    failed: list[BaseException] = []
+
+    def work(tables: NDArray[np.int64]) -> None:
+        try:
+            _count_queued(pool, queue, lengths, tables)
+        except BaseException as error:
+            failed.append(error)
+            shut(pool.ring)  # the reader must not wait for buffers that do not come back
+
+    threads = []
     start = time.perf_counter()
-    for thread in threads:
-        thread.start()
     try:
-        total = _read_all(fd, source, first, size, pool, queue, lengths, progress)
+        for k in range(workers):
+            thread = threading.Thread(target=work, args=(tables[k],), name=f"scan-{k}", daemon=True)
+            thread.start()
+            threads.append(thread)
+        _read_all(fd, source, first, size, pool, queue, lengths, total, progress)
+    except PoolClosed:
+        if not failed:
+            raise
     finally:
         queue.close()
         for thread in threads:
             thread.join()
+    if failed:
+        raise failed[0]
     seconds = time.perf_counter() - start
-    if total < size:
-        raise OSError(errno.EIO, f"Shrank while it was read: {total} of {size} bytes were left", str(source))
-    histogram = histograms.sum(axis=0)
-    return ScanResult(total, int(histogram[ord("\n")]), histogram, _entropy(histogram), seconds)
+    done = int(total[0])
+    if done < size and os.fstat(fd).st_size < status.st_size:  # some file systems name sizes that are none
+        raise OSError(errno.EIO, f"Shrank while it was read: {done} of {size} bytes were left", str(source))
+    if seekable:
+        os.lseek(fd, first + done, os.SEEK_SET)
+    histogram = tables.sum(axis=(0, 1))
+    return ScanResult(done, int(histogram[ord("\n")]), histogram, _entropy(histogram), seconds)
 
 
-def _read_all(fd: int, source: Any, first: int, size: int, pool: Any, queue: Any, lengths: Any, progress: Any) -> int:
-    total = 0
-    while True:
-        offset = _NO_OFFSETS if first == _NO_OFFSETS else first + total
-        n = _read_some(fd, offset, _REPORT_BYTES, pool, queue, lengths)
-        if n == _ENDED:
-            return total
-        if n > 0:
-            total += n
-            if progress is not None:
-                progress(total, size or None)
-        elif n not in (_SILENT, -errno.EINTR, -errno.EAGAIN):
-            raise OSError(-n, f"{os.strerror(-n)} after {total} bytes", str(source))
+def _read_all(
+    fd: int, source: Any, first: int, size: int, pool: Any, queue: Any, lengths: Any, total: Any, progress: Any
+) -> None:
+    n = 1
+    while n != _ENDED:
+        n = _read_some(fd, first, _REPORT_BYTES, pool, queue, lengths, total)
+        if n < 0 and n not in (_SILENT, -errno.EINTR, -errno.EAGAIN):
+            raise OSError(-n, f"{os.strerror(-n)} after {total[0]} bytes", str(source))
+        if progress is not None:
+            progress(int(total[0]), size or None)
 
 
 def _entropy(histogram: NDArray[np.int64]) -> float:

@@ -134,6 +134,25 @@ def test_refuses_orders(jit, operate, allowed):
         jit(operate)(np.zeros(1, np.int64))
 
 
+@BOTH
+@pytest.mark.parametrize(
+    "operate",
+    [
+        lambda words: atomics.load(words, 1.0),
+        lambda words: atomics.store(words, 0, 1.7),
+        lambda words: atomics.fetch_add(words, 0, True),
+        lambda words: atomics.compare_and_swap(words, 0, 0, 1.0),
+    ],
+)
+def test_refuses_what_is_no_integer(jit, operate):
+    if config.DISABLE_JIT:
+        pytest.skip("interpreted values come from the library itself")
+    words = np.zeros(4, np.int64)
+    with pytest.raises((TypeError, TypingError), match="must be (an )?integer"):
+        jit(operate)(words)
+    assert not words.any()
+
+
 @pytest.mark.parametrize("i", [-1, 4])
 def test_python_refuses_words_that_are_not_there(i):
     with pytest.raises(IndexError, match=f"i of atomics.load must be from 0 to 3, not {i}"):

@@ -78,6 +78,19 @@ def test_another_version_of_the_library_misses_the_cache(tmp_path):
     assert run_script(tmp_path, CACHED_KERNEL, package=package) == ["0", "3"]
 
 
+def test_works_where_there_is_no_place_for_a_cache(tmp_path):
+    script = """
+        import numba.core.caching
+        for kind in (numba.core.caching.CacheImpl, *numba.core.caching.CacheImpl.__subclasses__()):
+            kind._locator_classes = []  # as where neither the package nor a home can be written to
+        import iobuf_nb
+        pool = iobuf_nb.BufferPool(2, 16)
+        print(pool.get(), type(iobuf_nb.pool.take._cache).__name__)
+        pool.put(0)
+    """
+    assert run_script(tmp_path, script) == ["0", "NullCache"]
+
+
 def test_import_compiles_nothing(tmp_path):
     script = """
         from numba.core import event

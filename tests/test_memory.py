@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +15,13 @@ import iobuf_nb
 from iobuf_nb import Tier, memory
 
 
-def mapped_kib():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[0]) * mmap.PAGESIZE // 1024
+def mapping_of(address):
+    """Return the size of the mapping that holds an address, 0 if there is none."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        start, end = (int(number, 16) for number in line.split()[0].split("-"))
+        if start <= address < end:
+            return end - start
+    return 0
 
 
 @pytest.mark.parametrize("alignment", [1, 64, 4096, 16384, 2**21])
@@ -57,16 +62,16 @@ def test_page_size_is_the_systems_until_set():
 
 
 def test_memory_lives_as_long_as_a_view():
-    before = mapped_kib()
     array = iobuf_nb.aligned_mem(1 << 30)
+    address = array.ctypes.data
     view = array[-10:].view()
     del array
     gc.collect()
-    assert mapped_kib() - before >= 1 << 20
+    assert mapping_of(address) >= 1 << 30
     view[:] = 3
     del view
     gc.collect()
-    assert mapped_kib() - before < 1 << 19
+    assert mapping_of(address) < 1 << 30
 
 
 def test_a_forked_child_has_memory_of_its_own():
@@ -98,6 +103,24 @@ def resident(array):
 
 def test_populate_touches_every_page():
     assert resident(iobuf_nb.aligned_mem(1 << 22, populate=True)) >= 1 << 22
+
+
+def flags_of(address):
+    """Return the kernel's flags of the mapping that holds an address, by /proc/self/smaps."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        head = line.split()[0]
+        if "-" in head and not head.endswith(":"):
+            start, end = (int(number, 16) for number in head.split("-"))
+            inside = start <= address < end
+        elif inside and head == "VmFlags:":
+            return line.split()[1:]
+    raise LookupError(address)
+
+
+def test_huge_pages_are_asked_for():
+    assert "hg" in flags_of(iobuf_nb.aligned_mem(5 << 20, huge_pages=True).ctypes.data)
+    assert "hg" not in flags_of(iobuf_nb.aligned_mem(5 << 20).ctypes.data)
 
 
 def test_huge_pages_start_on_huge_pages():

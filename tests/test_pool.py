@@ -7,10 +7,18 @@ import warnings
 
 import numpy as np
 import pytest
-from numba import config
+from numba import config, njit
 from numba.core.errors import TypingError
 
 from iobuf_nb import BufferPool, ItemPool, PoolClosed, Tier, WouldBlock
+
+COMPILED = not config.DISABLE_JIT
+
+
+@njit(nogil=True)
+def cycle(pool, n):
+    for _ in range(n if COMPILED else n // 300):
+        pool.put(pool.get())
 
 
 @pytest.fixture(params=[True, False], ids=["checked", "unchecked"])
@@ -220,12 +228,47 @@ def test_put_many_gives_all_or_nothing(face, bad, error):
     assert pool.available() == 4 and not pool.holders()
 
 
-@pytest.mark.parametrize("array", [[0], np.zeros(2, np.int32), np.zeros((1, 1), np.int64)])
-def test_bulk_calls_refuse_other_arrays(pool, array):
-    with pytest.raises(TypeError, match="must be a one-dimensional int64 array"):
-        pool.get_many(array)
-    with pytest.raises(TypeError, match="must be a one-dimensional int64 array"):
-        pool.put_many(array)
+@pytest.mark.parametrize("array", [(0,), np.zeros(2, np.int8), np.zeros(2), np.zeros((1, 1), np.int64)])
+def test_bulk_calls_refuse_other_arrays(face, pool, array):
+    for call in (face.get_many, face.put_many):
+        with pytest.raises((TypeError, TypingError), match="indices must be a one-dimensional int64 array"):
+            call(pool, array)
+    assert pool.available() == 4
+
+
+def test_bulk_gets_need_an_array_to_write_to(face, pool):
+    array = np.zeros(2, np.int64)
+    array.flags.writeable = False
+    with pytest.raises((ValueError, TypingError), match="indices must be a writable array"):
+        face.get_many(pool, array)
+    assert pool.available() == 4
+
+
+@pytest.mark.parametrize(
+    "options, data",
+    [
+        ({"size": 16}, np.array([300])),
+        ({"size": 16}, np.array([2.7])),
+        ({"size": 16}, np.zeros((2, 2), np.uint8)),
+        ({"shape": 4, "dtype": "f4"}, bytes(16)),
+        ({"shape": (3, 4), "dtype": "f8"}, np.zeros((2, 1))),
+        ({"shape": (3, 4), "dtype": "f8"}, np.zeros(4)),
+    ],
+)
+def test_both_faces_refuse_the_same_data(face, options, data):
+    pool = BufferPool(2, **options)
+    with pytest.raises((TypeError, ValueError, TypingError), match="data must"):
+        face.set_value(pool, 0, data)
+    assert not pool.value(0).view("u1").any()
+
+
+def test_holders_may_be_asked_while_others_work():
+    pool = BufferPool(2, 16)
+    busy = threading.Thread(target=cycle, args=(pool, 300_000))
+    busy.start()
+    while busy.is_alive():
+        assert all(holders > 0 for holders in pool.holders().values())
+    busy.join()
 
 
 def test_holders_are_threads(face):
@@ -325,6 +368,9 @@ def test_context_manager_closes():
         ((4,), {"shape": "44"}, TypeError, r"shape\[0\] must be an integer"),
         ((4,), {"shape": 3, "dtype": object}, TypeError, "dtype must be one of plain memory, not object"),
         ((4,), {"shape": 3, "dtype": "nonsense"}, TypeError, "dtype must be something numpy takes"),
+        ((4,), {"shape": 3, "dtype": "f2"}, TypeError, "dtype must be one whose arrays kernels can use"),
+        ((4,), {"shape": 3, "dtype": ("f4", (2,))}, TypeError, "dtype must be"),
+        ((int, 16), {}, TypeError, "capacity must be an integer from 1 to 4294967296, not <class 'int'>"),
         ((4,), {"shape": 3, "dtype": ">f4"}, TypeError, "dtype must be one that numba knows"),
         ((2**32, 2**40), {}, ValueError, r"capacity \* stride must be"),
         ((2**17, 2**30), {}, MemoryError, "address space"),

@@ -2,10 +2,13 @@
 
 import pickle
 
+import faces
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import config
+from numba.core.errors import TypingError
 
 from iobuf_nb import BoundedQueue, PoolClosed, WouldBlock
 from iobuf_nb.ring import HEAD, LINE, SLOTS, TAIL
@@ -52,6 +55,19 @@ def test_refuses_items_that_are_no_integers(item):
 def test_refuses_capacities(capacity, error):
     with pytest.raises(error, match="capacity must be an integer from 1 to 4294967296, not"):
         BoundedQueue(capacity)
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="about compiled code")
+@pytest.mark.parametrize("kind", [np.uint64, np.int8, np.uint16])
+def test_kernels_take_any_integer_type(kind):
+    queue = BoundedQueue(8)
+    place(queue, 2**58)  # high counts would show arithmetic that left the integers
+    faces.kernel.put(queue, kind(7))
+    assert faces.kernel.try_put(queue, kind(3))
+    assert (queue.get(), queue.get()) == (7, 3)
+    for bad in (1.5, 1.0, True):
+        with pytest.raises(TypingError, match="item must be an integer"):
+            faces.kernel.try_put(queue, bad)
 
 
 def test_refuses_more_items_than_the_history_bound_allows():
