@@ -37,10 +37,14 @@ def test_limits_are_kept(jit, timeout):
     pool, get = empty_pool(), jit(get_for)
     with pytest.raises(WouldBlock):
         get(pool, 0.0)
-    start = time.monotonic()
-    with pytest.raises(WouldBlock):
-        get(pool, timeout)
-    assert timeout <= time.monotonic() - start < timeout + 0.5
+    late = []
+    for _ in range(5):
+        start = time.monotonic()
+        with pytest.raises(WouldBlock):
+            get(pool, timeout)
+        late.append(time.monotonic() - start - timeout)
+    assert min(late) >= 0
+    assert min(late) < max(0.005, timeout / 10)  # the best of five, for the machine may be busy with others
     pool.put(0)
 
 
@@ -128,11 +132,14 @@ def test_a_signal_handlers_own_exception_comes_through(jit):
         get(pool, 0.0)
     before = signal.signal(signal.SIGALRM, handle)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
-        start = time.monotonic()
-        with pytest.raises(Alarm, match="rang"):
-            get(pool, 30.0)
-        assert time.monotonic() - start < 5
+        late = []
+        for _ in range(3):
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            start = time.monotonic()
+            with pytest.raises(Alarm, match="rang"):
+                get(pool, 30.0)
+            late.append(time.monotonic() - start - 0.2)
+        assert min(late) < 0.1
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
