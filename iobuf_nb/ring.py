@@ -250,22 +250,25 @@ def shut(queue):
 
 
 @hot
+def _first_open(queue, hint, full):
+    """Return the first position, from a hint on, that has not been got (`full` 1) or put (`full` 0)."""
+    order = queue.order
+    position = load(queue.words, hint)
+    while True:
+        slot = SLOTS + (position & ((1 << order) - 1))
+        lead = _lead(load(queue.words, slot), position, order) - full
+        if lead <= 0:
+            return position
+        position = _after(queue, position, lead)
+
+
+@hot
 def size(queue):
     """Return how many items there were: exact when nothing else runs, for the hints are searched from, not trusted."""
     order = queue.order
     mask = (1 << order) - 1
-    head = load(queue.words, HEAD)
-    while True:
-        lead = _lead(load(queue.words, SLOTS + (head & mask)), head, order) - 1
-        if lead <= 0:
-            break
-        head = _after(queue, head, lead)
-    tail = load(queue.words, TAIL)
-    while True:
-        lead = _lead(load(queue.words, SLOTS + (tail & mask)), tail, order)
-        if lead <= 0:
-            break
-        tail = _after(queue, tail, lead)
+    head = _first_open(queue, HEAD, 1)
+    tail = _first_open(queue, TAIL, 0)
     slots = (tail & mask) - (head & mask)
     laps = wrap(tail - head - slots) >> order
     return min(max(laps * queue.capacity + slots, 0), queue.capacity)

@@ -16,12 +16,20 @@ from iobuf_nb import Tier, memory
 
 
 def mapping_of(address):
-    """Return the size of the mapping that holds an address, 0 if there is none."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        start, end = (int(number, 16) for number in line.split()[0].split("-"))
-        if start <= address < end:
-            return end - start
-    return 0
+    """Return what /proc/self/smaps says of the mapping that holds an address: its size in bytes, and its fields."""
+    found = {"bytes": 0}
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        head, *rest = line.split()
+        if head.endswith(":"):
+            if inside:
+                found[head[:-1]] = rest
+        else:
+            start, end = (int(number, 16) for number in head.split("-"))
+            inside = start <= address < end
+            if inside:
+                found["bytes"] = end - start
+    return found
 
 
 @pytest.mark.parametrize("alignment", [1, 64, 4096, 16384, 2**21])
@@ -67,11 +75,11 @@ def test_memory_lives_as_long_as_a_view():
     view = array[-10:].view()
     del array
     gc.collect()
-    assert mapping_of(address) >= 1 << 30
+    assert mapping_of(address)["bytes"] >= 1 << 30
     view[:] = 3
     del view
     gc.collect()
-    assert mapping_of(address) < 1 << 30
+    assert mapping_of(address)["bytes"] < 1 << 30
 
 
 def test_a_forked_child_has_memory_of_its_own():
@@ -88,39 +96,22 @@ def test_a_forked_child_has_memory_of_its_own():
 
 
 def resident(array):
-    """Return how many bytes of the mapping that holds `array` are in memory, by /proc/self/smaps."""
-    with open("/proc/self/smaps") as file:
-        inside = False
-        for line in file:
-            head = line.split()[0]
-            if "-" in head and not head.endswith(":"):
-                start, end = (int(x, 16) for x in head.split("-"))
-                inside = start <= array.ctypes.data < end
-            elif inside and head == "Rss:":
-                return int(line.split()[1]) * 1024
-    raise LookupError
+    """Return how many bytes of the mapping that holds `array` are in memory."""
+    return int(mapping_of(array.ctypes.data)["Rss"][0]) * 1024
 
 
 def test_populate_touches_every_page():
     assert resident(iobuf_nb.aligned_mem(1 << 22, populate=True)) >= 1 << 22
 
 
-def flags_of(address):
-    """Return the kernel's flags of the mapping that holds an address, by /proc/self/smaps."""
-    inside = False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        head = line.split()[0]
-        if "-" in head and not head.endswith(":"):
-            start, end = (int(number, 16) for number in head.split("-"))
-            inside = start <= address < end
-        elif inside and head == "VmFlags:":
-            return line.split()[1:]
-    raise LookupError(address)
+def flags_of(array):
+    """Return the kernel's flags of the mapping that holds `array`."""
+    return mapping_of(array.ctypes.data)["VmFlags"]
 
 
 def test_huge_pages_are_asked_for():
-    assert "hg" in flags_of(iobuf_nb.aligned_mem(5 << 20, huge_pages=True).ctypes.data)
-    assert "hg" not in flags_of(iobuf_nb.aligned_mem(5 << 20).ctypes.data)
+    assert "hg" in flags_of(iobuf_nb.aligned_mem(5 << 20, huge_pages=True))
+    assert "hg" not in flags_of(iobuf_nb.aligned_mem(5 << 20))
 
 
 def test_huge_pages_start_on_huge_pages():
