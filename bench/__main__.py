@@ -6,10 +6,17 @@ import argparse
 import json
 from pathlib import Path
 
-from . import ring, scan, startup, wait
+from . import copy, ring, scan, startup, stream, wait
 from .measure import machine
 
-GROUPS = {"ring": ring.run, "startup": startup.run, "scan": scan.run, "wait": wait.run}
+GROUPS = {
+    "ring": ring.run,
+    "startup": startup.run,
+    "scan": scan.run,
+    "wait": wait.run,
+    "stream": stream.run,
+    "copy": copy.run,
+}
 
 
 def main() -> None:

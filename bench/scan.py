@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 import iobuf_nb
-from iobuf_nb.stream import count_bytes
+from iobuf_nb.scan import count_bytes
 
 from .measure import Table
 
@@ -22,7 +22,8 @@ CHUNK = 1 << 18
 def mapped(path: str) -> np.ndarray:
     """Count over a memory map."""
     tables = np.zeros((8, 256), np.int64)
-    count_bytes(np.memmap(path, np.uint8, "r"), tables)
+    data = np.memmap(path, np.uint8, "r")
+    count_bytes(data, len(data), 0, tables)
     return tables.sum(axis=0)
 
 
@@ -32,7 +33,7 @@ def chunked(path: str) -> np.ndarray:
     buffer = np.empty(CHUNK, np.uint8)
     with open(path, "rb", buffering=0) as file:
         while n := file.readinto(buffer.data):
-            count_bytes(buffer[:n], tables)
+            count_bytes(buffer, n, 0, tables)
     return tables.sum(axis=0)
 
 

@@ -13,9 +13,21 @@ import sys
 if sys.maxsize < 2**63 - 1:
     raise ImportError("iobuf_nb needs a 64-bit Python: its queues are made of 64-bit atomic words")
 
-from . import atomics
+from . import atomics, syscalls
 from .atomics import pause
 from .backoff import Backoff, SpinWait
+from .copy import CopyResult, copy
+from .iovec import (
+    IOVEC_DTYPE,
+    IoVec,
+    advance_iovec,
+    fill_iovec,
+    iovec_addr_len,
+    iovec_from_buffers,
+    iovec_from_registered,
+    new_buffers,
+    view_as_buffers,
+)
 from .memory import (
     CACHE_LINE_SIZE,
     aligned_mem,
@@ -28,7 +40,8 @@ from .memory import (
 )
 from .pool import BufferPool, ItemPool
 from .ring import BoundedQueue
-from .stream import ScanResult, scan
+from .scan import ScanResult, scan
+from .stream import StreamError, StreamResult, stream
 from .tier import Tier
 from .wait import PoolClosed, WouldBlock
 
@@ -36,23 +49,38 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CACHE_LINE_SIZE",
+    "IOVEC_DTYPE",
     "Backoff",
     "BoundedQueue",
     "BufferPool",
+    "CopyResult",
+    "IoVec",
     "ItemPool",
     "PoolClosed",
     "ScanResult",
     "SpinWait",
+    "StreamError",
+    "StreamResult",
     "Tier",
     "WouldBlock",
+    "advance_iovec",
     "aligned_mem",
     "aligned_mem_block",
     "aligned_mem_blocks",
     "atomics",
     "cache_line_aligned_mem",
     "cache_line_aligned_mem_blocks",
+    "copy",
+    "fill_iovec",
+    "iovec_addr_len",
+    "iovec_from_buffers",
+    "iovec_from_registered",
+    "new_buffers",
     "page_size",
     "pause",
     "scan",
     "set_page_size",
+    "stream",
+    "syscalls",
+    "view_as_buffers",
 ]

@@ -1,4 +1,4 @@
-"""The command line: ``python -m iobuf_nb scan [PATH]``."""
+"""The command line: ``python -m iobuf_nb scan [PATH]`` and ``python -m iobuf_nb copy SRC DST``."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
 from . import __version__
 from ._jit import INTERPRETED
-from .stream import ScanResult, scan
+from .copy import copy
+from .scan import ScanResult, scan
 from .tier import Tier
 
 _SAMPLE_BYTES = 1 << 28
@@ -25,6 +28,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m iobuf_nb", description="Bounded lock-free pools of buffers.")
     parser.add_argument("--version", action="version", version=f"iobuf_nb {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_scan(commands)
+    _add_copy(commands)
+    options = parser.parse_args(arguments)
+    if INTERPRETED:
+        return _fail(2, f"{options.command} needs compiled kernels: unset NUMBA_DISABLE_JIT")
+    try:
+        return _print(options.run(options))
+    except (OSError, RuntimeError) as error:  # a thread that cannot be started is a RuntimeError
+        filename, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
+        return _fail(1, f"{filename or options.path or options.command}: {reason or error}")
+    except (TypeError, ValueError, MemoryError) as error:
+        return _fail(2, str(error))
+    except KeyboardInterrupt:
+        return _fail(130, "interrupted")
+
+
+def _add_scan(commands: Any) -> None:
     command = commands.add_parser(
         "scan",
         help="count the bytes, lines and byte values of a file through a pool",
@@ -33,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     command.add_argument("path", nargs="?", help="the file; - reads standard input")
     command.add_argument("--workers", type=int, help="worker threads (default: one for each processor)")
-    command.add_argument("--buffers", type=int, default=16, help="buffers in the pool (default: 16)")
+    command.add_argument("--buffers", type=int, help="buffers in the pool (default: one for each worker)")
     command.add_argument(
         "--tier",
         type=str.upper,
@@ -42,23 +62,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="size of a buffer (default: GIANT, 256 KiB)",
     )
     command.add_argument("--json", action="store_true", help="print the result as one line of JSON")
-    options = parser.parse_args(arguments)
-    if INTERPRETED:
-        return _fail(2, "scan needs compiled kernels: unset NUMBA_DISABLE_JIT")
-    try:
-        with _source(options.path) as (name, source), _progress_bar() as progress:
-            result = scan(
-                source, workers=options.workers, buffers=options.buffers, tier=Tier[options.tier], progress=progress
-            )
-    except (OSError, RuntimeError) as error:  # a thread that cannot be started is a RuntimeError
-        filename, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
-        return _fail(1, f"{filename or options.path or 'scan'}: {reason or error}")
-    except (TypeError, ValueError, MemoryError) as error:
-        return _fail(2, str(error))
-    except KeyboardInterrupt:
-        return _fail(130, "interrupted")
+    command.set_defaults(run=_scan)
+
+
+def _scan(options: argparse.Namespace) -> str:
+    with _source(options.path) as (name, source):
+        result = scan(
+            source,
+            workers=options.workers,
+            buffers=options.buffers,
+            tier=Tier[options.tier],
+            progress=_show_progress(),
+        )
     name = os.fsencode(name).decode(errors="backslashreplace")
-    return _print(json.dumps(_as_json(name, result)) if options.json else _as_text(name, result))
+    return json.dumps(_as_json(name, result)) if options.json else _as_text(name, result)
+
+
+def _add_copy(commands: Any) -> None:
+    command = commands.add_parser(
+        "copy",
+        help="copy a file through a pool",
+        description="Copy a regular file with its permissions. The destination is replaced at the end, when the copy "
+        "is on the disk; after a failure it is as it was.",
+    )
+    command.add_argument("path", metavar="src", help="the file")
+    command.add_argument("dst", help="a file, or a directory to copy into")
+    command.add_argument("--direct", action="store_true", help="past the page cache (O_DIRECT)")
+    command.add_argument("--verify", action="store_true", help="read the copy again and compare hashes")
+    command.add_argument("--no-sync", action="store_true", help="do not wait until the copy is on the disk")
+    command.add_argument("--workers", type=int, help="worker threads (default: one for each processor)")
+    command.set_defaults(run=_copy)
+
+
+def _copy(options: argparse.Namespace) -> str:
+    result = copy(
+        options.path,
+        options.dst,
+        direct=options.direct,
+        verify=options.verify,
+        sync=not options.no_sync,
+        workers=options.workers,
+        progress=_show_progress(),
+    )
+    verified = ", verified" if options.verify else ""
+    return f"{result.bytes:,} bytes in {result.seconds:.4f} s, {result.gb_per_s:.2f} GB/s{verified}"
 
 
 def _print(text: str) -> int:
@@ -95,21 +142,9 @@ def _source(path: str | None) -> Iterator[tuple[str, str | int]]:
             yield file.name, file.name
 
 
-@contextmanager
-def _progress_bar() -> Iterator[Callable[[int, int | None], None] | None]:
-    """Give a progress callback that draws a bar on a terminal, where tqdm is installed."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield None
-        return
-    with tqdm(unit="B", unit_scale=True, leave=False, disable=sys.stderr is None or not sys.stderr.isatty()) as bar:
-
-        def show(done: int, size: int | None) -> None:
-            bar.total = size
-            bar.update(done - bar.n)
-
-        yield show
+def _show_progress() -> bool:
+    """Whether to draw a bar: on a terminal, where tqdm is installed."""
+    return sys.stderr is not None and sys.stderr.isatty() and find_spec("tqdm") is not None
 
 
 def _as_json(name: str, result: ScanResult) -> dict[str, object]:

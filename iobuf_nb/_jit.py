@@ -6,13 +6,14 @@ from Python they return at once, so they keep the GIL. `kernel` ones may run for
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from numba import config, njit, typeof
+from numba import config, njit, typeof, types
 from numba.extending import overload, overload_attribute, overload_method
 
 _INLINE = {"forceinline": True, "error_model": "numpy"}
@@ -84,3 +85,17 @@ def compile_for(function: Any, *arguments: Any) -> None:
     """Compile a kernel, or load it from the cache, for arguments like these: now, not when its result is due."""
     if not INTERPRETED:
         function.compile(tuple(typeof(argument) for argument in arguments))
+
+
+def c_function(name: str, result: types.Type, *arguments: types.Type, library: str | None = None) -> Any:
+    """Return the C function `name` as kernels call it: linked by name, or interpreted, through ctypes.
+
+    `library` is the path of one that llvmlite has loaded; by default the function is one of the C library's.
+    """
+    if not INTERPRETED:
+        return types.ExternalFunction(name, result(*arguments))
+    function = getattr(ctypes.CDLL(library, use_errno=True), name)
+    # Pointers travel as integers here, so every C type is an integer of some width.
+    function.restype = None if result == types.void else getattr(ctypes, f"c_{result}")
+    function.argtypes = [getattr(ctypes, f"c_{argument}") for argument in arguments]
+    return function

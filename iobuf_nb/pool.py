@@ -36,6 +36,7 @@ from ._handle import WORDS, Handle, HandleType
 from ._jit import compiled_as, hot, kernel, kernel_face, kernel_method, kernel_overload
 from ._show import Shown
 from .atomics import compare_and_swap, load, store
+from .iovec import IoVec, iovec_over
 from .memory import CACHE_LINE_SIZE, aligned_mem, page_size, round_up
 from .ring import (
     CLOSED_FLAG,
@@ -56,6 +57,7 @@ from .wait import CLOSED, EMPTY, FORKED, NO_WAIT_IN_A_CHILD, PoolClosed, WouldBl
 
 if TYPE_CHECKING:
     from ._aio import Getters
+    from .uring import RegisteredPool, Ring
 
 __all__ = ["BufferPool", "ItemPool"]
 
@@ -588,6 +590,8 @@ class BufferPool(_Pool):
     capacity, buffer_size, stride : int
         Buffers, bytes of one, and bytes from one to the next; readable in kernels. Buffers of a page or more start on
         pages, those of a cache line or more on cache lines, smaller ones at powers of two.
+    arena : int
+        The address of buffer 0; readable in kernels.
     shape : tuple of int
         Of one buffer; readable in kernels.
     dtype : numpy.dtype
@@ -646,6 +650,7 @@ class BufferPool(_Pool):
             lock=lock,
             populate=populate,
         )
+        self.arena = arena.ctypes.data
         rows = arena.reshape(capacity, self.stride)[:, : self.buffer_size]
         self._buffers = rows.view(self.dtype).reshape(capacity, *self.shape)
         self._set_up(capacity, checked, nonblocking)
@@ -654,7 +659,7 @@ class BufferPool(_Pool):
             *self.ring._block,
             self.capacity,
             self.owners.ctypes.data,
-            arena.ctypes.data,
+            self.arena,
             self.stride,
             self.buffer_size,
             *self.shape,
@@ -695,6 +700,43 @@ class BufferPool(_Pool):
             No such buffer; data of another kind; longer than the buffer.
         """
         copy_into(buffer(self, index), data)
+
+    def iovec(self, indices: ArrayLike, lengths: ArrayLike | None = None) -> IoVec:
+        """Return an iovec over these buffers, for readv(2) and its kin, without a copy.
+
+        Parameters
+        ----------
+        indices : integers
+            In a kernel, an int64 array.
+        lengths : integers, optional
+            Bytes of each; by default `buffer_size`. In a kernel, an int64 array.
+
+        Returns
+        -------
+        array of IOVEC_DTYPE, of shape (len(indices),)
+            In Python it keeps the pool alive; in a kernel it is borrowed, like the array of `value`.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            No such buffer; a length that is negative or beyond the buffer; not as many lengths as indices.
+
+        Examples
+        --------
+        >>> pool = BufferPool(4, 1024)
+        >>> pool.iovec([3, 0], [1024, 10])["len"].tolist()
+        [1024, 10]
+        """
+        return iovec_over(self, indices, lengths)
+
+    def register(self, ring: Ring, receive: int = 0) -> RegisteredPool:
+        """Register the arena with io_uring, so that its buffers are read and written by index; Python only.
+
+        Needs the extra ``uring``; see `iobuf_nb.uring.RegisteredPool`.
+        """
+        from .uring import RegisteredPool  # an optional edge: most programs do without io_uring
+
+        return RegisteredPool(self, ring, receive)
 
     def fill(self, make: Callable[[], Any]) -> None:
         """Copy what `make()` returns into every buffer, calling it for each: a pool's first contents.
@@ -794,5 +836,5 @@ def _close_in_kernel(pool):
 
 
 kernel_face(PoolType, _Pool, "try_get get try_put put get_many put_many available closed nonblocking")
-kernel_face(BufferPoolType, BufferPool, "value set_value fill")
+kernel_face(BufferPoolType, BufferPool, "value set_value iovec fill")
 kernel_method(PoolType, "close", _close_in_kernel)

@@ -1,53 +1,98 @@
-"""Files, pipes and sockets through a pool: a reader fills buffers, workers compute on them, the buffers return.
+"""Streams: a source of any size through a kernel of yours, block by block, in bounded memory.
 
-The calling thread reads: it takes free buffers, fills them with one `preadv` (`readv` where there are no offsets) and
-puts their indices into a `BoundedQueue`. Worker threads take an index, work on the buffer in a kernel without the GIL,
-and put the buffer back. The pool bounds the memory, and makes the reader wait when the workers are behind.
+Every worker thread holds one buffer of a pool and repeats three steps without the GIL (`_blocks` has them):
+
+1. claim the next block of the source;
+2. read it into the buffer;
+3. run the kernel on it, while it is still in this processor's cache.
 """
 
 from __future__ import annotations
 
+import copy
 import errno
+import inspect
+import math
+import mmap
 import os
 import stat
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numba import typeof, types
+from numba.core import errors
+from numba.core.dispatcher import Dispatcher
+from numba.np.numpy_support import from_dtype
+from numpy.typing import DTypeLike, NDArray
 
 from . import _check
-from ._jit import compile_for, kernel
+from ._blocks import (
+    BLOCK,
+    DONE,
+    END,
+    ENDED,
+    NO_PLAN,
+    POSITION,
+    SHORT,
+    STOP,
+    STOPPED,
+    TOO_LONG,
+    TORN,
+    UNKNOWN,
+    WORDS,
+    Plan,
+    work_on_blocks,
+    work_on_queue,
+)
+from ._crew import Crew
+from ._jit import INTERPRETED
+from .atomics import store
 from .pool import BufferPool
-from .ring import GET, BoundedQueue, shut, wait
-from .syscalls import poll_in, preadv, readv
+from .ring import QUEUE_TYPE, BoundedQueue, shut
+from .syscalls import as_descriptor
 from .tier import Tier
-from .wait import PoolClosed
+from .wait import WouldBlock
 
-__all__ = ["ScanResult", "scan"]
+__all__ = ["StreamError", "StreamResult", "stream"]
 
-_READ_BYTES = 1 << 19  # that one system call asks for at most, where a single buffer is not larger
-_READ_BUFFERS = 64  # that one system call fills at most
-_POLL_MS = 50  # a pipe that stays silent gives Python this often the chance to see a signal
-_REPORT_BYTES = 1 << 26  # read between two reports of progress
-_TABLES = 8
+ALIGNMENT = 4096  # of addresses, offsets and lengths in direct I/O; no disk asks for more
+_LOOK_S = 0.05  # who waits for a buffer or for the disk looks this often whether to go on
+_URING_BUFFERS = 8  # for each worker, so that the disk has several reads to do at any time
+_URING_ENTRIES = 64
+DIRECT_BYTES = 1 << 20  # of a buffer then, because disks like large reads
 
-_NO_OFFSETS = -1
-_ENDED = 0
-_SILENT = -(2**31)
+
+class StreamError(RuntimeError):
+    """A kernel failed; what it raised is the ``__cause__``.
+
+    Attributes
+    ----------
+    filename : str
+        The source; for several, the one that the block is from.
+    offset : int
+        Where in it the block begins, in bytes.
+    """
+
+    def __init__(self, filename: str, offset: int, cause: BaseException) -> None:
+        super().__init__(filename, offset, cause)
+        self.filename = filename
+        self.offset = offset
+
+    def __str__(self) -> str:
+        cause = self.args[2]
+        return f"the kernel failed on the block at offset {self.offset} of {self.filename}: {cause!r}"
 
 
 @dataclass(frozen=True, eq=False)
-class ScanResult:
-    """What `scan` found."""
+class StreamResult:
+    """What `stream` did."""
 
-    bytes: int  #: bytes read
-    lines: int  #: newline bytes among them, as ``wc -l`` counts
-    histogram: NDArray[np.int64]  #: how often each of the 256 byte values occurs
-    entropy: float  #: Shannon entropy in bits per byte, from 0 to 8
+    state: Any  #: the workers' states as `combine` folded them; without it, a list of them
+    bytes: int  #: bytes that the kernel has seen
     seconds: float  #: from the first read to the last result
 
     @property
@@ -56,195 +101,416 @@ class ScanResult:
         return self.bytes / self.seconds / 1e9 if self.seconds else 0.0
 
 
-@kernel
-def _read_some(fd, first, most, pool, queue, lengths, total):
-    """Read about `most` more bytes into buffers of `pool`, queue them and add them to total[0].
-
-    Return 1, or how it ended: _ENDED, _SILENT (for a while) or -errno. `first` is the offset of byte 0, or _NO_OFFSETS.
-    """
-    batch = max(1, min(_READ_BUFFERS, pool.capacity // 2, _READ_BYTES // pool.buffer_size))
-    indices = np.empty(batch, np.int64)
-    iovec = np.empty((batch, 2), np.int64)
-    end = total[0] + most
-    while total[0] < end:
-        if first == _NO_OFFSETS:
-            ready = poll_in(fd, _POLL_MS)
-            if ready <= 0:
-                return ready if ready else _SILENT
-        indices[0] = pool.get()
-        taken = 1 + pool.get_many(indices[1:])
-        for k in range(taken):
-            iovec[k, 0] = pool.arena + indices[k] * pool.stride
-            iovec[k, 1] = pool.buffer_size
-        if first == _NO_OFFSETS:
-            n = readv(fd, iovec.ctypes.data, taken)
-        else:
-            n = preadv(fd, iovec.ctypes.data, taken, first + total[0])
-        left = max(n, 0)
-        for k in range(taken):
-            if left > 0:
-                lengths[indices[k]] = min(left, pool.buffer_size)
-                left -= lengths[indices[k]]
-                queue.put(indices[k])
-            else:
-                pool.put(indices[k])
-        if n <= 0:
-            return n
-        total[0] += n
-    return 1
-
-
-@kernel
-def count_bytes(buffer, tables):
-    """Add how often each byte value occurs in a uint8 `buffer` to the columns of `tables`, of shape (8, 256).
-
-    Eight tables, because two equal bytes in a row would otherwise wait for each other's increment; add them up at last.
-    """
-    whole = len(buffer) // _TABLES * _TABLES
-    for i in range(0, whole, _TABLES):
-        for k in range(_TABLES):
-            tables[k, buffer[i + k]] += 1
-    for i in range(whole, len(buffer)):
-        tables[0, buffer[i]] += 1
-
-
-@kernel
-def _count_queued(pool, queue, lengths, tables):
-    while True:
-        index = wait(queue, GET, -1)
-        if index < 0:
-            return
-        count_bytes(pool.value(index)[: lengths[index]], tables)
-        pool.put(index)
-
-
-def scan(
-    source: str | os.PathLike[str] | int,
+def stream(
+    source: Any,
+    kernel: Any,
     *,
+    state: Any = None,
+    combine: Callable[[Any, Any], Any] | None = None,
     workers: int | None = None,
-    buffers: int = 16,
-    tier: Tier | int = Tier.GIANT,
-    progress: Callable[[int, int | None], None] | None = None,
-) -> ScanResult:
-    r"""Count the bytes, lines and byte values of a file, pipe or socket in one pass.
+    tier: Tier | int | None = None,
+    buffers: int | None = None,
+    pool: BufferPool | None = None,
+    engine: Literal["auto", "preadv", "uring", "mmap"] = "auto",
+    direct: bool = False,
+    record: int | None = None,
+    dtype: DTypeLike = np.uint8,
+    delimiter: bytes | None = None,
+    ordered: bool = False,
+    progress: bool | Callable[[int, int | None], None] = False,
+) -> StreamResult:
+    r"""Run a kernel over all of a file, pipe or socket, block by block, on several threads.
 
     Parameters
     ----------
-    source : path or int
-        A path, or an open file descriptor, which is read from where it stands to its end and stays open.
+    source : path, file descriptor, or object with ``fileno()``; or a list of them
+        A descriptor is read from where it stands to its end, and stays open. Several sources are one stream, but no
+        block holds bytes of two. A regular file is read to the size that it has at first.
+    kernel : function compiled by ``numba.njit``
+        Called as ``kernel(buffer, n, offset, state)``: an array of `n` items, contiguous, that is the kernel's own
+        until it returns; the offset of the first, in bytes from the start of the stream; and the worker's state. What
+        it returns is ignored.
+    state : anything that numba kernels take, or a callable that makes it
+        Each worker has its own: a deep copy, or what a call returns. `state` itself is not written to.
+    combine : callable, optional
+        ``combine(a, b)`` merges two states into one, such as ``np.add``.
     workers : int, optional
-        Worker threads, from 1 to 1024; by default one for each processor this process may use.
-    buffers : int
-        Buffers in the pool: `buffers` times `tier` bytes is all the memory it takes, whatever the size of the file.
-    tier : Tier or int
-        Bytes of a buffer.
-    progress : callable, optional
-        Called as ``progress(bytes_read, size)`` now and then; size is None where it is not known.
+        Threads, from 1 to 1024; by default one for each processor this process may use. A kernel compiled with
+        ``parallel=True`` has threads of its own, and takes one worker.
+    tier : Tier or int, optional
+        Bytes of a buffer: a block is as much of that as holds whole records or lines. By default `Tier.GIANT`, 256 KiB,
+        which a processor's cache holds; with `direct` 1 MiB.
+    buffers : int, optional
+        Buffers in the pool, which bound the memory: by default one for each worker.
+    pool : BufferPool, optional
+        A pool to take buffers from, instead of one of `buffers` times `tier` made for this stream. Nothing is
+        lost if it is shared: who finds no buffer waits.
+    engine : str
+        "preadv": every worker reads for itself; "auto" is the same. "uring": io_uring reads regular files into eight
+        buffers for each worker while they work on others; not with `ordered` or `delimiter`; needs the extra ``uring``.
+        "mmap" maps regular files and leaves the buffers alone: faster for the lightest kernels on files in the page
+        cache, but it counts as this process's memory, and a file that is cut short meanwhile kills it (SIGBUS).
+    direct : bool
+        Read from the disk past the page cache (open(2), O_DIRECT); needs paths, and buffers of 4096 bytes and more.
+    record : int, optional
+        Bytes that belong together and are never split; by default the size of `dtype`.
+    dtype : optional
+        What `buffer` is an array of.
+    delimiter : bytes, optional
+        One byte, such as ``b"\n"``, that ends a line: each block holds whole lines. The last one need not have it.
+    ordered : bool
+        Call the kernel on one block after the other, in their order, with one state for all of them.
+    progress : bool or callable
+        True: a bar, by tqdm. A callable is called as ``progress(bytes_done, size)`` now and then, and at the end; size
+        is None where it is not known.
 
     Returns
     -------
-    ScanResult
-        Exact for whatever split into buffers.
+    StreamResult
 
     Raises
     ------
+    StreamError
+        The kernel raised; the error tells on which block.
     OSError
-        The source cannot be opened or read, is a directory, or shrank while it was read.
-    TypeError, ValueError
-        An argument is out of its range.
+        The source cannot be opened or read, or shrank meanwhile; with its name, and the offset in the message.
+    ValueError, TypeError
+        An argument is out of its range; the kernel cannot be compiled for these arguments; a source ends inside a
+        record, or a line is longer than a buffer.
+
+    Whatever is raised, all threads have ended and all buffers are back in the pool.
 
     Examples
     --------
     >>> import tempfile
+    >>> from numba import njit
+    >>> @njit
+    ... def add(buffer, n, offset, state):
+    ...     state[0] += buffer.sum()
     >>> with tempfile.NamedTemporaryFile() as file:
-    ...     _ = file.write(b"one line\nand another\n")
-    ...     file.flush()
-    ...     result = scan(file.name)
-    >>> result.bytes, result.lines
-    (21, 2)
+    ...     np.arange(100_000, dtype="f8").tofile(file.name)
+    ...     stream(file.name, add, state=np.zeros(1), combine=np.add, dtype="f8").state
+    array([4.99995e+09])
     """
-    count = _check.integer("workers", _processors() if workers is None else workers, 1, 1024)
-    if isinstance(source, bool) or not isinstance(source, (str, os.PathLike, int)):
-        raise TypeError(f"source must be a path or a file descriptor, not {source!r}")
+    sources = list(source) if isinstance(source, (list, tuple)) else [source]
+    for item in sources:
+        _check_source(item)
+    if engine not in ("auto", "preadv", "uring", "mmap"):
+        raise ValueError(f"engine must be 'auto', 'preadv', 'uring' or 'mmap', not {engine!r}")
+    alone = getattr(kernel, "targetoptions", {}).get("parallel", False) and not ordered
+    usual = 1 if alone else _processors()
+    count = _check.integer("workers", usual if workers is None else workers, 1, 1024)
+    if alone and count > 1:
+        raise ValueError(f"workers must be 1 for a kernel with parallel=True, not {count}")
+    like = _like(dtype)
+    record, end_of_line = _check_units(record, delimiter, like)
+    align = ALIGNMENT if direct else 1
+    if engine == "uring" and (ordered or delimiter is not None):
+        raise ValueError("engine='uring' reads blocks of one size, which end in any order: no ordered=, no delimiter=")
+    with ExitStack() as stack:
+        if pool is None:
+            size = (DIRECT_BYTES if direct else Tier.GIANT) if tier is None else tier
+            if engine == "uring":
+                size = _step(_check.integer("tier", size, 1, 2**40), record, align, 0, end_of_line)
+            each = _URING_BUFFERS if engine == "uring" else 1
+            pool = stack.enter_context(BufferPool(count * each if buffers is None else buffers, size))
+        elif not isinstance(pool, BufferPool):
+            raise TypeError(f"pool must be a BufferPool, not {pool!r:.60}")
+        states = [state() if callable(state) else copy.deepcopy(state) for _ in range(1 if ordered else count)]
+        report = stack.enter_context(reporter(progress))
+        job = _Job(kernel, states * count if ordered else states, like, pool, engine, report)
+        start = time.perf_counter()
+        for item in sources:
+            with _opened(item, direct) as fd:
+                job.run(fd, item, align, record, end_of_line, ordered)
+        seconds = time.perf_counter() - start
+    if combine is None:
+        return StreamResult(states, job.bytes, seconds)
+    result = states[0]
+    for other in states[1:]:
+        result = combine(result, other)
+    return StreamResult(result, job.bytes, seconds)
+
+
+class _Job:
+    """One call of `stream`: the kernel made ready, and what is left when the sources are run through it."""
+
+    def __init__(
+        self, kernel: Any, states: list[Any], like: NDArray[Any], pool: BufferPool, engine: str, report: Any
+    ) -> None:
+        self.kernel = kernel
+        self.states = states
+        self.like = like
+        self.pool = pool
+        self.engine = engine
+        self.report = report
+        self.bytes = 0
+        words, offset, queue = types.int64[::1], types.int64, QUEUE_TYPE
+        self.on_blocks = _compiled(work_on_blocks, kernel, like, states[0], queue, queue, types.uint8[::1], offset)
+        if engine == "uring":
+            self.on_queue = _compiled(work_on_queue, kernel, like, states[0], queue, typeof(pool), words, words)
+
+    def run(self, fd: int, source: Any, align: int, record: int, delimiter: int, ordered: bool) -> None:
+        """Run one source to its end."""
+        name = str(source)
+        status = os.fstat(fd)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+        regular = stat.S_ISREG(status.st_mode)
+        seekable = regular or stat.S_ISBLK(status.st_mode)
+        first = os.lseek(fd, 0, os.SEEK_CUR) if seekable else 0
+        size = max(status.st_size - first, 0) if regular else 0
+        step = _step(self.pool.buffer_size, record, align, first, delimiter)
+        if size % record:
+            raise ValueError(f"{name} must be whole records of {record} bytes, and has {size}")
+        if align > 1 and (self.pool.arena % align or self.pool.stride % align):
+            raise ValueError(f"direct=True needs buffers on multiples of {align} bytes, not {self.pool.stride} apart")
+        if self.engine in ("uring", "mmap") and not regular:
+            raise ValueError(f"engine={self.engine!r} needs regular files, and {name} is none")
+        if self.engine == "uring" and step != self.pool.buffer_size:
+            raise ValueError(f"engine='uring' fills whole buffers: they must be of {step} bytes, as blocks are")
+        # A private map is writable like a buffer, and what a kernel writes there never reaches the file.
+        mapping = mmap.mmap(fd, 0, access=mmap.ACCESS_COPY) if self.engine == "mmap" and size else None
+        plan = Plan(
+            fd=fd,
+            seekable=int(seekable),
+            first=first,
+            size=size or UNKNOWN,  # files that the system makes up, such as those in /proc, have size 0
+            base=self.bytes,
+            step=step,
+            align=align,
+            record=record,
+            delimiter=delimiter,
+            in_turn=int(ordered or delimiter >= 0 or size == 0),
+            ordered=int(ordered),
+            mapped=0 if mapping is None else np.frombuffer(mapping, np.uint8).ctypes.data,
+        )
+        words = np.zeros(WORDS, np.int64)
+        words[SHORT] = UNKNOWN
+
+        def report() -> None:
+            self.report(plan.base + int(words[DONE]), plan.base + size if size else None)
+
+        if self.engine == "uring" and size:
+            self._run_queued(plan, words, name, report)
+        else:
+            self._run_claimed(plan, words, name, report)
+        done = int(words[DONE])
+        torn = not plan.in_turn and done != min(size, words[SHORT])
+        shrunk = done < size and os.fstat(fd).st_size < status.st_size  # some file systems name sizes that are none
+        if torn or shrunk:
+            raise OSError(errno.EIO, f"Changed while it was read, after {done} of {size} bytes", name)
+        if seekable:
+            os.lseek(fd, first + done, os.SEEK_SET)
+        self.bytes += done
+        self.report(self.bytes, self.bytes if size else None)
+
+    def _run_claimed(self, plan: Plan, words: NDArray[np.int64], name: str, report: Callable[[], None]) -> None:
+        """Let every worker read for itself."""
+        turn, order = BoundedQueue(1), BoundedQueue(1)
+        turn.put(0)
+        order.put(0)
+        carry = np.empty(plan.step, np.uint8)
+
+        def stop() -> None:
+            store(words, STOP, 1)
+            shut(turn)
+            shut(order)
+
+        def work(state: Any) -> None:
+            index = self._buffer(plan, words)
+            if index >= 0:
+                try:
+                    memory = self.pool.arena + index * self.pool.stride
+                    shared = words, turn, order, carry, memory
+                    self._work(self.on_blocks, plan, name, shared, state, np.zeros(1, np.int64))
+                finally:
+                    self.pool.put(index)
+
+        Crew(stop).run(work, self.states, report)
+
+    def _run_queued(self, plan: Plan, words: NDArray[np.int64], name: str, report: Callable[[], None]) -> None:
+        """Read by io_uring in this thread, and let the workers compute on what has come."""
+        from .uring import Ring
+
+        ready = BoundedQueue(self.pool.capacity)
+        end = plan.first + -(-plan.size // plan.align) * plan.align
+
+        def stop() -> None:
+            store(words, STOP, 1)
+            shut(ready)
+
+        def work(state: Any) -> None:
+            current = np.full(2, -1)
+            try:
+                shared = words, ready, self.pool, registered.lengths, registered.offsets
+                self._work(self.on_queue, plan, name, shared, state, current)
+            finally:
+                if current[1] >= 0:
+                    self.pool.put(int(current[1]))
+
+        offset = plan.first
+
+        def pump() -> None:
+            nonlocal offset
+            while not words[STOP] and (offset < end or registered.in_flight):
+                offset = registered.read_batch(plan.fd, offset, end)
+                if registered.complete(ready, timeout=_LOOK_S) == 0 and not registered.in_flight:
+                    with suppress(WouldBlock), self.pool.lease(timeout=_LOOK_S):
+                        pass  # there is a buffer again
+                report()
+            ready.close()
+
+        with Ring(min(self.pool.capacity, _URING_ENTRIES)) as ring, self.pool.register(ring) as registered:
+            try:
+                Crew(stop).run(work, self.states, report, pump)
+            finally:
+                while (index := ready.try_get()) >= 0:
+                    self.pool.put(index)
+
+    def _work(self, work: Any, plan: Plan, name: str, shared: tuple[Any, ...], state: Any, current: Any) -> None:
+        """Run a worker's kernel to its end; say on which block it failed, if it does."""
+        try:
+            ended, position = work(self.kernel, plan, *shared, self.like, state, current)
+        except BaseException as error:
+            raise StreamError(name, plan.first + int(current[0]), error) from error
+        if ended not in (END, BLOCK, STOPPED):
+            raise _failure(ended, name, plan, plan.first + position)
+
+    def _buffer(self, plan: Plan, words: NDArray[np.int64]) -> int:
+        """Return a buffer, or -1 if the others are done before one is free."""
+        while not (words[STOP] or words[ENDED] or words[POSITION] >= plan.size):
+            try:
+                return self.pool.get(timeout=_LOOK_S)
+            except WouldBlock:
+                if self.pool.nonblocking:
+                    raise
+        return -1
+
+
+def _compiled(work: Any, kernel: Any, like: NDArray[Any], state: Any, *shared: types.Type) -> Callable[..., Any]:
+    """Return `work` compiled to call any kernel of this type: one that a later process finds in the cache."""
+    if INTERPRETED:
+        return work
+    if not isinstance(kernel, Dispatcher):
+        raise TypeError(f"kernel must be a function compiled by numba.njit, not {kernel!r:.60}")
+    arguments = (types.Array(from_dtype(like.dtype), 1, "C"), types.int64, types.int64, typeof(state))
+    wanted = f"(buffer: {arguments[0]}, n: int64, offset: int64, state: {arguments[3]})"
+    try:
+        inspect.signature(kernel.py_func).bind(*arguments)
+        kernel.compile(arguments)
+    except (TypeError, RuntimeError, errors.NumbaError) as error:
+        raise TypeError(f"kernel must take {wanted}, which {kernel.py_func.__name__} does not: {error}") from error
+    function = types.FunctionType(kernel.overloads[arguments].signature)
+    words = types.int64[::1]
+    signature = (function, typeof(NO_PLAN), words, *shared, typeof(like), typeof(state), words)
+    work.compile(signature)
+    return work.get_overload(signature)
+
+
+def _failure(ended: int, name: str, plan: Plan, offset: int) -> Exception:
+    """Return the error that the end of a claim stands for."""
+    if ended == TORN:
+        return ValueError(f"{name} ends at offset {offset} inside a record of {plan.record} bytes")
+    if ended == TOO_LONG:
+        return ValueError(f"{name} has a line at offset {offset} that is longer than a block, {plan.step} bytes")
+    return OSError(-ended, f"{os.strerror(-ended)} at offset {offset}", name)
+
+
+def _check_source(source: Any) -> None:
+    if isinstance(source, bool) or not (isinstance(source, (str, os.PathLike, int)) or hasattr(source, "fileno")):
+        raise TypeError(f"source must be a path, a file descriptor or an object with fileno(), not {source!r:.60}")
     if isinstance(source, int):
         _check.integer("source (a file descriptor)", source, 0, 2**31 - 1)
-    fd = source if isinstance(source, int) else os.open(source, os.O_RDONLY)
+
+
+def _like(dtype: DTypeLike) -> NDArray[Any]:
+    """Return an array of the dtype that kernels are to see."""
     try:
-        with BufferPool(buffers, tier) as pool:
-            return _scan(fd, source, pool, count, progress)
+        like = np.zeros(1, dtype)
+        from_dtype(like.dtype)
+    except (TypeError, ValueError, errors.NumbaError):
+        raise TypeError(f"dtype must be one that numba knows, not {dtype!r:.60}") from None
+    if like.dtype.hasobject or like.ndim != 1 or like.itemsize == 0:
+        raise TypeError(f"dtype must be one of plain memory, not {like.dtype}")
+    return like
+
+
+def _check_units(record: Any, delimiter: Any, like: NDArray[Any]) -> tuple[int, int]:
+    """Return the bytes of a record and the byte that ends a line, or -1."""
+    size = like.itemsize if record is None else _check.integer("record", record, 1, 2**40)
+    if size % like.itemsize:
+        raise ValueError(f"record must be a multiple of the {like.itemsize} bytes of {like.dtype}, not {size}")
+    if delimiter is None:
+        return size, -1
+    if not isinstance(delimiter, bytes) or len(delimiter) != 1:
+        raise ValueError(f"delimiter must be one byte, such as b'\\n', not {delimiter!r:.60}")
+    if size != 1:
+        raise ValueError(f"delimiter={delimiter!r} needs lines of bytes: record and dtype must be left out")
+    return 1, delimiter[0]
+
+
+def _step(plan_room: int, record: int, align: int, first: int, delimiter: int) -> int:
+    """Return the bytes of a block: as many whole records as a read of aligned bytes into a buffer always holds."""
+    room = plan_room // align * align
+    unit = math.lcm(record, align)
+    if first % align == 0 and room >= unit and delimiter < 0:
+        return room // unit * unit
+    step = (room - (align if align > 1 else 0)) // record * record
+    if step <= 0:
+        wanted = f"a record of {record} bytes" + (f" and {align} bytes around it, for direct=True" if align > 1 else "")
+        raise ValueError(f"tier must make buffers that hold {wanted}, not of {plan_room} bytes")
+    return step
+
+
+@contextmanager
+def _opened(source: Any, direct: bool) -> Iterator[int]:
+    """Give the descriptor of a source, and close it again if it was a path."""
+    if isinstance(source, int) or hasattr(source, "fileno"):
+        if direct:
+            raise ValueError(f"direct=True needs a path to open, not {source!r:.60}")
+        yield as_descriptor(source)
+        return
+    fd = open_file(source, os.O_RDONLY, direct)
+    try:
+        yield fd
     finally:
-        if fd is not source:
-            os.close(fd)
+        os.close(fd)
 
 
-def _scan(fd: int, source: Any, pool: BufferPool, workers: int, progress: Any) -> ScanResult:
-    status = os.fstat(fd)
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(source))
-    regular = stat.S_ISREG(status.st_mode)
-    seekable = regular or stat.S_ISBLK(status.st_mode)
-    first = os.lseek(fd, 0, os.SEEK_CUR) if seekable else _NO_OFFSETS
-    size = max(status.st_size - first, 0) if regular else 0
-    queue = BoundedQueue(pool.capacity)
-    lengths, total = np.zeros(pool.capacity, np.int64), np.zeros(1, np.int64)
-    tables = np.zeros((workers, _TABLES, 256), np.int64)
-    compile_for(_read_some, fd, first, _REPORT_BYTES, pool, queue, lengths, total)
-    compile_for(_count_queued, pool, queue, lengths, tables[0])
-    failed: list[BaseException] = []
+def open_file(path: str | os.PathLike[str], flags: int, direct: bool) -> int:
+    """Open a file, for direct I/O if so."""
+    if direct and not hasattr(os, "O_DIRECT"):
+        raise ValueError("direct=True needs a system with O_DIRECT, such as Linux")
+    try:
+        return os.open(path, flags | (os.O_DIRECT if direct else 0))
+    except OSError as error:
+        if direct and error.errno == errno.EINVAL:
+            raise OSError(errno.EINVAL, "direct=True is refused by the file system", str(path)) from None
+        raise
 
-    def work(tables: NDArray[np.int64]) -> None:
+
+@contextmanager
+def reporter(progress: Any) -> Iterator[Callable[[int, int | None], None]]:
+    """Give the function that tells how far things are: a callable as it is, a bar for True, nothing for False."""
+    if callable(progress):
+        yield progress
+    elif progress is True:
         try:
-            _count_queued(pool, queue, lengths, tables)
-        except BaseException as error:
-            failed.append(error)
-            shut(pool.ring)  # the reader must not wait for buffers that do not come back
+            from tqdm import tqdm
+        except ImportError:
+            raise ImportError("progress=True needs tqdm: pip install 'iobuf-nb[progress]'") from None
+        with tqdm(unit="B", unit_scale=True, leave=False) as bar:
 
-    threads = []
-    start = time.perf_counter()
-    try:
-        for k in range(workers):
-            thread = threading.Thread(target=work, args=(tables[k],), name=f"scan-{k}", daemon=True)
-            thread.start()
-            threads.append(thread)
-        _read_all(fd, source, first, size, pool, queue, lengths, total, progress)
-    except PoolClosed:
-        if not failed:
-            raise
-    finally:
-        queue.close()
-        for thread in threads:
-            thread.join()
-    if failed:
-        raise failed[0]
-    seconds = time.perf_counter() - start
-    done = int(total[0])
-    if done < size and os.fstat(fd).st_size < status.st_size:  # some file systems name sizes that are none
-        raise OSError(errno.EIO, f"Shrank while it was read: {done} of {size} bytes were left", str(source))
-    if seekable:
-        os.lseek(fd, first + done, os.SEEK_SET)
-    histogram = tables.sum(axis=(0, 1))
-    return ScanResult(done, int(histogram[ord("\n")]), histogram, _entropy(histogram), seconds)
+            def show(done: int, size: int | None) -> None:
+                bar.total = size
+                bar.update(done - bar.n)
 
-
-def _read_all(
-    fd: int, source: Any, first: int, size: int, pool: Any, queue: Any, lengths: Any, total: Any, progress: Any
-) -> None:
-    n = 1
-    while n != _ENDED:
-        n = _read_some(fd, first, _REPORT_BYTES, pool, queue, lengths, total)
-        if n < 0 and n not in (_SILENT, -errno.EINTR, -errno.EAGAIN):
-            raise OSError(-n, f"{os.strerror(-n)} after {total[0]} bytes", str(source))
-        if progress is not None:
-            progress(int(total[0]), size or None)
-
-
-def _entropy(histogram: NDArray[np.int64]) -> float:
-    """Return the Shannon entropy, in bits, of a distribution given by counts."""
-    counts = histogram[histogram > 0]
-    if len(counts) < 2:
-        return 0.0
-    shares = counts / counts.sum()
-    return float(-(shares * np.log2(shares)).sum())
+            yield show
+    elif progress is False:
+        yield lambda done, size: None
+    else:
+        raise TypeError(f"progress must be True, False or a callable, not {progress!r:.60}")
 
 
 def _processors() -> int:

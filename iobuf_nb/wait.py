@@ -101,10 +101,27 @@ def now_ns() -> int:
 
 
 @hot
-def _holds_gil():
+def _release_gil():
     # PyGILState_Check will not do: it says yes to everybody while the interpreter ends, or once it has had a child.
     own = _own_state()
-    return own != 0 and own == _running_state()
+    return _save_thread() if own != 0 and own == _running_state() else 0
+
+
+@compiled_as(lambda: _release_gil())
+def release_gil() -> int:
+    """Let go of the GIL if this thread holds it; `regain_gil` needs what this returns."""
+    return 0
+
+
+@hot
+def _regain_gil(state):
+    if state != 0:
+        _restore_thread(state)
+
+
+@compiled_as(lambda state: _regain_gil(state))
+def regain_gil(state: int) -> None:
+    """Take the GIL back if `release_gil` let go of it."""
 
 
 @kernel
@@ -130,12 +147,9 @@ def _sleep(ns):
             return
         if _thread_id() == _main_thread():
             left = min(left, _LOOK_NS)
-        if _holds_gil():
-            state = _save_thread()
-            _usleep(left // 1000 + 1)
-            _restore_thread(state)
-        else:
-            _usleep(left // 1000 + 1)
+        state = release_gil()
+        _usleep(left // 1000 + 1)
+        regain_gil(state)
         check_signals()
 
 
@@ -157,12 +171,9 @@ def _park(address, expected, most_ns):
     timespec = np.empty(2, np.int64)
     timespec[0] = most_ns // 1_000_000_000
     timespec[1] = most_ns % 1_000_000_000
-    if _holds_gil():
-        state = _save_thread()
-        _syscall(_FUTEX, address, _WAIT_PRIVATE, expected & 0xFFFFFFFF, timespec.ctypes.data, 0, 0)
-        _restore_thread(state)
-    else:
-        _syscall(_FUTEX, address, _WAIT_PRIVATE, expected & 0xFFFFFFFF, timespec.ctypes.data, 0, 0)
+    state = release_gil()
+    _syscall(_FUTEX, address, _WAIT_PRIVATE, expected & 0xFFFFFFFF, timespec.ctypes.data, 0, 0)
+    regain_gil(state)
 
 
 @compiled_as(lambda words, i, expected, most_ns: _park(_address(words, i), expected, most_ns))
@@ -220,8 +231,8 @@ _own_state = types.ExternalFunction("PyGILState_GetThisThreadState", types.intp(
 _running_state = types.ExternalFunction(
     "PyThreadState_GetUnchecked" if sys.version_info >= (3, 13) else "_PyThreadState_UncheckedGet", types.intp()
 )
-_save_thread = types.ExternalFunction("PyEval_SaveThread", types.voidptr())
-_restore_thread = types.ExternalFunction("PyEval_RestoreThread", types.void(types.voidptr))
+_save_thread = types.ExternalFunction("PyEval_SaveThread", types.intp())
+_restore_thread = types.ExternalFunction("PyEval_RestoreThread", types.void(types.intp))
 _thread_id = types.ExternalFunction("pthread_self", types.int64())
 _write = types.ExternalFunction("write", types.intp(types.int32, types.intp, types.intp))
 _getpid = types.ExternalFunction("getpid", types.int32())

@@ -13,7 +13,8 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
 @pytest.mark.skipif(config.DISABLE_JIT, reason="takes minutes interpreted")
-def test_the_code_in_the_readme_runs():
+def test_the_code_in_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # it writes files
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert len(blocks) >= 4
     names = {}

@@ -14,7 +14,11 @@ TESTS = Path(__file__).parent
 @pytest.mark.skipif(config.DISABLE_JIT, reason="this is that run")
 @pytest.mark.parametrize(
     "what",
-    [["model"], ["test_atomics.py", "test_ring.py", "test_pool.py", "test_wait.py", "test_aio.py", "test_backoff.py"]],
+    [
+        ["model"],
+        ["test_atomics.py", "test_ring.py", "test_pool.py", "test_wait.py", "test_aio.py", "test_backoff.py"],
+        ["test_iovec.py", "test_syscalls.py", "test_uring.py", "test_stream.py"],
+    ],
     ids=str,
 )
 def test_passes_with_the_jit_off(what):

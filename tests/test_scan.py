@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import iobuf_nb
-from iobuf_nb import Tier, scan, stream
+from iobuf_nb import Tier, scan
 from iobuf_nb.__main__ import main
 
 BUFFER = Tier.SMALL.size
@@ -127,31 +127,15 @@ def test_a_connection_that_breaks_is_an_error():
     def break_off(done, size):
         sender.close()
 
-    with server, receiver, pytest.raises(ConnectionResetError, match="Connection reset by peer after"):
+    with server, receiver, pytest.raises(ConnectionResetError, match="Connection reset by peer at offset"):
         scan(receiver.fileno(), progress=break_off)
-
-
-def test_a_worker_that_dies_ends_the_scan(file, monkeypatch):
-    counted = stream._count_queued
-
-    def die(pool, queue, lengths, tables):
-        queue.get()
-        raise MemoryError("no more")
-
-    die.compile = counted.compile
-    monkeypatch.setattr(stream, "_count_queued", die)
-    threads = threading.active_count()
-    for workers in (1, 3):
-        with pytest.raises(MemoryError, match="no more"):
-            scan(file(text(1_000_000)), workers=workers, buffers=2, tier=Tier.MICRO)
-    assert threading.active_count() == threads
 
 
 def test_threads_that_cannot_be_started(file, monkeypatch, capsys):
     start, started = threading.Thread.start, []
 
     def fail(thread):
-        if thread.name.startswith("scan"):
+        if thread.name.startswith("iobuf_nb"):
             if len(started) == 2:
                 raise RuntimeError("can't start new thread")
             started.append(thread)
@@ -180,16 +164,16 @@ def test_progress_reaches_the_end(file):
     [
         ("/nonexistent/file", {}, FileNotFoundError, "No such file.*'/nonexistent/file'"),
         ("/tmp", {}, IsADirectoryError, "Is a directory: '/tmp'"),
-        (None, {}, TypeError, "source must be a path or a file descriptor, not None"),
-        (True, {}, TypeError, "source must be a path or a file descriptor, not True"),
-        (1.5, {}, TypeError, "source must be a path or a file descriptor, not 1.5"),
+        (None, {}, TypeError, "source must be a path, a file descriptor or .* not None"),
+        (True, {}, TypeError, "source must be .* not True"),
+        (1.5, {}, TypeError, "source must be .* not 1.5"),
         (9999, {}, OSError, "Bad file descriptor"),
         (2**40, {}, ValueError, "source .a file descriptor. must be an integer from 0 to"),
         ("/dev/null", {"workers": 0}, ValueError, "workers must be an integer from 1 to 1024, not 0"),
         ("/dev/null", {"workers": "2"}, TypeError, "workers must be .* not '2'"),
         ("/dev/null", {"buffers": 0}, ValueError, "capacity must be .* not 0"),
         ("/dev/null", {"tier": 0}, ValueError, "size must be .* not 0"),
-        ("/proc/self/mem", {}, OSError, "Input/output error after 0 bytes: '/proc/self/mem'"),
+        ("/proc/self/mem", {}, OSError, "Input/output error at offset 0: '/proc/self/mem'"),
     ],
 )
 def test_refuses(source, options, error, message):
@@ -219,7 +203,7 @@ def test_a_file_that_shrinks_while_it_is_read(file):
     def shrink(done, size):
         os.truncate(path, 100 << 20)
 
-    with pytest.raises(OSError, match="Shrank while it was read: .* of 209715200 bytes were left") as caught:
+    with pytest.raises(OSError, match="Changed while it was read, after .* of 209715200 bytes") as caught:
         scan(path, progress=shrink)
     assert caught.value.errno == errno.EIO and caught.value.filename == str(path)
 
@@ -280,7 +264,7 @@ def test_without_a_path_it_makes_its_own_file_and_removes_it(monkeypatch, tmp_pa
     [
         (["scan", "/nonexistent"], 1, "/nonexistent: No such file or directory"),
         (["scan", "/tmp"], 1, "/tmp: Is a directory"),
-        (["scan", "/proc/self/mem"], 1, "/proc/self/mem: Input/output error after 0 bytes"),
+        (["scan", "/proc/self/mem"], 1, "/proc/self/mem: Input/output error at offset 0"),
         (["scan", "/dev/null", "--workers", "0"], 2, "workers must be an integer from 1 to 1024, not 0"),
         (["scan", "/dev/null", "--buffers", "-3"], 2, "capacity must be an integer from 1 to 4294967296, not -3"),
         (["scan", "/dev/null", "--buffers", "1099511627776"], 2, "capacity must be"),

@@ -1,0 +1,385 @@
+"""``struct iovec`` arrays: memory in several pieces, as readv(2), sendmsg(2) and io_uring take it.
+
+An iovec is an array of `IOVEC_DTYPE`, an entry for each piece. In Python it is an `IoVec`, which keeps the memory that
+it points at alive and in its place; inside a kernel it is a plain structured array, and the kernel's caller does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.core import errors
+from numba.np.numpy_support import from_dtype
+from numpy.typing import NDArray
+
+from . import _check
+from ._jit import compiled_as, kernel, kernel_overload
+from .memory import aligned_mem
+from .tier import Tier
+
+__all__ = [
+    "IOVEC_DTYPE",
+    "IoVec",
+    "advance_iovec",
+    "fill_iovec",
+    "iovec_addr_len",
+    "iovec_from_buffers",
+    "iovec_from_registered",
+    "new_buffers",
+    "view_as_buffers",
+]
+
+#: ``struct iovec``: an address and a number of bytes. Signed, because numba turns int64 + uint64 into a float.
+IOVEC_DTYPE = np.dtype([("base", np.intp), ("len", np.intp)])
+assert IOVEC_DTYPE.itemsize == 16, "entries must have the layout of the C struct"
+
+IOVEC_TYPE = from_dtype(IOVEC_DTYPE)
+
+_REGISTERED_BYTES = 2**30  # the most that io_uring_register(2) takes for one fixed buffer
+
+
+class IoVec(np.ndarray):
+    """An array of `IOVEC_DTYPE`, of shape (n,), that keeps what it points at alive and unresizable.
+
+    Slices and copies keep it too. `iovec_from_buffers` and `BufferPool.iovec` make them.
+    """
+
+    _owners: Any = None
+    _unfit: str | None = None  # why one cannot read into this memory
+
+    def __new__(cls, n: int, owners: Any) -> IoVec:
+        """Return `n` zeroed entries that keep `owners`."""
+        iovec = super().__new__(cls, n, IOVEC_DTYPE)
+        iovec.fill(0)
+        iovec._owners = owners
+        return iovec
+
+    def __array_finalize__(self, origin: Any) -> None:
+        """Take over what the array keeps that this one is a slice or a copy of."""
+        self._owners = getattr(origin, "_owners", None)
+        self._unfit = getattr(origin, "_unfit", None)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("an IoVec cannot be pickled: its addresses belong to this process")
+
+
+def memory_of(name: str, buffer: Any, writable: bool) -> NDArray[np.uint8]:
+    """Return the bytes of `buffer` as an array, without a copy, or refuse what is no plain contiguous memory."""
+    try:
+        array = buffer if isinstance(buffer, np.ndarray) else np.asarray(memoryview(buffer))
+    except TypeError:
+        raise TypeError(f"{name} must be bytes-like or an array, not {buffer!r:.60}") from None
+    if array.dtype.hasobject:
+        raise TypeError(f"{name} must be plain memory, not an array of Python objects")
+    if not array.flags.c_contiguous:
+        raise ValueError(f"{name} must be contiguous; it has shape {array.shape} and strides {array.strides}")
+    if writable and not array.flags.writeable:
+        raise ValueError(f"{name} must be writable memory, to be read into, not read-only")
+    return array.reshape(-1).view(np.uint8)
+
+
+def iovec_from_buffers(buffers: Iterable[Any], *, writable: bool = False) -> IoVec:
+    """Return an iovec over `buffers`, one entry for each, without a copy.
+
+    Parameters
+    ----------
+    buffers : iterable of bytes, bytearray, memoryview, mmap or numpy arrays
+        Contiguous; of any length, 0 included.
+    writable : bool
+        The iovec is to be read into: refuse read-only and overlapping memory now rather than when it is used.
+
+    Returns
+    -------
+    IoVec
+        Of shape (number of buffers,). While it lives, a bytearray among them cannot be resized, nor an mmap closed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A buffer is no plain memory, or not contiguous; with `writable`, read-only or overlapping.
+
+    Examples
+    --------
+    >>> iovec = iovec_from_buffers([bytearray(10), np.zeros((4, 8), "f4")])
+    >>> iovec["len"].tolist()
+    [10, 128]
+    """
+    if isinstance(buffers, (bytes, bytearray, memoryview)):
+        raise TypeError(f"buffers must be a sequence of buffers, not one: {buffers!r:.60}")
+    pieces = [memory_of(f"buffers[{k}]", buffer, writable) for k, buffer in enumerate(buffers)]
+    iovec = IoVec(len(pieces), pieces)
+    for k, piece in enumerate(pieces):
+        iovec[k] = (piece.ctypes.data, piece.nbytes)
+    read_only = [k for k, piece in enumerate(pieces) if not piece.flags.writeable]
+    iovec._unfit = f"buffers[{read_only[0]}] is read-only" if read_only else _overlap(iovec)
+    if writable:
+        require_writable(iovec)
+    return iovec
+
+
+def require_writable(iovec: Any) -> None:
+    """Refuse an iovec that cannot be read into."""
+    unfit = getattr(iovec, "_unfit", None)
+    if unfit:
+        raise ValueError(f"an iovec to be read into must be over writable memory without overlaps, but {unfit}")
+
+
+def _overlap(iovec: IoVec) -> str | None:
+    used = np.flatnonzero(iovec["len"])
+    order = used[np.argsort(iovec["base"][used], kind="stable")]
+    ends = (iovec["base"] + iovec["len"])[order[:-1]]
+    clash = np.flatnonzero(ends > iovec["base"][order[1:]])
+    return f"entries {order[clash[0]]} and {order[clash[0] + 1]} overlap" if len(clash) else None
+
+
+def iovec_over(pool: Any, indices: Any, lengths: Any) -> Any:
+    """Return the iovec of `BufferPool.iovec`."""
+    indices = np.asarray(indices)
+    if indices.ndim != 1 or not (indices.dtype.kind in "iu" or len(indices) == 0):
+        raise TypeError(f"indices must be a sequence of integers, not {indices!r:.60}")
+    if lengths is not None:
+        lengths = np.asarray(lengths)
+        if lengths.dtype.kind not in "iu" and len(lengths):
+            raise TypeError(f"lengths must be integers or None, not {lengths!r:.60}")
+        lengths = lengths.astype(np.int64)
+    iovec = IoVec(len(indices), pool)
+    fill_iovec(iovec, pool, indices.astype(np.int64), lengths)
+    iovec._unfit = _overlap(iovec)
+    return iovec
+
+
+def _iovec_over_in_kernel(pool, indices, lengths):
+    iovec = np.empty(len(indices), IOVEC_DTYPE)
+    fill_iovec(iovec, pool, indices, lengths)
+    return iovec
+
+
+compiled_as(_iovec_over_in_kernel)(iovec_over)
+
+
+def fill_iovec(iovec: Any, pool: Any, indices: Any, lengths: Any = None) -> int:
+    """Make the first entries of `iovec` point at buffers of `pool`; the same in Python and in kernels.
+
+    Parameters
+    ----------
+    iovec : array of IOVEC_DTYPE, 1-D
+        At least as long as `indices`.
+    pool : BufferPool
+        Must outlive the use of `iovec`: unlike `BufferPool.iovec`, this keeps nothing alive.
+    indices : int64 array, 1-D
+    lengths : int64 array, 1-D, optional
+        Bytes of each, at most the pool's `buffer_size`, which is the default.
+
+    Returns
+    -------
+    int
+        Bytes in all.
+
+    Raises
+    ------
+    IndexError, ValueError
+        There is no such buffer; the arrays do not fit each other; a length is out of its range.
+
+    Examples
+    --------
+    >>> from numba import njit
+    >>> from iobuf_nb import BufferPool
+    >>> pool = BufferPool(4, 1024)
+    >>> @njit
+    ... def total(pool):
+    ...     iovec = np.empty(2, IOVEC_DTYPE)
+    ...     return fill_iovec(iovec, pool, np.array([3, 1]))
+    >>> total(pool)
+    2048
+    """
+    return _fill(iovec, pool, indices, lengths)
+
+
+@kernel
+def _fill(iovec, pool, indices, lengths):
+    if len(indices) > len(iovec):
+        raise ValueError("iovec must have an entry for each index; their lengths are", len(iovec), len(indices))
+    if lengths is not None and len(lengths) != len(indices):
+        raise ValueError("lengths must be as many as indices; they are", len(lengths), len(indices))
+    total = 0
+    for k in range(len(indices)):
+        length = pool.buffer_size
+        if lengths is not None:
+            length = lengths[k]
+        if indices[k] < 0 or indices[k] >= pool.capacity:
+            raise IndexError("indices must be from 0 to capacity - 1; (index, capacity) are", indices[k], pool.capacity)
+        if length < 0 or length > pool.buffer_size:
+            raise ValueError("lengths must be from 0 to buffer_size; they are", length, pool.buffer_size)
+        iovec[k]["base"] = pool.arena + indices[k] * pool.stride
+        iovec[k]["len"] = length
+        total += length
+    return total
+
+
+@kernel_overload(fill_iovec)
+def _fill_in_kernel(iovec: Any, pool: Any, indices: Any, lengths: Any = None) -> Any:
+    require_iovec(iovec, True)
+    return lambda iovec, pool, indices, lengths=None: _fill(iovec, pool, indices, lengths)
+
+
+def require_iovec(iovec: types.Type, writable: bool = False) -> None:
+    """Refuse, while a kernel is compiled, what is no iovec."""
+    fits = isinstance(iovec, types.Array) and iovec.dtype == IOVEC_TYPE and iovec.ndim == 1 and iovec.layout == "C"
+    if not fits or (writable and not iovec.mutable):
+        kind = "a writable" if writable else "a"
+        raise errors.TypingError(f"iovec must be {kind} contiguous one-dimensional array of IOVEC_DTYPE, not {iovec}")
+
+
+def advance_iovec(iovec: Any, n: int) -> int:
+    """Drop the first `n` bytes after a short transfer; the same in Python and in kernels.
+
+    Parameters
+    ----------
+    iovec : array of IOVEC_DTYPE, 1-D
+        Changed in place: its entries then cover what is left.
+    n : int
+        Bytes, from 0 to the total of the iovec.
+
+    Returns
+    -------
+    int
+        Where the first entry with anything left stands, len(iovec) if none has: go on with ``iovec[first:]``.
+
+    Examples
+    --------
+    >>> iovec = iovec_from_buffers([bytearray(10), bytearray(10), bytearray(10)])
+    >>> first = advance_iovec(iovec, 14)
+    >>> first, iovec["len"].tolist()
+    (1, [0, 6, 10])
+    """
+    return _advance(iovec, n)
+
+
+@kernel
+def _advance(iovec, n):
+    total = 0
+    for k in range(len(iovec)):
+        total += iovec[k]["len"]
+    if n < 0 or n > total:
+        raise ValueError("n must be from 0 to the total of the iovec; they are", n, total)
+    first = len(iovec)
+    for k in range(len(iovec)):
+        step = min(n, iovec[k]["len"])
+        iovec[k]["base"] += step
+        iovec[k]["len"] -= step
+        n -= step
+        if iovec[k]["len"] > 0 and first == len(iovec):
+            first = k
+    return first
+
+
+@kernel_overload(advance_iovec)
+def _advance_in_kernel(iovec: Any, n: Any) -> Any:
+    require_iovec(iovec, True)
+    return lambda iovec, n: _advance(iovec, n)
+
+
+def _addr_len_in_kernel(iovec):
+    return (iovec.ctypes.data, len(iovec)) if len(iovec) else (0, 0)
+
+
+@compiled_as(_addr_len_in_kernel)
+def iovec_addr_len(iovec: Any) -> tuple[int, int]:
+    """Return the address and the number of entries, for a system call of one's own; (0, 0) if there are none.
+
+    The same in Python and in kernels. The iovec must live until the call is over.
+
+    Examples
+    --------
+    >>> iovec_addr_len(iovec_from_buffers([]))
+    (0, 0)
+    """
+    if not (isinstance(iovec, np.ndarray) and iovec.dtype == IOVEC_DTYPE and iovec.flags.c_contiguous):
+        raise TypeError(f"iovec must be a contiguous array of IOVEC_DTYPE, not {iovec!r:.60}")
+    return (iovec.ctypes.data, len(iovec)) if len(iovec) else (0, 0)
+
+
+def iovec_from_registered(pool: Any) -> IoVec:
+    """Return the whole arena of a `BufferPool` as io_uring_register(2) takes it for fixed buffers.
+
+    Returns
+    -------
+    IoVec
+        Pieces of at most 1 GiB, io_uring's limit, each of whole buffers: buffer i lies in piece
+        ``i // per_piece``, with ``per_piece = iovec["len"][0] // pool.stride``.
+
+    Raises
+    ------
+    ValueError
+        One buffer alone is larger than 1 GiB.
+
+    Examples
+    --------
+    >>> from iobuf_nb import BufferPool
+    >>> iovec_from_registered(BufferPool(16, 4096))["len"].tolist()
+    [65536]
+    """
+    per_piece = _REGISTERED_BYTES // pool.stride
+    if per_piece == 0:
+        raise ValueError(f"pool must have buffers of at most {_REGISTERED_BYTES} bytes, not {pool.stride}")
+    firsts = range(0, pool.capacity, per_piece)
+    iovec = IoVec(len(firsts), pool)
+    for k, first in enumerate(firsts):
+        iovec[k] = (pool.arena + first * pool.stride, min(per_piece, pool.capacity - first) * pool.stride)
+    return iovec
+
+
+def view_as_buffers(mem: Any, tier: Tier | int, offset: int = 0, n: int | None = None) -> NDArray[np.uint8]:
+    """Return part of `mem` as `n` buffers of `tier` bytes, without a copy.
+
+    Parameters
+    ----------
+    mem : bytes-like or array
+        Contiguous; the view is read-only if it is.
+    tier : Tier or int
+        Bytes of a buffer.
+    offset : int
+        The byte of `mem` where the first one starts.
+    n : int, optional
+        By default, as many as fit.
+
+    Returns
+    -------
+    uint8 array of shape (n, tier)
+        ``.copy()`` of it has memory of its own.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `mem` is no contiguous memory, or the buffers reach beyond its end.
+
+    Examples
+    --------
+    >>> memory = bytearray(100)
+    >>> view_as_buffers(memory, Tier.PICO, 4, 3)[1, :] = 7
+    >>> memory.index(7), memory.count(7)
+    (20, 16)
+    """
+    memory = memory_of("mem", mem, False)
+    size = _check.integer("tier", tier, 1, 2**40)
+    offset = _check.integer("offset", offset, 0, len(memory))
+    most = (len(memory) - offset) // size
+    n = most if n is None else _check.integer(f"n (buffers of {size} from byte {offset})", n, 0, most)
+    return memory[offset : offset + n * size].reshape(n, size)
+
+
+def new_buffers(n: int, size: int) -> NDArray[np.uint8]:
+    """Return `n` zeroed buffers of `size` bytes, one after the other from a page on: an array of shape (n, size).
+
+    Examples
+    --------
+    >>> buffers = new_buffers(8, Tier.SMALL)
+    >>> buffers.shape, len(iovec_from_buffers(buffers, writable=True))
+    ((8, 1024), 8)
+    """
+    n = _check.integer("n", n, 1, 2**32)
+    size = _check.integer("size", size, 1, 2**40)
+    return aligned_mem(_check.integer("n * size", n * size, 1, 2**47)).reshape(n, size)

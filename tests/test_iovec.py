@@ -1,0 +1,351 @@
+"""Iovecs: entries over any memory, in Python and in kernels, that keep what they point at alive."""
+
+import array
+import copy
+import gc
+import mmap
+import os
+import pickle
+import socket
+import weakref
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numba import config, njit
+from numba.core.errors import TypingError
+
+import iobuf_nb
+from iobuf_nb import (
+    IOVEC_DTYPE,
+    BufferPool,
+    IoVec,
+    Tier,
+    advance_iovec,
+    fill_iovec,
+    iovec_addr_len,
+    iovec_from_buffers,
+    iovec_from_registered,
+    new_buffers,
+    view_as_buffers,
+)
+
+compiled = pytest.mark.skipif(config.DISABLE_JIT, reason="interpreted, nothing is typed")
+
+
+def iovec(pool, indices, lengths):
+    # Copied to look at: a kernel's iovec is borrowed.
+    return pool.iovec(indices, lengths).copy()
+
+
+def fill(entries, pool, indices, lengths):
+    return fill_iovec(entries, pool, indices, lengths)
+
+
+def advance(entries, n):
+    return advance_iovec(entries, n)
+
+
+def addr_len(entries):
+    return iovec_addr_len(entries)
+
+
+KERNELS = {f: njit(nogil=True)(f) for f in (iovec, fill, advance, addr_len)}
+
+
+@pytest.fixture
+def on(face):
+    """Give what turns one of the functions above into the call of this face."""
+    return KERNELS.__getitem__ if face.name == "kernel" else lambda function: function
+
+
+def pointed_at(entries):
+    """Return the bytes that an iovec points at."""
+    import ctypes
+
+    return b"".join(ctypes.string_at(int(entry["base"]), int(entry["len"])) for entry in entries)
+
+
+# ---- from buffers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "buffer",
+    [
+        b"bytes",
+        bytearray(b"bytearray"),
+        memoryview(b"view")[1:3],
+        memoryview(array.array("d", [1, 2, 3])),
+        array.array("i", [4, 5]),
+        np.arange(6),
+        np.arange(6.0).reshape(2, 3),
+        np.array(7.0),
+        np.array(["2026-01-01"], "M8[s]"),
+        np.zeros(3, [("a", "i4"), ("b", "f8")]),
+        b"",
+        np.zeros((0, 4)),
+    ],
+    ids=lambda buffer: type(buffer).__name__,
+)
+def test_over_any_memory(buffer):
+    entries = iovec_from_buffers([b"before", buffer])
+    assert isinstance(entries, IoVec) and entries.dtype == IOVEC_DTYPE and entries.shape == (2,)
+    data = buffer.tobytes() if hasattr(buffer, "tobytes") else bytes(buffer)
+    assert entries["len"].tolist() == [6, len(data)]
+    assert pointed_at(entries) == b"before" + data
+
+
+def test_over_a_map_of_a_file(tmp_path):
+    (tmp_path / "data").write_bytes(b"0123456789")
+    with open(tmp_path / "data", "r+b") as file, mmap.mmap(file.fileno(), 10) as mapping:
+        entries = iovec_from_buffers([mapping], writable=True)
+        assert pointed_at(entries) == b"0123456789"
+        with pytest.raises(BufferError):
+            mapping.close()
+        del entries
+        gc.collect()
+
+
+def test_it_keeps_buffers_in_their_place():
+    buffer = bytearray(10)
+    entries = iovec_from_buffers([buffer])
+    rest = entries[:0].copy()
+    del entries
+    with pytest.raises(BufferError):
+        buffer.extend(b"more")
+    del rest
+    buffer.extend(b"more")
+
+
+@pytest.mark.parametrize("derive", [lambda e: e, lambda e: e[1:], lambda e: e.copy(), lambda e: copy.copy(e[:1])])
+@pytest.mark.parametrize("make", [lambda: BufferPool(4, 64), lambda: np.zeros(100, np.uint8)], ids=["pool", "array"])
+def test_it_keeps_its_buffers_and_pools_alive(make, derive):
+    owner = make()
+    alive = weakref.ref(owner)
+    entries = owner.iovec([1, 2]) if isinstance(owner, BufferPool) else iovec_from_buffers([owner, owner[50:]])
+    kept = derive(entries)
+    del owner, entries
+    gc.collect()
+    assert alive() is not None
+    del kept
+    gc.collect()
+    assert alive() is None
+
+
+def test_it_stays_in_its_process():
+    with pytest.raises(TypeError, match="an IoVec cannot be pickled: its addresses belong to this process"):
+        pickle.dumps(iovec_from_buffers([b"x"]))
+
+
+@pytest.mark.parametrize(
+    "buffers, options, error, message",
+    [
+        ([5], {}, TypeError, r"buffers\[0\] must be bytes-like or an array, not 5"),
+        ([b"x", "text"], {}, TypeError, r"buffers\[1\] must be bytes-like or an array, not 'text'"),
+        (b"one buffer", {}, TypeError, "buffers must be a sequence of buffers, not one: b'one buffer'"),
+        ([np.array([object()])], {}, TypeError, r"buffers\[0\] must be plain memory, not an array of Python objects"),
+        ([np.zeros((4, 4))[:, 1]], {}, ValueError, r"buffers\[0\] must be contiguous; it has shape \(4,\) and strides"),
+        ([np.zeros((4, 4)).T], {}, ValueError, r"buffers\[0\] must be contiguous"),
+        ([memoryview(b"abcd")[::2]], {}, ValueError, r"buffers\[0\] must be contiguous"),
+        (
+            [bytearray(1), b"x"],
+            {"writable": True},
+            ValueError,
+            r"buffers\[1\] must be writable memory, to be read into",
+        ),
+    ],
+)
+def test_refuses(buffers, options, error, message):
+    with pytest.raises(error, match=message):
+        iovec_from_buffers(buffers, **options)
+
+
+def test_refuses_overlaps_for_reading_into():
+    memory = np.zeros(100, np.uint8)
+    pieces = [memory[50:], memory[:10], memory[20:51]]
+    with pytest.raises(ValueError, match="memory without overlaps, but entries 2 and 0 overlap"):
+        iovec_from_buffers(pieces, writable=True)
+    assert len(iovec_from_buffers(pieces)) == 3  # to write from, they may
+    assert len(iovec_from_buffers([memory[:50], memory[50:], memory[50:50]], writable=True)) == 3
+
+
+# ---- from pools ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{"size": 100}, {"size": Tier.MEDIUM}, {"shape": (3, 5), "dtype": "f4"}], ids=str)
+def test_over_buffers_of_a_pool(on, options):
+    pool = BufferPool(5, **options)
+    for k in range(5):
+        pool.value(k)[:] = k + 1
+    indices = np.array([3, 0, 4])
+    entries = on(iovec)(pool, indices, None)
+    assert pointed_at(entries) == b"".join(pool.value(k).tobytes() for k in indices)
+    lengths = np.array([7, 0, pool.buffer_size])
+    entries = on(iovec)(pool, indices, lengths)
+    assert pointed_at(entries) == b"".join(pool.value(k).tobytes()[:n] for k, n in zip(indices, lengths, strict=True))
+    assert len(on(iovec)(pool, np.empty(0, np.int64), None)) == 0
+    assert not pool.holders()
+
+
+def test_in_python_any_integers_will_do():
+    pool = BufferPool(5, 64)
+    expected = pool.iovec(np.array([1, 3]), np.array([5, 6])).tolist()
+    assert pool.iovec([1, 3], (5, 6)).tolist() == expected
+    assert pool.iovec(np.array([1, 3], np.uint8), np.array([5, 6], np.int32)).tolist() == expected
+    assert pool.iovec(range(0)).shape == (0,)
+
+
+def test_fill_takes_the_first_entries(on):
+    pool = BufferPool(4, 64)
+    entries = np.zeros(4, IOVEC_DTYPE)
+    assert on(fill)(entries, pool, np.array([2, 1]), None) == 128
+    assert entries["base"].tolist() == [pool.arena + 2 * 64, pool.arena + 64, 0, 0]
+    assert on(fill)(entries, pool, np.array([3]), np.array([9])) == 9
+    assert entries["len"].tolist() == [9, 64, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "entries, indices, lengths, error, message",
+    [
+        (2, [4], None, IndexError, "indices must be from 0 to capacity - 1"),
+        (2, [-1], None, IndexError, "indices must be from 0 to capacity - 1"),
+        (2, [1], [65], ValueError, "lengths must be from 0 to buffer_size"),
+        (2, [1], [-1], ValueError, "lengths must be from 0 to buffer_size"),
+        (2, [1, 2], [3], ValueError, "lengths must be as many as indices"),
+        (2, [1, 2, 3], None, ValueError, "iovec must have an entry for each index"),
+    ],
+)
+def test_fill_refuses(on, entries, indices, lengths, error, message):
+    pool = BufferPool(4, 64)
+    with pytest.raises(error, match=message):
+        on(fill)(np.zeros(entries, IOVEC_DTYPE), pool, np.array(indices), lengths and np.array(lengths))
+    assert not pool.holders()
+
+
+@pytest.mark.parametrize(
+    "indices, lengths, message",
+    [
+        ([1.5], None, "indices must be a sequence of integers, not"),
+        ("ab", None, "indices must be a sequence of integers, not"),
+        ([[1]], None, "indices must be a sequence of integers, not"),
+        ([1], [1.5], "lengths must be integers or None, not"),
+    ],
+)
+def test_pools_refuse_what_is_no_index(indices, lengths, message):
+    with pytest.raises(TypeError, match=message):
+        BufferPool(4, 64).iovec(indices, lengths)
+
+
+@compiled
+def test_kernels_refuse_other_arrays():
+    with pytest.raises(TypingError, match="iovec must be a writable contiguous one-dimensional array of IOVEC_DTYPE"):
+        KERNELS[fill](np.zeros(3), BufferPool(4, 64), np.array([1]), None)
+    with pytest.raises(TypingError, match="iovec must be a writable contiguous one-dimensional array of IOVEC_DTYPE"):
+        KERNELS[advance](np.zeros(6, IOVEC_DTYPE)[::2], 1)
+
+
+def test_buffers_of_a_pool_go_wherever_buffers_go(tmp_path):
+    pool = BufferPool(4, 8)
+    (tmp_path / "data").write_bytes(b"0123456789abcdef")
+    with open(tmp_path / "data", "r+b") as file:
+        assert os.preadv(file.fileno(), [pool.value(2), pool.value(0)], 0) == 16
+        assert pool.value(2).tobytes() + pool.value(0).tobytes() == b"0123456789abcdef"
+        assert os.writev(file.fileno(), [pool.value(0), pool.value(2)]) == 16
+    assert (tmp_path / "data").read_bytes() == b"89abcdef01234567"
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendmsg([pool.value(2), pool.value(0)])
+        assert theirs.recvmsg_into([pool.value(1), pool.value(3)])[0] == 16
+    assert pool.value(1).tobytes() + pool.value(3).tobytes() == b"0123456789abcdef"
+
+
+# ---- advancing and addresses -----------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 5), max_size=6), st.data())
+@settings(deadline=None)
+def test_advancing_against_a_model(lengths, data):
+    pieces = [bytes(range(10 * k, 10 * k + n)) for k, n in enumerate(lengths)]
+    whole = b"".join(pieces)
+    n = data.draw(st.integers(0, len(whole)))
+    for call in (advance, KERNELS[advance]):
+        entries = iovec_from_buffers(pieces)
+        first = call(entries, n)
+        assert pointed_at(entries) == pointed_at(entries[first:]) == whole[n:]
+        assert first == len(entries) or entries["len"][first] > 0
+        assert not entries["len"][:first].any()
+
+
+@pytest.mark.parametrize("n", [-1, 21])
+def test_advancing_too_far(on, n):
+    entries = iovec_from_buffers([bytes(10), bytes(10)])
+    before = entries.tolist()
+    with pytest.raises(ValueError, match="n must be from 0 to the total of the iovec"):
+        on(advance)(entries, n)
+    assert entries.tolist() == before
+
+
+def test_address_and_length(on):
+    entries = iovec_from_buffers([b"a", b"b"])
+    assert on(addr_len)(entries) == (entries.ctypes.data, 2)
+    assert on(addr_len)(entries[:0]) == (0, 0)
+    for wrong in (np.zeros(3), iovec_from_buffers([b"a", b"b", b"c"])[::2], [1]):
+        with pytest.raises(TypeError, match="iovec must be a contiguous array of IOVEC_DTYPE, not"):
+            iovec_addr_len(wrong)
+
+
+# ---- registered, viewed, new -----------------------------------------------------------------------------------------
+
+
+def test_the_whole_of_a_pool_for_registering(monkeypatch):
+    pool = BufferPool(10, 4096)
+    entries = iovec_from_registered(pool)
+    assert entries.tolist() == [(pool.arena, 40960)]
+    # Pieces hold whole buffers.
+    monkeypatch.setattr("iobuf_nb.iovec._REGISTERED_BYTES", 3 * 4096 + 100)
+    entries = iovec_from_registered(pool)
+    assert entries["len"].tolist() == [3 * 4096] * 3 + [4096]
+    assert (np.diff(entries["base"]) == 3 * 4096).all()
+    monkeypatch.setattr("iobuf_nb.iovec._REGISTERED_BYTES", 4095)
+    with pytest.raises(ValueError, match="pool must have buffers of at most 4095 bytes, not 4096"):
+        iovec_from_registered(pool)
+
+
+def test_memory_seen_as_buffers():
+    memory = bytearray(range(100))
+    view = view_as_buffers(memory, Tier.PICO, 4, 3)
+    assert view.shape == (3, 16) and view.tobytes() == bytes(range(4, 52))
+    view[2, 0] = 255
+    assert memory[36] == 255
+    own = view.copy()
+    own[:] = 0
+    assert memory[36] == 255
+    assert view_as_buffers(memory, 16).shape == (6, 16)
+    assert view_as_buffers(memory, 16, 100).shape == (0, 16)
+    assert not view_as_buffers(b"x" * 16, 16).flags.writeable
+    assert view_as_buffers(np.zeros((4, 4), "f8"), 16).shape == (8, 16)
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        ((b"x" * 32, 0), ValueError, "tier must be an integer from 1 to .* not 0"),
+        ((b"x" * 32, 16, 33), ValueError, "offset must be an integer from 0 to 32, not 33"),
+        ((b"x" * 32, 16, -1), ValueError, "offset must be an integer from 0 to 32, not -1"),
+        ((b"x" * 32, 16, 1, 2), ValueError, r"n \(buffers of 16 from byte 1\) must be an integer from 0 to 1, not 2"),
+        ((np.zeros((4, 4))[:, 1], 16), ValueError, "mem must be contiguous"),
+        (("text", 16), TypeError, "mem must be bytes-like or an array, not 'text'"),
+    ],
+)
+def test_views_refuse(arguments, error, message):
+    with pytest.raises(error, match=message):
+        view_as_buffers(*arguments)
+
+
+def test_new_buffers():
+    buffers = new_buffers(3, 1000)
+    assert buffers.shape == (3, 1000) and buffers.ctypes.data % iobuf_nb.page_size() == 0 and not buffers.any()
+    for arguments, name in (((0, 1), "n"), ((1, 0), "size"), ((2**32, 2**40), "n . size")):
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            new_buffers(*arguments)
