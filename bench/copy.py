@@ -46,7 +46,7 @@ def digest(path: str) -> str:
 
 def run(quick: bool) -> list[Table]:
     """Measure on a file of 256 MiB (quick) or 2 GiB."""
-    blocks, runs = (4, 3) if quick else (32, 7)
+    blocks, runs = (4, 5) if quick else (32, 11)
     with tempfile.TemporaryDirectory() as folder:
         src, dst = os.path.join(folder, "src"), os.path.join(folder, "dst")
         generator = np.random.default_rng(0)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import random
 import statistics
 import subprocess
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -18,7 +20,10 @@ import iobuf_nb
 
 @dataclass
 class Table:
-    """Samples of several cases, each taken in turn so that a drift of the machine's speed meets all of them."""
+    """Samples of several cases, taken in turn and in changing order.
+
+    So a drift of the machine's speed meets all of them, and none always comes after the same other one.
+    """
 
     title: str
     unit: str
@@ -27,11 +32,14 @@ class Table:
 
     def measure(self, cases: Mapping[str, Callable[[], float]], runs: int) -> None:
         """Run every case once to warm up, then `runs` times in turn; a case returns its figure."""
-        for case in cases.values():
+        for name, case in cases.items():
             case()
+            self.samples[name] = []
+        order = list(cases)
         for _ in range(runs):
-            for name, case in cases.items():
-                self.samples.setdefault(name, []).append(case())
+            random.shuffle(order)
+            for name in order:
+                self.samples[name].append(cases[name]())
 
     def compare(self, name: str, base: str, target: str) -> None:
         """Add a row with the ratio `name` / `base`, run by run, beside what it is meant to be."""
@@ -57,6 +65,31 @@ class Table:
         """Return the raw data."""
         ratios = [{"case": n, "base": b, "target": t, "values": self.ratio(n, b)} for n, b, t in self.ratios]
         return {"title": self.title, "unit": self.unit, "samples": self.samples, "ratios": ratios}
+
+
+def resident() -> int:
+    """Return this process's resident memory in bytes, without pages of mapped files."""
+    with open("/proc/self/statm") as file:
+        fields = file.read().split()
+    return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
+
+
+def growth(function: Callable[[], object]) -> float:
+    """Return by how many MiB memory grew at most while a function ran."""
+    done = threading.Event()
+    before = resident()
+    peak = [before]
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            peak[0] = max(peak[0], resident())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    function()
+    done.set()
+    thread.join()
+    return (peak[0] - before) / 2**20
 
 
 def machine() -> dict[str, str]:

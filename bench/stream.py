@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -17,8 +16,7 @@ from numba import njit
 
 import iobuf_nb
 
-from .measure import Table
-from .scan import resident as resident
+from .measure import Table, growth
 
 THREADS = len(os.sched_getaffinity(0))
 BINS = 256
@@ -164,23 +162,6 @@ def touched(path: str, **options: Any) -> None:
     iobuf_nb.stream(path, touch, state=np.zeros(1), combine=np.add, dtype="f4", **options)
 
 
-def peak(path: str) -> float:
-    """Return the most memory in MiB that a fresh process had resident beyond what it had before it streamed."""
-    script = (
-        "import sys, threading; from bench import stream as s\n"
-        "s.streamed(sys.argv[2]); before = s.resident(); most = [before]; done = threading.Event()\n"
-        "def watch():\n"
-        "    while not done.wait(0.002): most[0] = max(most[0], s.resident())\n"
-        "thread = threading.Thread(target=watch); thread.start(); s.streamed(sys.argv[1]); done.set(); thread.join()\n"
-        "print((most[0] - before) / 2**20)"
-    )
-    with tempfile.NamedTemporaryFile(dir=os.path.dirname(path)) as small:
-        small.write(bytes(4096))
-        small.flush()
-        command = [sys.executable, "-c", script, path, small.name]
-        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
 def run(quick: bool) -> list[Table]:
     """Measure on a file of 256 MiB (quick) or 4 GiB."""
     size, runs = (1 << 28, 3) if quick else (1 << 32, 5)
@@ -216,5 +197,5 @@ def run(quick: bool) -> list[Table]:
         cold.compare("stream", "dd", ">= 0.9")
         cold.compare("stream, direct", "dd, direct", ">= 0.9")
         memory = Table(f"Memory that a stream adds; its pool is {THREADS * CHUNK >> 10} KiB", "MiB")
-        memory.measure({"stream": partial(peak, path)}, min(runs, 3))
+        memory.measure({"stream": partial(growth, partial(streamed, path))}, min(runs, 3))
     return [warm, cold, memory]
