@@ -1,7 +1,8 @@
-"""Uncontended get+put in a kernel: pool and ring against the floor of two compare-and-swaps, and Vyukov's ring."""
+"""Get+put in kernels, alone and against another thread: pool and ring, two compare-and-swaps, and Vyukov's ring."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -58,6 +59,24 @@ def timed(function: Callable[..., None], argument: Any, n: int) -> float:
     return (time.perf_counter() - start) / n * 1e9
 
 
+def side_by_side(argument: Any, n: int) -> float:
+    """Return nanoseconds a round of two threads that get and put on the same thing, as they both come to it."""
+    start = threading.Barrier(3)
+
+    def work() -> None:
+        start.wait()
+        try_pairs(argument, n)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    start.wait()
+    began = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    return (time.perf_counter() - began) / (2 * n) * 1e9
+
+
 def run(quick: bool) -> list[Table]:
     """Measure; the pools hold 1000 buffers, the rings 1000 items in 1024 slots."""
     n, runs = (1_000_000, 5) if quick else (5_000_000, 15)
@@ -85,4 +104,8 @@ def run(quick: bool) -> list[Table]:
     table.compare("pool, checked, get/put", "floor: two CAS", "<= 2.5")
     table.compare("BoundedQueue", "Vyukov", "<= 1.1")
     table.compare("pool, unchecked", "Vyukov", "<= 1.1")
-    return [table]
+    shared = Table("Get+put of two threads on one queue or pool", "ns")
+    names = "BoundedQueue", "pool, unchecked", "pool, checked", "Vyukov"
+    shared.measure({name: partial(side_by_side, cases[name][1], n) for name in names}, runs)
+    shared.compare("BoundedQueue", "Vyukov", "< 1")
+    return [table, shared]
