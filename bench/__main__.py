@@ -6,11 +6,12 @@ import argparse
 import json
 from pathlib import Path
 
-from . import copy, ring, scan, startup, stream, wait
+from . import copy, python, ring, scan, startup, stream, wait
 from .measure import machine
 
 GROUPS = {
     "ring": ring.run,
+    "python": python.run,
     "startup": startup.run,
     "scan": scan.run,
     "wait": wait.run,

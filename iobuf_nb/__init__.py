@@ -13,6 +13,7 @@ import sys
 if sys.maxsize < 2**63 - 1:
     raise ImportError("iobuf_nb needs a 64-bit Python: its queues are made of 64-bit atomic words")
 
+from . import _native as _native
 from . import atomics, syscalls
 from .atomics import pause
 from .backoff import Backoff, SpinWait

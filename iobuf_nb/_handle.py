@@ -9,12 +9,14 @@ holds the object, and with it the memory, until the kernel returns.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.core.imputils import lower_constant
-from numba.extending import NativeValue, box, make_attribute_wrapper, models, register_model, unbox
+from numba.extending import NativeValue, box, intrinsic, make_attribute_wrapper, models, register_model, unbox
 
 from ._jit import FINGERPRINT
 
@@ -24,14 +26,25 @@ _live: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
 _pinned: set[Handle] = set()
 
 
+#: What is to be done once, before the first handle is made.
+before_first: list[Callable[[], None]] = []
+
+
 class Handle:
     """The Python side: an object that owns memory and can be passed to kernels."""
 
-    _numba_type_: HandleType
+    # Slots, also in the subclasses: C code finds `_descriptor` at one place in all of them, and a method is found
+    # without a look into the object's own dictionary.
+    __slots__ = ("__weakref__", "_block", "_descriptor", "_numba_type_")
+
     _block: Any
+    _descriptor: int
+    _numba_type_: HandleType
 
     def _describe(self, numba_type: HandleType, *members: int) -> None:
         """Write the descriptor block; `members` follow the order of the type's members."""
+        while before_first:
+            before_first.pop()()
         self._numba_type_ = numba_type
         self._block = np.array((0, *members), np.int64)
         self._block[0] = self._descriptor = self._block.ctypes.data
@@ -64,6 +77,16 @@ class HandleType(types.Type):
 class _Model(models.StructModel):
     def __init__(self, manager: Any, handle_type: HandleType) -> None:
         super().__init__(manager, handle_type, handle_type.members)
+
+
+@intrinsic
+def load_handle(typingctx: Any, block: Any, handle_type: Any) -> Any:
+    """Return the handle that the descriptor block at an address describes, or one that its members begin with."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _load(context, builder, signature.return_type, builder.inttoptr(args[0], ir.IntType(8).as_pointer()))
+
+    return handle_type.instance_type(types.int64, handle_type), codegen
 
 
 def _load(context: Any, builder: Any, handle_type: HandleType, block: Any) -> Any:

@@ -8,6 +8,8 @@ from html import escape
 class Shown:
     """Gives an object with `_figures()` a repr and a notebook view with an occupancy bar."""
 
+    __slots__ = ()
+
     def _figures(self) -> dict[str, object]:
         raise NotImplementedError
 

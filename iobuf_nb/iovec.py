@@ -69,9 +69,11 @@ class IoVec(np.ndarray):
 def memory_of(name: str, buffer: Any, writable: bool) -> NDArray[np.uint8]:
     """Return the bytes of `buffer` as an array, without a copy, or refuse what is no plain contiguous memory."""
     try:
-        array = buffer if isinstance(buffer, np.ndarray) else np.asarray(memoryview(buffer))
+        array = np.asarray(buffer if isinstance(buffer, np.ndarray) else memoryview(buffer))
     except TypeError:
         raise TypeError(f"{name} must be bytes-like or an array, not {buffer!r:.60}") from None
+    except ValueError:  # numpy knows no such items: pointers, for one
+        array = np.frombuffer(buffer, np.uint8)
     if array.dtype.hasobject:
         raise TypeError(f"{name} must be plain memory, not an array of Python objects")
     if not array.flags.c_contiguous:
@@ -137,16 +139,9 @@ def _overlap(iovec: IoVec) -> str | None:
 
 def iovec_over(pool: Any, indices: Any, lengths: Any) -> Any:
     """Return the iovec of `BufferPool.iovec`."""
-    indices = np.asarray(indices)
-    if indices.ndim != 1 or not (indices.dtype.kind in "iu" or len(indices) == 0):
-        raise TypeError(f"indices must be a sequence of integers, not {indices!r:.60}")
-    if lengths is not None:
-        lengths = np.asarray(lengths)
-        if lengths.dtype.kind not in "iu" and len(lengths):
-            raise TypeError(f"lengths must be integers or None, not {lengths!r:.60}")
-        lengths = lengths.astype(np.int64)
+    indices = _integers("indices", indices)
     iovec = IoVec(len(indices), pool)
-    fill_iovec(iovec, pool, indices.astype(np.int64), lengths)
+    fill_iovec(iovec, pool, indices, lengths)
     iovec._unfit = _overlap(iovec)
     return iovec
 
@@ -160,6 +155,13 @@ def _iovec_over_in_kernel(pool, indices, lengths):
 compiled_as(_iovec_over_in_kernel)(iovec_over)
 
 
+def _integers(name: str, values: Any) -> NDArray[np.int64]:
+    array = np.asarray(values)
+    if array.ndim != 1 or not (array.dtype.kind in "iu" or len(array) == 0):
+        raise TypeError(f"{name} must be a sequence of integers, not {values!r:.60}")
+    return np.ascontiguousarray(array, np.int64)
+
+
 def fill_iovec(iovec: Any, pool: Any, indices: Any, lengths: Any = None) -> int:
     """Make the first entries of `iovec` point at buffers of `pool`; the same in Python and in kernels.
 
@@ -169,8 +171,9 @@ def fill_iovec(iovec: Any, pool: Any, indices: Any, lengths: Any = None) -> int:
         At least as long as `indices`.
     pool : BufferPool
         Must outlive the use of `iovec`: unlike `BufferPool.iovec`, this keeps nothing alive.
-    indices : int64 array, 1-D
-    lengths : int64 array, 1-D, optional
+    indices : integers
+        In a kernel, an array, 1-D.
+    lengths : integers, optional
         Bytes of each, at most the pool's `buffer_size`, which is the default.
 
     Returns
@@ -180,7 +183,7 @@ def fill_iovec(iovec: Any, pool: Any, indices: Any, lengths: Any = None) -> int:
 
     Raises
     ------
-    IndexError, ValueError
+    IndexError, TypeError, ValueError
         There is no such buffer; the arrays do not fit each other; a length is out of its range.
 
     Examples
@@ -195,7 +198,8 @@ def fill_iovec(iovec: Any, pool: Any, indices: Any, lengths: Any = None) -> int:
     >>> total(pool)
     2048
     """
-    return _fill(iovec, pool, indices, lengths)
+    check_iovec(iovec, True)
+    return _fill(iovec, pool, _integers("indices", indices), None if lengths is None else _integers("lengths", lengths))
 
 
 @kernel
@@ -204,25 +208,37 @@ def _fill(iovec, pool, indices, lengths):
         raise ValueError("iovec must have an entry for each index; their lengths are", len(iovec), len(indices))
     if lengths is not None and len(lengths) != len(indices):
         raise ValueError("lengths must be as many as indices; they are", len(lengths), len(indices))
-    total = 0
-    for k in range(len(indices)):
-        length = pool.buffer_size
-        if lengths is not None:
-            length = lengths[k]
+    total = np.int64(0)
+    for k in range(len(indices)):  # nothing is written before all is found good
+        length = pool.buffer_size if lengths is None else np.int64(lengths[k])
         if indices[k] < 0 or indices[k] >= pool.capacity:
             raise IndexError("indices must be from 0 to capacity - 1; (index, capacity) are", indices[k], pool.capacity)
         if length < 0 or length > pool.buffer_size:
             raise ValueError("lengths must be from 0 to buffer_size; they are", length, pool.buffer_size)
-        iovec[k]["base"] = pool.arena + indices[k] * pool.stride
-        iovec[k]["len"] = length
         total += length
+    for k in range(len(indices)):
+        iovec[k]["base"] = pool.arena + np.int64(indices[k]) * pool.stride
+        iovec[k]["len"] = pool.buffer_size if lengths is None else lengths[k]
     return total
 
 
 @kernel_overload(fill_iovec)
 def _fill_in_kernel(iovec: Any, pool: Any, indices: Any, lengths: Any = None) -> Any:
     require_iovec(iovec, True)
+    for name, values in (("indices", indices), ("lengths", lengths)):
+        if values not in (None, types.none) and not (
+            isinstance(values, types.Array) and values.ndim == 1 and isinstance(values.dtype, types.Integer)
+        ):
+            raise errors.TypingError(f"{name} must be a one-dimensional array of integers in a kernel, not {values}")
     return lambda iovec, pool, indices, lengths=None: _fill(iovec, pool, indices, lengths)
+
+
+def check_iovec(iovec: Any, writable: bool = False) -> None:
+    """Refuse, in Python, what `require_iovec` refuses in kernels."""
+    fits = isinstance(iovec, np.ndarray) and iovec.dtype == IOVEC_DTYPE and iovec.ndim == 1 and iovec.flags.c_contiguous
+    if not fits or (writable and not iovec.flags.writeable):
+        kind = "a writable" if writable else "a"
+        raise TypeError(f"iovec must be {kind} contiguous one-dimensional array of IOVEC_DTYPE, not {iovec!r:.60}")
 
 
 def require_iovec(iovec: types.Type, writable: bool = False) -> None:
@@ -255,7 +271,8 @@ def advance_iovec(iovec: Any, n: int) -> int:
     >>> first, iovec["len"].tolist()
     (1, [0, 6, 10])
     """
-    return _advance(iovec, n)
+    check_iovec(iovec, True)
+    return _advance(iovec, _check.integer("n", n, 0, int(iovec["len"].sum())))
 
 
 @kernel
@@ -279,14 +296,11 @@ def _advance(iovec, n):
 @kernel_overload(advance_iovec)
 def _advance_in_kernel(iovec: Any, n: Any) -> Any:
     require_iovec(iovec, True)
+    if not isinstance(n, types.Integer):
+        raise errors.TypingError(f"n must be an integer in a kernel, not {n}")
     return lambda iovec, n: _advance(iovec, n)
 
 
-def _addr_len_in_kernel(iovec):
-    return (iovec.ctypes.data, len(iovec)) if len(iovec) else (0, 0)
-
-
-@compiled_as(_addr_len_in_kernel)
 def iovec_addr_len(iovec: Any) -> tuple[int, int]:
     """Return the address and the number of entries, for a system call of one's own; (0, 0) if there are none.
 
@@ -297,9 +311,14 @@ def iovec_addr_len(iovec: Any) -> tuple[int, int]:
     >>> iovec_addr_len(iovec_from_buffers([]))
     (0, 0)
     """
-    if not (isinstance(iovec, np.ndarray) and iovec.dtype == IOVEC_DTYPE and iovec.flags.c_contiguous):
-        raise TypeError(f"iovec must be a contiguous array of IOVEC_DTYPE, not {iovec!r:.60}")
+    check_iovec(iovec)
     return (iovec.ctypes.data, len(iovec)) if len(iovec) else (0, 0)
+
+
+@kernel_overload(iovec_addr_len)
+def _addr_len_in_kernel(iovec: Any) -> Any:
+    require_iovec(iovec)
+    return lambda iovec: (iovec.ctypes.data, len(iovec)) if len(iovec) else (0, 0)
 
 
 def iovec_from_registered(pool: Any) -> IoVec:

@@ -73,13 +73,13 @@ NOT_OUT = 2
 class PoolType(HandleType):
     """The numba type of a pool of indices."""
 
-    attributes: tuple[str, ...] = ("ring", "capacity", "owners")
+    attributes: tuple[str, ...] = ("ring", "capacity", "owners", "checks")
 
     def __init__(self, name: str, checked: bool, members: Iterable[tuple[str, types.Type]] = ()) -> None:
         self.checked = checked
         super().__init__(
             f"{name}, checked={checked}",
-            [("ring", QUEUE_TYPE), ("capacity", types.int64), ("owners", WORDS), *members],
+            [("ring", QUEUE_TYPE), ("capacity", types.int64), ("owners", WORDS), ("checks", types.int64), *members],
         )
 
 
@@ -301,13 +301,15 @@ def _index_array_in_kernel(array: Any, writable: Any) -> Any:
 class _Pool(Handle, Shown):
     """What all pools share: indices that are free or held."""
 
+    __slots__ = ("_getters", "capacity", "checked", "owners", "ring")
+
     capacity: int
     checked: bool
-    _getters: Getters | None = None
 
     def _set_up(self, capacity: int, checked: bool, nonblocking: bool) -> None:
         self.capacity = capacity
         self.checked = bool(checked)
+        self._getters: Getters | None = None
         # LINE slots more than indices: a get and the put after it then touch different cache lines (a third faster).
         self.ring = BoundedQueue(min(capacity + LINE, MAX_ITEMS), capacity)
         self.ring._put_first(capacity)
@@ -625,6 +627,8 @@ class BufferPool(_Pool):
     1024
     """
 
+    __slots__ = ("_buffers", "arena", "buffer_size", "dtype", "shape", "stride")
+
     def __init__(
         self,
         capacity: int,
@@ -659,6 +663,7 @@ class BufferPool(_Pool):
             *self.ring._block,
             self.capacity,
             self.owners.ctypes.data,
+            self.checked,
             self.arena,
             self.stride,
             self.buffer_size,
@@ -776,12 +781,15 @@ class ItemPool(_Pool):
     >>> pool.put(index)
     """
 
+    __slots__ = ("_items",)
+
     def __init__(self, items: Iterable[Any], *, checked: bool = True, nonblocking: bool = False) -> None:
         self._items = list(items)
         if not self._items:
             raise ValueError("items must hold at least one object, not none")
         self._set_up(len(self._items), checked, nonblocking)
-        self._describe(_item_pool_type(self.checked), *self.ring._block, self.capacity, self.owners.ctypes.data)
+        kind = ITEM_POOL if self.checked else ITEM_POOL_UNCHECKED
+        self._describe(kind, *self.ring._block, self.capacity, self.owners.ctypes.data, self.checked)
 
     def value(self, index: int) -> Any:
         """Return the object behind `index`; IndexError if there is none."""
@@ -828,7 +836,7 @@ def _stride(size: int) -> int:
 
 
 _buffer_pool_type = functools.cache(BufferPoolType)
-_item_pool_type = functools.cache(functools.partial(PoolType, "ItemPool"))
+ITEM_POOL, ITEM_POOL_UNCHECKED = PoolType("ItemPool", True), PoolType("ItemPool", False)
 
 
 def _close_in_kernel(pool):

@@ -370,6 +370,8 @@ class BoundedQueue(Handle, Shown):
     (None, None, 6)
     """
 
+    __slots__ = ("capacity", "items", "order", "words")
+
     def __init__(self, capacity: int, items: int | None = None) -> None:
         self.capacity = _check.integer("capacity", capacity, 1, MAX_ITEMS)
         most = min(MAX_ITEMS, self.capacity << _SPARE_BITS)

@@ -29,9 +29,9 @@ from numba.core import errors
 from numba.extending import overload
 
 from . import _check
-from ._jit import c_function, compiled_as, kernel
+from ._jit import c_function, compiled_as, kernel, kernel_overload
 from .iovec import IOVEC_DTYPE, advance_iovec, iovec_from_buffers, memory_of, require_iovec, require_writable
-from .wait import check_signals, regain_gil, release_gil
+from .wait import check_signals, now_ns, regain_gil, release_gil
 
 __all__ = [
     "poll_in",
@@ -88,10 +88,12 @@ def last_error() -> int:
 
 @kernel
 def call(operation, fd, address, count, last):
-    """Make one system call: a count or -errno. `last` is the offset, the flags or the milliseconds; others ignore it.
+    """Make one system call: a count or -errno. `last` is the offset, the flags or the time to end; others ignore it.
 
     All arguments are integers and one kernel serves all calls, so that it is compiled once.
     """
+    if fd < 0 or fd >= 2**31:  # C would take the low half of it for a descriptor, and poll(2) would wait for ever
+        return -errno.EBADF
     while True:
         state = release_gil()
         if operation == READ:
@@ -115,7 +117,8 @@ def call(operation, fd, address, count, last):
         elif operation == SEND:
             n = _send(fd, address, count, last)
         else:
-            n = np.int64(_poll(address, count, last))
+            left_ms = -1 if last < 0 else max(0, last - now_ns() + 999_999) // 1_000_000
+            n = np.int64(_poll(address, count, left_ms))
         if n < 0:
             n = -last_error()  # at once, before the GIL comes back
         regain_gil(state)
@@ -136,6 +139,7 @@ def call_full(operation, fd, address, count, last):
         done += n
         if done >= count:
             return done
+        check_signals()  # perhaps it was one that cut this call short, and the next may block
 
 
 @kernel
@@ -170,6 +174,7 @@ def call_vector_full(operation, fd, iovec, offset):
         rest = rest[advance_iovec(rest, n) :]
         if len(rest) == 0:
             return done
+        check_signals()
 
 
 Function = TypeVar("Function", bound=Callable[..., int])
@@ -185,6 +190,7 @@ def _system_call(into: bool) -> Callable[[Function], Function]:
         signature = inspect.signature(body)
         vectored = "iovec" in signature.parameters
         third = [*signature.parameters][-1]
+        limit = 2**31 if third == "flags" else 2**63
 
         @functools.wraps(body)
         def from_python(*arguments: Any, **named: Any) -> int:
@@ -192,15 +198,15 @@ def _system_call(into: bool) -> Callable[[Function], Function]:
                 arguments = signature.bind(*arguments, **named).args
             fd, memory, *last = arguments
             memory = _as_iovec(memory, into) if vectored else memory_of("buffer", memory, into)
-            last = [_check.integer(third, value, -(2**63), 2**63 - 1) for value in last]
+            last = [_check.integer(third, value, -limit, limit - 1) for value in last]
             n = body(as_descriptor(fd), memory, *last)
             if n < 0:
                 raise OSError(-n, os.strerror(-n))
             return n
 
-        def choose(fd: Any, memory: Any, *last: Any, **named: Any) -> Any:
-            if not isinstance(fd, types.Integer):
-                raise errors.TypingError(f"fd must be an integer in a kernel, not {fd}")
+        def choose(*arguments: Any, **named: Any) -> Any:
+            fd, memory, *last = signature.bind(*arguments, **named).args
+            _require_integers(("fd", fd), *((third, value) for value in last))
             if vectored:
                 require_iovec(memory)
             elif not (isinstance(memory, types.Array) and memory.layout == "C"):
@@ -214,6 +220,13 @@ def _system_call(into: bool) -> Callable[[Function], Function]:
         return from_python  # type: ignore[return-value]
 
     return declare
+
+
+def _require_integers(*arguments: tuple[str, Any]) -> None:
+    """Refuse, while a kernel is compiled, what is no integer and would be cut to one."""
+    for name, value in arguments:
+        if not isinstance(value, types.Integer):
+            raise errors.TypingError(f"{name} must be an integer in a kernel, not {value}")
 
 
 def as_descriptor(fd: Any) -> int:
@@ -383,10 +396,10 @@ _POLLIN = 1
 def _poll_in(fd, timeout_ms):
     request = np.empty(1, np.int64)  # struct pollfd: int fd, short events, short revents
     request[0] = fd | _POLLIN << 32
-    return call(POLL_IN, fd, request.ctypes.data, 1, timeout_ms)
+    end = -1 if timeout_ms < 0 else now_ns() + timeout_ms * 1_000_000
+    return call(POLL_IN, fd, request.ctypes.data, 1, end)
 
 
-@compiled_as(lambda fd, timeout_ms: _poll_in(fd, timeout_ms))
 def poll_in(fd: Any, timeout_ms: int) -> int:
     """Wait until a file descriptor can be read, or has ended or failed, for at most `timeout_ms`; -1: for ever.
 
@@ -399,3 +412,9 @@ def poll_in(fd: Any, timeout_ms: int) -> int:
     if n < 0:
         raise OSError(-n, os.strerror(-n))
     return n
+
+
+@kernel_overload(poll_in)
+def _poll_in_in_kernel(fd: Any, timeout_ms: Any) -> Any:
+    _require_integers(("fd", fd), ("timeout_ms", timeout_ms))
+    return lambda fd, timeout_ms: _poll_in(fd, timeout_ms)

@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -514,3 +515,16 @@ def test_the_gil_is_free_while_a_read_waits(read):
         ready.set()
         assert read(reader, buffer) == 10 and bytes(buffer) == b"4999950000"
         thread.join()
+
+
+def test_a_descriptor_beyond_what_c_takes(on):
+    buffer = np.zeros(10, np.uint8)
+    if on is Kernel and not config.DISABLE_JIT:  # in Python it is refused as an argument
+        assert on.call("read", 2**32, buffer) == -errno.EBADF  # not a read of descriptor 0
+
+
+def test_a_poll_that_signals_interrupt_ends_in_time():
+    with channel("pipe") as (reader, _, _), alarms(lambda *_: None, every=0.02):
+        start = time.monotonic()
+        assert poll_in(reader, 200) == 0
+        assert 0.19 < time.monotonic() - start < 10

@@ -1,0 +1,218 @@
+"""Methods at the speed of C: the same answers and errors as the Python methods whose places they take."""
+
+import gc
+import inspect
+import os
+import subprocess
+import sys
+import types
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iobuf_nb import BoundedQueue, BufferPool, ItemPool, _native
+
+BufferPool(1, 16)  # the first one replaces the methods
+pytestmark = pytest.mark.skipif(bool(_native.WHY_NOT), reason=_native.WHY_NOT or "they are replaced")
+
+SLOW = {
+    (cls, name): slow
+    for (classes, name, *_), slow in zip(_native._METHODS, _native._kept[::3], strict=bool(_native._kept))
+    for cls in classes
+}
+
+
+def test_the_methods_are_replaced_and_still_explained():
+    assert len(SLOW) == 12
+    for (cls, name), slow in SLOW.items():
+        method = vars(cls)[name]
+        assert isinstance(method, types.MethodDescriptorType) and isinstance(slow, types.FunctionType)
+        assert inspect.getdoc(method) == inspect.getdoc(slow)
+        assert list(inspect.signature(method).parameters) == list(inspect.signature(slow).parameters)
+        defaults = [p.default for p in inspect.signature(slow).parameters.values()]
+        assert [p.default for p in inspect.signature(method).parameters.values()] == defaults
+
+
+def outcome(function, *arguments, **named):
+    try:
+        result = function(*arguments, **named)
+        return type(result), result
+    except Exception as error:
+        return type(error), str(error)
+
+
+class Index:
+    """An integer only by its __index__."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        return self.value
+
+    def __repr__(self):
+        return f"Index({self.value})"
+
+
+ARGUMENTS = st.one_of(
+    st.integers(-3, 5),
+    st.sampled_from([2**62, 2**63 - 1, 2**63, -(2**63), 2**70, True, False, None, 1.0, "1", b"1", Index(1), Index(9)]),
+)
+NAMED = [{"block": False}, {"timeout": 0}, {"timeout": -1}, {"x": 1}]
+CALLS = st.one_of(
+    st.just(("get", (), {})),
+    st.just(("try_get", (), {})),
+    st.tuples(st.just("get"), st.just((False,)), st.just({})),
+    st.tuples(
+        st.just("get"), st.just(()), st.sampled_from([{"block": False}, {"timeout": 0}, {"timeout": -1}, {"x": 1}])
+    ),
+    st.tuples(st.just("get"), st.tuples(ARGUMENTS, st.just(0)), st.just({})),
+    st.tuples(st.sampled_from(["put", "try_put"]), st.tuples(ARGUMENTS), st.just({})),
+    st.tuples(st.just("put"), st.tuples(ARGUMENTS, st.just(False)), st.just({})),
+    st.tuples(st.just("put"), st.just(()), st.sampled_from([{}, {"index": 1}, {"item": 1}, {"item": 1, "timeout": 0}])),
+    st.tuples(st.sampled_from(["try_get", "try_put"]), st.just((1, 2)), st.just({})),
+)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: BufferPool(3, 16, nonblocking=True),
+        lambda: BufferPool(3, 16, checked=False, nonblocking=True),
+        lambda: ItemPool("abc", nonblocking=True),
+        lambda: BoundedQueue(3),
+    ],
+    ids=["checked", "unchecked", "items", "queue"],
+)
+@given(st.lists(CALLS, max_size=30), st.integers(0, 40))
+@settings(deadline=None, max_examples=150)
+def test_they_answer_as_python_does(make, calls, closed_at):
+    """The same calls on two objects, through the C methods and through the Python ones."""
+    fast, slow = make(), make()
+    cls = type(fast)
+    for step, (name, arguments, named) in enumerate(calls):
+        if cls is BoundedQueue:  # it would wait
+            if name == "get" and "block" not in named and "timeout" not in named:
+                arguments = (False,)
+            if name == "put" and arguments:
+                arguments = (arguments[0], False)
+            if name == "put" and named == {"item": 1}:
+                named = {"item": 1, "block": False}
+        if step == closed_at:
+            for each in (fast, slow):
+                while cls is not BoundedQueue and each.checked and each.holders():
+                    each.put(next(iter(each.holders())))
+                if cls is BoundedQueue or each.checked:
+                    each.close()
+        expected = outcome(SLOW[cls, name], slow, *arguments, **named)
+        got = outcome(getattr(fast, name), *arguments, **named)
+        if expected[0] is TypeError and "argument" in expected[1]:
+            assert got[0] is TypeError  # what Python says of arguments too many or too few differs
+        else:
+            assert got == expected
+    if cls is not BoundedQueue and fast.checked:
+        assert fast.holders().keys() == slow.holders().keys()
+        for each in (fast, slow):
+            for index in each.holders():
+                each.put(index)
+
+
+def test_nothing_but_such_objects_is_taken():
+    for (cls, name), _ in SLOW.items():
+        with pytest.raises(TypeError, match="doesn't apply to a 'int' object"):
+            vars(cls)[name](3)
+
+
+def test_objects_that_were_never_made():
+    with pytest.raises(Exception, match="pyobject|Numba type|attribute"):
+        BufferPool.__new__(BufferPool).get()
+
+
+def test_methods_can_be_overridden():
+    class Counting(BufferPool):
+        gets = 0
+
+        def get(self, block=True, timeout=None):
+            self.gets += 1
+            return super().get(block, timeout)
+
+    pool = Counting(2, 16)
+    with pool.lease():
+        assert pool.gets == 1 and len(pool.holders()) == 1
+
+
+def test_a_method_keeps_its_pool_alive():
+    get, put = (lambda pool: (pool.get, pool.put))(BufferPool(2, 16))
+    gc.collect()
+    put(get())
+
+
+def test_no_reference_is_lost_or_kept():
+    pool, queue = BufferPool(1000, 16), BoundedQueue(4)
+    big = 2**62
+
+    def use():
+        for _ in range(300):
+            pool.put(pool.get())
+            pool.try_put(pool.try_get())
+            queue.put(1)
+            queue.try_put(3)
+            queue.get(), queue.try_get(), queue.try_get()
+            for bad in (big, "x", -1):
+                outcome(pool.put, bad)
+                outcome(pool.try_put, bad)
+                outcome(queue.try_put, bad)
+                outcome(queue.put, bad, block=False)
+
+    use()
+    gc.collect()
+    before = sys.getallocatedblocks(), [sys.getrefcount(x) for x in (None, True, False)]
+    use()
+    gc.collect()
+    after = sys.getallocatedblocks(), [sys.getrefcount(x) for x in (None, True, False)]
+    assert abs(after[0] - before[0]) < 500  # of 3600 calls
+    assert all(abs(a - b) < 50 for a, b in zip(after[1], before[1], strict=True))
+
+
+def run(script, **environment):
+    command = [sys.executable, "-c", script]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+    script = "from iobuf_nb import *; p = BufferPool(2, 16); p.put(p.get()); q = BoundedQueue(2); q.put(1); q.get()"
+
+    def files():
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")}
+
+    run(script, NUMBA_CACHE_DIR=str(tmp_path))
+    first = files()
+    assert sum("_native" in path.name for path in first) >= 16  # an index and code for each of eight methods
+    run(script, NUMBA_CACHE_DIR=str(tmp_path))
+    assert files() == first
+
+
+@pytest.mark.parametrize(
+    "prepare, environment, reason",
+    [
+        ("", {"NUMBA_DISABLE_JIT": "1"}, "the JIT is off (NUMBA_DISABLE_JIT)"),
+        ("sys.implementation.name = 'other'", {}, "this is other 3"),
+        ("sys._is_gil_enabled = lambda: False", {}, "this Python runs without the GIL"),
+        ("_native.cfunc = fail", {}, "no locator available"),
+    ],
+)
+def test_where_it_cannot_be_done_the_python_methods_stay(prepare, environment, reason):
+    script = f"""
+import sys
+from iobuf_nb import BufferPool, _native
+def fail(*a, **k):
+    raise RuntimeError("no locator available")
+{prepare}
+pool = BufferPool(2, 16)
+pool.put(pool.get())
+print(type(BufferPool.get).__name__, _native.WHY_NOT)
+"""
+    assert run(script, **environment).startswith(f"function {reason}")
