@@ -72,8 +72,7 @@ def _load_word(typingctx: Any, address: Any) -> Any:
     return types.int64(types.int64), codegen
 
 
-# The type of a pointer to an object. Its name holds the checksum of the sources: code made of others, which the cache may
-# hold, is not used.
+# Points at an object. Its name holds the checksum of the sources, so that cached code made of others is left alone.
 _OWNER = types.CPointer(ITEM_POOL)
 
 

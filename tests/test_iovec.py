@@ -281,9 +281,7 @@ def test_advancing_against_a_model(lengths, data):
 def test_advancing_too_far(on, n):
     entries = iovec_from_buffers([bytes(10), bytes(10)])
     before = entries.tolist()
-    with pytest.raises(
-        ValueError, match="n must be from 0 to the total|n must be an integer from 0 to 20"
-    ):
+    with pytest.raises(ValueError, match="n must be from 0 to the total|n must be an integer from 0 to 20"):
         on(advance)(entries, n)
     assert entries.tolist() == before
 
