@@ -2,6 +2,7 @@
 
 import array
 import copy
+import ctypes
 import gc
 import mmap
 import os
@@ -54,16 +55,18 @@ def addr_len(entries):
 KERNELS = {f: njit(nogil=True)(f) for f in (iovec, fill, advance, addr_len)}
 
 
+def plain(function):
+    return function
+
+
 @pytest.fixture
 def on(face):
     """Give what turns one of the functions above into the call of this face."""
-    return KERNELS.__getitem__ if face.name == "kernel" else lambda function: function
+    return KERNELS.__getitem__ if face.name == "kernel" else plain
 
 
 def pointed_at(entries):
     """Return the bytes that an iovec points at."""
-    import ctypes
-
     return b"".join(ctypes.string_at(int(entry["base"]), int(entry["len"])) for entry in entries)
 
 
@@ -77,11 +80,17 @@ def pointed_at(entries):
         bytearray(b"bytearray"),
         memoryview(b"view")[1:3],
         memoryview(array.array("d", [1, 2, 3])),
+        memoryview(b"characters").cast("c"),
+        memoryview(b"in two dimensions").cast("B", (1, 17)),
+        memoryview(bytes(range(16))).cast("P"),  # numpy knows no pointers
+        (ctypes.c_void_p * 2)(7, 8),
         array.array("i", [4, 5]),
         np.arange(6),
         np.arange(6.0).reshape(2, 3),
         np.array(7.0),
         np.array(["2026-01-01"], "M8[s]"),
+        np.array(0, "m8[ns]"),
+        np.ma.array([1, 2, 3]),
         np.zeros(3, [("a", "i4"), ("b", "f8")]),
         b"",
         np.zeros((0, 4)),
@@ -92,6 +101,7 @@ def test_over_any_memory(buffer):
     entries = iovec_from_buffers([b"before", buffer])
     assert isinstance(entries, IoVec) and entries.dtype == IOVEC_DTYPE and entries.shape == (2,)
     data = buffer.tobytes() if hasattr(buffer, "tobytes") else bytes(buffer)
+    assert view_as_buffers(buffer, 1).tobytes() == data
     assert entries["len"].tolist() == [6, len(data)]
     assert pointed_at(entries) == b"before" + data
 
@@ -103,8 +113,15 @@ def test_over_a_map_of_a_file(tmp_path):
         assert pointed_at(entries) == b"0123456789"
         with pytest.raises(BufferError):
             mapping.close()
+        entries["base"] = 0
+        kept = entries[:0]
         del entries
         gc.collect()
+        with pytest.raises(BufferError):
+            mapping.close()
+        del kept
+        gc.collect()
+        mapping.close()
 
 
 def test_it_keeps_buffers_in_their_place():
@@ -114,11 +131,24 @@ def test_it_keeps_buffers_in_their_place():
     del entries
     with pytest.raises(BufferError):
         buffer.extend(b"more")
+    assert len(buffer) == 10
     del rest
+    gc.collect()
     buffer.extend(b"more")
 
 
-@pytest.mark.parametrize("derive", [lambda e: e, lambda e: e[1:], lambda e: e.copy(), lambda e: copy.copy(e[:1])])
+@pytest.mark.parametrize(
+    "derive",
+    [
+        lambda e: e,
+        lambda e: e[1:],
+        lambda e: e.copy(),
+        lambda e: copy.copy(e[:1]),
+        lambda e: copy.deepcopy(e)[::-1],
+        lambda e: e[[1, 0]],
+        lambda e: e[e["len"] > 0]["base"],
+    ],
+)
 @pytest.mark.parametrize("make", [lambda: BufferPool(4, 64), lambda: np.zeros(100, np.uint8)], ids=["pool", "array"])
 def test_it_keeps_its_buffers_and_pools_alive(make, derive):
     owner = make()
@@ -184,6 +214,8 @@ def test_over_buffers_of_a_pool(on, options):
     lengths = np.array([7, 0, pool.buffer_size])
     entries = on(iovec)(pool, indices, lengths)
     assert pointed_at(entries) == b"".join(pool.value(k).tobytes()[:n] for k, n in zip(indices, lengths, strict=True))
+    twice = on(iovec)(pool, np.array([2, 2], np.uint8), np.array([4, 2], np.uint64))
+    assert pointed_at(twice) == pool.value(2).tobytes()[:4] + pool.value(2).tobytes()[:2]
     assert len(on(iovec)(pool, np.empty(0, np.int64), None)) == 0
     assert not pool.holders()
 
@@ -193,7 +225,10 @@ def test_in_python_any_integers_will_do():
     expected = pool.iovec(np.array([1, 3]), np.array([5, 6])).tolist()
     assert pool.iovec([1, 3], (5, 6)).tolist() == expected
     assert pool.iovec(np.array([1, 3], np.uint8), np.array([5, 6], np.int32)).tolist() == expected
-    assert pool.iovec(range(0)).shape == (0,)
+    assert pool.iovec(range(0)).shape == pool.iovec([], []).shape == (0,)
+    assert pool.iovec(lengths=[5, 6], indices=[1, 3]).tolist() == expected
+    entries = np.zeros(2, IOVEC_DTYPE)
+    assert fill_iovec(entries, pool, [1, 3], (5, 6)) == 11 and entries.tolist() == expected
 
 
 def test_fill_takes_the_first_entries(on):
@@ -214,13 +249,19 @@ def test_fill_takes_the_first_entries(on):
         (2, [1], [-1], ValueError, "lengths must be from 0 to buffer_size"),
         (2, [1, 2], [3], ValueError, "lengths must be as many as indices"),
         (2, [1, 2, 3], None, ValueError, "iovec must have an entry for each index"),
+        (2, [1, 4], None, IndexError, "indices must be from 0 to capacity - 1"),
+        (2, [1, 2], [1, 65], ValueError, "lengths must be from 0 to buffer_size"),
     ],
 )
 def test_fill_refuses(on, entries, indices, lengths, error, message):
     pool = BufferPool(4, 64)
+    held = pool.get()
+    holders = pool.holders()
+    filled = np.zeros(entries, IOVEC_DTYPE)
     with pytest.raises(error, match=message):
-        on(fill)(np.zeros(entries, IOVEC_DTYPE), pool, np.array(indices), lengths and np.array(lengths))
-    assert not pool.holders()
+        on(fill)(filled, pool, np.array(indices), lengths and np.array(lengths))
+    assert not any(filled["base"]) and not any(filled["len"]) and pool.holders() == holders
+    pool.put(held)
 
 
 @pytest.mark.parametrize(
@@ -229,20 +270,66 @@ def test_fill_refuses(on, entries, indices, lengths, error, message):
         ([1.5], None, "indices must be a sequence of integers, not"),
         ("ab", None, "indices must be a sequence of integers, not"),
         ([[1]], None, "indices must be a sequence of integers, not"),
-        ([1], [1.5], "lengths must be a sequence of integers, not"),
+        ([True], None, r"indices must be a sequence of integers, not \[True\]"),
+        ([2**70], None, "indices must be a sequence of integers, not"),
+        (1, None, "indices must be a sequence of integers, not 1"),
+        ([1], [1.5], r"lengths must be a sequence of integers, not \[1.5\]"),
+        ([1], [[1]], r"lengths must be a sequence of integers, not \[\[1\]\]"),
+        ([1], 5, "lengths must be a sequence of integers, not 5"),
     ],
 )
 def test_pools_refuse_what_is_no_index(indices, lengths, message):
+    pool = BufferPool(4, 64)
     with pytest.raises(TypeError, match=message):
-        BufferPool(4, 64).iovec(indices, lengths)
+        pool.iovec(indices, lengths)
+    with pytest.raises(TypeError, match=message):
+        fill_iovec(np.zeros(4, IOVEC_DTYPE), pool, indices, lengths)
+
+
+READ_ONLY = np.frombuffer(bytes(16), IOVEC_DTYPE)
+A_WRITABLE = "iovec must be a writable contiguous one-dimensional array of IOVEC_DTYPE, not"
+AN_ARRAY = "iovec must be a contiguous one-dimensional array of IOVEC_DTYPE, not"
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros(3), READ_ONLY, np.zeros(6, IOVEC_DTYPE)[::2], np.zeros((2, 2), IOVEC_DTYPE)]
+)
+def test_what_is_no_iovec(on, wrong):
+    refused = TypingError if on is not plain and not config.DISABLE_JIT else TypeError
+    with pytest.raises(refused, match=A_WRITABLE):
+        on(fill)(wrong, BufferPool(4, 64), np.array([1]), None)
+    with pytest.raises(refused, match=A_WRITABLE):
+        on(advance)(wrong, 0)
+    if wrong is not READ_ONLY:
+        with pytest.raises(refused, match=AN_ARRAY):
+            on(addr_len)(wrong)
+    assert not any(READ_ONLY.tolist()[0])
 
 
 @compiled
-def test_kernels_refuse_other_arrays():
-    with pytest.raises(TypingError, match="iovec must be a writable contiguous one-dimensional array of IOVEC_DTYPE"):
-        KERNELS[fill](np.zeros(3), BufferPool(4, 64), np.array([1]), None)
-    with pytest.raises(TypingError, match="iovec must be a writable contiguous one-dimensional array of IOVEC_DTYPE"):
-        KERNELS[advance](np.zeros(6, IOVEC_DTYPE)[::2], 1)
+def test_kernels_refuse_what_would_be_cut_to_integers():
+    pool, entries = BufferPool(4, 64), np.zeros(4, IOVEC_DTYPE)
+    good = np.array([1])
+    for wrong in (np.array([1.5]), np.array([[1]]), 1):
+        for name, indices, lengths in (("indices", wrong, None), ("lengths", good, wrong)):
+            with pytest.raises(TypingError, match=f"{name} must be a one-dimensional array of integers in a kernel"):
+                KERNELS[fill](entries, pool, indices, lengths)
+    with pytest.raises(TypingError, match="indices must be a one-dimensional array of integers in a kernel, not"):
+        KERNELS[iovec](pool, np.array([1.5]), None)
+    with pytest.raises(TypingError, match="n must be an integer in a kernel, not float64"):
+        KERNELS[advance](entries, 1.5)
+
+
+def with_keywords(pool, entries, indices):
+    total = fill_iovec(iovec=entries, indices=indices, pool=pool)
+    first = advance_iovec(n=70, iovec=entries)
+    return total, first, iovec_addr_len(iovec=entries)[1], len(pool.iovec(lengths=indices, indices=indices))
+
+
+def test_keywords(face):
+    entries = np.zeros(3, IOVEC_DTYPE)
+    assert face.jit(with_keywords)(BufferPool(4, 64), entries, np.array([2, 0])) == (128, 1, 3, 2)
+    assert entries["len"].tolist() == [0, 58, 0]
 
 
 def test_buffers_of_a_pool_go_wherever_buffers_go(tmp_path):
@@ -277,22 +364,28 @@ def test_advancing_against_a_model(lengths, data):
         assert not entries["len"][:first].any()
 
 
-@pytest.mark.parametrize("n", [-1, 21])
+@pytest.mark.parametrize("n", [-1, 21, 2**62])
 def test_advancing_too_far(on, n):
     entries = iovec_from_buffers([bytes(10), bytes(10)])
     before = entries.tolist()
-    with pytest.raises(ValueError, match="n must be from 0 to the total|n must be an integer from 0 to 20"):
+    with pytest.raises(ValueError, match=f"n must be an integer from 0 to 20, not {n}|n must be from 0 to the total"):
         on(advance)(entries, n)
     assert entries.tolist() == before
+
+
+@pytest.mark.parametrize("n", [1.0, "1", True, None])
+def test_advancing_by_what_is_no_integer(n):
+    with pytest.raises(TypeError, match=f"n must be an integer from 0 to 10, not {n!r}"):
+        advance_iovec(iovec_from_buffers([bytes(10)]), n)
 
 
 def test_address_and_length(on):
     entries = iovec_from_buffers([b"a", b"b"])
     assert on(addr_len)(entries) == (entries.ctypes.data, 2)
     assert on(addr_len)(entries[:0]) == (0, 0)
-    for wrong in (np.zeros(3), iovec_from_buffers([b"a", b"b", b"c"])[::2], [1]):
-        with pytest.raises(TypeError, match="iovec must be a contiguous one-dimensional array of IOVEC_DTYPE"):
-            iovec_addr_len(wrong)
+    assert on(addr_len)(np.zeros(0, IOVEC_DTYPE)) == (0, 0)
+    with pytest.raises(TypeError, match=f"{AN_ARRAY} None"):
+        iovec_addr_len(None)
 
 
 # ---- registered, viewed, new -----------------------------------------------------------------------------------------
@@ -300,8 +393,13 @@ def test_address_and_length(on):
 
 def test_the_whole_of_a_pool_for_registering(monkeypatch):
     pool = BufferPool(10, 4096)
+    alive = weakref.ref(pool)
     entries = iovec_from_registered(pool)
     assert entries.tolist() == [(pool.arena, 40960)]
+    del pool
+    gc.collect()
+    pool = alive()
+    assert pool is not None  # the entries keep it
     # Pieces hold whole buffers.
     monkeypatch.setattr("iobuf_nb.iovec._REGISTERED_BYTES", 3 * 4096 + 100)
     entries = iovec_from_registered(pool)
@@ -349,11 +447,3 @@ def test_new_buffers():
     for arguments, name in (((0, 1), "n"), ((1, 0), "size"), ((2**32, 2**40), "n . size")):
         with pytest.raises(ValueError, match=f"{name} must be"):
             new_buffers(*arguments)
-
-
-def test_a_refused_fill_changes_nothing(on):
-    pool = BufferPool(4, 64)
-    entries = np.zeros(4, IOVEC_DTYPE)
-    with pytest.raises(IndexError):
-        on(fill)(entries, pool, np.array([1, 9]), None)
-    assert not entries["len"].any()
