@@ -133,7 +133,6 @@ def _claim_in_turn(plan, words, carry, memory):
                 ended = n == 0
                 have += n
                 whole = _whole(plan, memory, have, ended)
-        whole = _whole(plan, memory, have, ended)
         carry[: have - whole] = _bytes_at(memory + whole, have - whole)
         store(words, CARRIED, have - whole)
     if have == 0:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-_LOOK_S = 0.05  # how often the calling thread looks around while it waits
+LOOK_S = 0.05  # who waits for others looks around this often
 
 
 class Crew:
@@ -45,7 +45,7 @@ class Crew:
                 first()
             # Not by joining: Python 3.11 takes a thread for ended if Ctrl-C interrupts that.
             for _ in started:
-                while not self._ended.acquire(timeout=_LOOK_S):
+                while not self._ended.acquire(timeout=LOOK_S):
                     meanwhile()
         except BaseException as error:
             self.fail(error)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._jit import kernel
-from .stream import ALIGNMENT, DIRECT_BYTES, StreamError, open_file, stream
+from .stream import ALIGNMENT, DIRECT_BYTES, StreamError, Throughput, open_file, stream
 from .syscalls import pwrite_full
 from .tier import Tier
 
@@ -31,16 +31,11 @@ _PRIME = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
-class CopyResult:
+class CopyResult(Throughput):
     """What `copy` did."""
 
     bytes: int  #: bytes copied
     seconds: float  #: all of it, to the last fsync, and verified if that was asked for
-
-    @property
-    def gb_per_s(self) -> float:
-        """Speed in 10**9 bytes a second."""
-        return self.bytes / self.seconds / 1e9 if self.seconds else 0.0
 
 
 @kernel

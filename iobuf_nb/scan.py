@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._jit import kernel
-from .stream import stream
+from .stream import Throughput, stream
 from .tier import Tier
 
 __all__ = ["ScanResult", "scan"]
@@ -20,7 +20,7 @@ _TABLES = 8
 
 
 @dataclass(frozen=True, eq=False)
-class ScanResult:
+class ScanResult(Throughput):
     """What `scan` found."""
 
     bytes: int  #: bytes read
@@ -28,11 +28,6 @@ class ScanResult:
     histogram: NDArray[np.int64]  #: how often each of the 256 byte values occurs
     entropy: float  #: Shannon entropy in bits per byte, from 0 to 8
     seconds: float  #: from the first read to the last result
-
-    @property
-    def gb_per_s(self) -> float:
-        """Speed in 10**9 bytes a second."""
-        return self.bytes / self.seconds / 1e9 if self.seconds else 0.0
 
 
 @kernel

@@ -48,7 +48,7 @@ from ._blocks import (
     work_on_blocks,
     work_on_queue,
 )
-from ._crew import Crew
+from ._crew import LOOK_S, Crew
 from ._jit import INTERPRETED
 from .atomics import store
 from .pool import BufferPool
@@ -60,7 +60,6 @@ from .wait import WouldBlock
 __all__ = ["StreamError", "StreamResult", "stream"]
 
 ALIGNMENT = 4096  # of addresses, offsets and lengths in direct I/O; no disk asks for more
-_LOOK_S = 0.05  # who waits for a buffer or for the disk looks this often whether to go on
 _URING_BUFFERS = 8  # for each worker, so that the disk has several reads to do at any time
 _URING_ENTRIES = 64
 DIRECT_BYTES = 1 << 20  # of a buffer then, because disks like large reads
@@ -87,18 +86,25 @@ class StreamError(RuntimeError):
         return f"the kernel failed on the block at offset {self.offset} of {self.filename}: {cause!r}"
 
 
-@dataclass(frozen=True, eq=False)
-class StreamResult:
-    """What `stream` did."""
+class Throughput:
+    """What has moved some bytes in some seconds."""
 
-    state: Any  #: the workers' states as `combine` folded them; without it, a list of them
-    bytes: int  #: bytes that the kernel has seen
-    seconds: float  #: from the first read to the last result
+    bytes: int
+    seconds: float
 
     @property
     def gb_per_s(self) -> float:
         """Speed in 10**9 bytes a second."""
         return self.bytes / self.seconds / 1e9 if self.seconds else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class StreamResult(Throughput):
+    """What `stream` did."""
+
+    state: Any  #: the workers' states as `combine` folded them; without it, a list of them
+    bytes: int  #: bytes that the kernel has seen
+    seconds: float  #: from the first read to the last result
 
 
 def stream(
@@ -355,8 +361,8 @@ class _Job:
             nonlocal offset
             while not words[STOP] and (offset < end or registered.in_flight):
                 offset = registered.read_batch(plan.fd, offset, end)
-                if registered.complete(ready, timeout=_LOOK_S) == 0 and not registered.in_flight:
-                    with suppress(WouldBlock), self.pool.lease(timeout=_LOOK_S):
+                if registered.complete(ready, timeout=LOOK_S) == 0 and not registered.in_flight:
+                    with suppress(WouldBlock), self.pool.lease(timeout=LOOK_S):
                         pass  # there is a buffer again
                 report()
             ready.close()
@@ -381,7 +387,7 @@ class _Job:
         """Return a buffer, or -1 if the others are done before one is free."""
         while not (words[STOP] or words[ENDED] or words[POSITION] >= plan.size):
             try:
-                return self.pool.get(timeout=_LOOK_S)
+                return self.pool.get(timeout=LOOK_S)
             except WouldBlock:
                 if self.pool.nonblocking:
                     raise

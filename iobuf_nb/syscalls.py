@@ -30,7 +30,15 @@ from numba.extending import overload
 
 from . import _check
 from ._jit import c_function, compiled_as, kernel, kernel_overload
-from .iovec import IOVEC_DTYPE, advance_iovec, iovec_from_buffers, memory_of, require_iovec, require_writable
+from .iovec import (
+    IOVEC_DTYPE,
+    advance_iovec,
+    check_iovec,
+    iovec_from_buffers,
+    memory_of,
+    require_iovec,
+    require_writable,
+)
 from .wait import check_signals, now_ns, regain_gil, release_gil
 
 __all__ = [
@@ -239,8 +247,7 @@ def as_descriptor(fd: Any) -> int:
 def _as_iovec(iovec: Any, into: bool) -> Any:
     if not isinstance(iovec, np.ndarray) or iovec.dtype != IOVEC_DTYPE:
         return iovec_from_buffers(iovec, writable=into)
-    if iovec.ndim != 1 or not iovec.flags.c_contiguous:
-        raise ValueError(f"iovec must be contiguous and one-dimensional; it has shape {iovec.shape}")
+    check_iovec(iovec)
     if len(iovec) and (iovec["len"].min() < 0 or iovec["len"].sum(dtype=float) >= 2.0**63):
         raise ValueError("iovec must have lengths from 0 up, of less than 2**63 bytes (SSIZE_MAX) in all")
     if into:
