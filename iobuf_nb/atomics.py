@@ -5,8 +5,8 @@ own handles). Each function means the same in both worlds:
 
 - in a kernel it is one LLVM atomic instruction (LLVM Language Reference, "Atomic Memory Ordering Constraints");
 - in Python it is the same instruction, reached through a compiled function, always sequentially consistent;
-- with ``NUMBA_DISABLE_JIT=1`` it is interpreted: atomic among Python threads, and open to a scheduler, which sets
-  `hook` and so decides what runs between any two accesses.
+- with ``NUMBA_DISABLE_JIT=1`` it is interpreted: atomic among Python threads, and open to a model checker, which sets
+  `hook` and so decides what every access reads.
 
 A plain ``words[i]`` in a loop may be read once and never again: the compiler is free to hoist it. Shared words go
 through these functions only. Kernels do not check `i`; Python does.
@@ -31,6 +31,7 @@ from __future__ import annotations
 import functools
 import operator
 import platform
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Literal
@@ -42,7 +43,7 @@ from numba.core import cgutils, errors
 from numba.extending import intrinsic
 
 from . import _check
-from ._jit import INTERPRETED, compiled_as, hot, kernel_overload
+from ._jit import INTERPRETED, c_function, compiled_as, hot, kernel, kernel_overload
 
 Order = Literal["relaxed", "acquire", "release", "acq_rel", "seq_cst"]
 
@@ -58,9 +59,9 @@ __all__ = [
     "swap",
 ]
 
-#: Where a scheduler comes in: if set, every interpreted access is made by ``hook(operation, i, access)``, which returns
-#: what ``access()`` returns, and may run other threads before and after.
-hook: Callable[[str, int, Callable[[], Any]], Any] | None = None
+#: Where a model checker comes in: if set, ``hook(operation, words, i, order, *operands)`` makes every interpreted
+#: access and returns its result. Fences, which have no word, come with None and -1.
+hook: Callable[..., Any] | None = None
 
 _LLVM = {
     "relaxed": "monotonic",
@@ -139,6 +140,70 @@ def fence(order: Order = "seq_cst") -> None:
     _check_order("fence", order)
     if not INTERPRETED:
         _native_fence()
+    elif hook is not None:
+        hook("fence", None, -1, order)
+
+
+def _light_fence_in_kernel():
+    _fence("seq_cst", "singlethread")
+
+
+@compiled_as(_light_fence_in_kernel)
+def light_fence() -> None:
+    """Keep the compiler from moving accesses across: the cheap side of a pair with `heavy_fence`.
+
+    It costs no instruction, so the processor may still let a later load pass an earlier store.
+
+    Notes
+    -----
+    One thread stores, passes a light fence and loads what a second thread stores; the second stores, passes a heavy
+    fence and loads what the first stores. Then not both can miss the other's store, just as with two full fences.
+    """
+    if hook is not None:
+        hook("light_fence", None, -1, "seq_cst")
+
+
+def _heavy_fence_in_kernel():
+    fence("seq_cst")
+    if _membarrier(_EXPEDITE) != 0:
+        _membarrier(_REGISTER)
+        _membarrier(_EXPEDITE)
+
+
+@compiled_as(_heavy_fence_in_kernel)
+def heavy_fence() -> None:
+    """Make every running thread of this process pass a full fence, this one included: the dear side of a pair.
+
+    It is membarrier(2), some microseconds long; it means something only where `register_heavy_fence` says True.
+    """
+    if not INTERPRETED:
+        _native_heavy_fence()
+    elif hook is not None:
+        hook("heavy_fence", None, -1, "seq_cst")
+
+
+@functools.cache
+def register_heavy_fence() -> bool:
+    """Say whether this system has what `heavy_fence` needs, and make it ready for this process and forked children.
+
+    Returns
+    -------
+    bool
+        False where there is no membarrier(2), or a sandbox forbids it: then both sides of a pair need a `fence`.
+    """
+    return int(_membarrier(_REGISTER)) == 0 and int(_membarrier(_EXPEDITE)) == 0
+
+
+_syscall = c_function("syscall", types.int64, *[types.int64] * 7)
+_MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365, "s390x": 356}.get(platform.machine(), -1)
+if sys.platform != "linux":
+    _MEMBARRIER = -1
+_EXPEDITE, _REGISTER = 8, 16  # MEMBARRIER_CMD_PRIVATE_EXPEDITED and MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED
+
+
+@kernel
+def _membarrier(command):
+    return _syscall(_MEMBARRIER, command, 0, 0, 0, 0, 0) if _MEMBARRIER >= 0 else -1
 
 
 @intrinsic
@@ -267,12 +332,12 @@ for _function in (swap, fetch_add, fetch_or, fetch_and):
 
 
 @intrinsic(prefer_literal=True)
-def _fence(typingctx: Any, order: Any) -> Any:
+def _fence(typingctx: Any, order: Any, scope: Any) -> Any:
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        builder.fence(_LLVM[order.literal_value])
+        builder.fence(_LLVM[order.literal_value], targetscope=scope.literal_value or None)
         return context.get_dummy_value()
 
-    return types.void(order), codegen
+    return types.void(order, scope), codegen
 
 
 @kernel_overload(fence)
@@ -282,7 +347,7 @@ def _overload_fence(order: Any = "seq_cst") -> Any:
         _check_order("fence", literal)
     except ValueError as error:
         raise errors.TypingError(str(error)) from None
-    return lambda order="seq_cst": _fence(literal)
+    return lambda order="seq_cst": _fence(literal, "")
 
 
 # ---- from Python -----------------------------------------------------------------------------------------------------
@@ -322,7 +387,8 @@ def _check_words(operation: str, words: Any, i: int) -> None:
         raise IndexError(f"i of atomics.{operation} must be from 0 to {len(words) - 1}, not {i}")
 
 
-_AFTER: dict[str, Callable[..., int]] = {
+#: What a word holds after each operation, given what it held before and the operands.
+AFTER: dict[str, Callable[..., int]] = {
     "load": lambda old: old,
     "store": lambda old, value: value,
     "swap": lambda old, value: value,
@@ -342,14 +408,13 @@ def _interpret(operation: str, words: Any, i: int, order: str, *operands: int) -
             _check.integer(f"a value of atomics.{operation}", value, -(2**63), 2**63 - 1)
         return _NATIVE[operation](words, i, *operands)
 
-    def access() -> Any:
-        with _interpreter_lock:
-            old = int(words[i])
-            if operation != "load":
-                words[i] = wrap(_AFTER[operation](old, *operands))
-        return old == operands[0] if operation == "compare_and_swap" else old
-
-    return access() if hook is None else hook(operation, i, access)
+    if hook is not None:
+        return hook(operation, words, i, order, *operands)
+    with _interpreter_lock:
+        old = int(words[i])
+        if operation != "load":
+            words[i] = wrap(AFTER[operation](old, *operands))
+    return old == operands[0] if operation == "compare_and_swap" else old
 
 
 @hot
@@ -390,6 +455,11 @@ def _native_fetch_and(words, i, value):
 @hot
 def _native_fence():
     fence("seq_cst")
+
+
+@kernel
+def _native_heavy_fence():
+    heavy_fence()
 
 
 _NATIVE = {

@@ -180,7 +180,7 @@ def _park(address, expected, most_ns):
 def park(words: Any, i: int, expected: int, most_ns: int) -> None:
     """Sleep until somebody wakes word `i`, unless it no longer holds `expected`; at most `most_ns`, at times less."""
     if atomics.hook is not None:
-        atomics.hook("park", i, lambda: int(words[i]) == expected)
+        atomics.hook("park", words, i, "seq_cst", expected)
     else:
         time.sleep(min(_NAP_NS, max(most_ns, 1000)) / 1e9)
 
@@ -193,7 +193,7 @@ def _wake(address, count):
 @compiled_as(lambda words, i, count: _wake(_address(words, i), count))
 def wake(words: Any, i: int, count: int) -> int:
     """Wake up to `count` of those who park on word `i`; return how many it woke."""
-    return 0 if atomics.hook is None else atomics.hook("wake", i, lambda: count)
+    return 0 if atomics.hook is None else atomics.hook("wake", words, i, "seq_cst", count)
 
 
 @kernel

@@ -1,6 +1,8 @@
 """Atomic words: what each operation does, on which instructions, and what is refused."""
 
 import re
+import subprocess
+import sys
 import threading
 
 import llvmlite.binding as llvm
@@ -44,6 +46,8 @@ def test_defaults_fences_and_pauses(jit):
         atomics.store(words, 0, 1)
         atomics.fence()
         atomics.fence("acquire")
+        atomics.light_fence()
+        atomics.heavy_fence()
         atomics.pause()
         atomics.swap(words, 0, 2)
         return atomics.load(words, 0) + atomics.fetch_add(words, 0, 1)
@@ -194,6 +198,61 @@ def test_compare_and_swap_is_one_locked_instruction():
     code = assembly(lambda words: atomics.compare_and_swap(words, 0, 1, 2))
     assert re.findall(r"lock[\s;]+(\w+)", code) == ["cmpxchgq"]
     assert not re.search(r"\bcall", code)
+
+
+@compiled_only
+@pytest.mark.skipif("x86" not in llvm.get_default_triple(), reason="about x86-64")
+def test_a_light_fence_is_no_instruction_and_keeps_the_order():
+    def operate(words):
+        atomics.store(words, 0, 1, "relaxed")
+        atomics.light_fence()
+        return atomics.load(words, 1, "relaxed")
+
+    code = assembly(operate)
+    assert not re.search("lock|xchg|mfence", code)
+    assert re.search(r"movq\s+\$1, \([\s\S]*movq\s+8\(", code)
+
+
+@compiled_only
+@pytest.mark.skipif(not atomics.register_heavy_fence(), reason="needs membarrier(2)")
+def test_a_light_and_a_heavy_fence_are_as_good_as_two_full_ones():
+    rounds = 20_000
+
+    def owner(words, seen):
+        for k in range(rounds):
+            while atomics.load(words, 2) != k:
+                atomics.pause()
+            atomics.store(words, 0, k + 1, "relaxed")
+            atomics.light_fence()
+            seen[k] = atomics.load(words, 16, "relaxed")
+            atomics.fetch_add(words, 3, 1)
+
+    def thief(words, seen):
+        for k in range(rounds):
+            atomics.store(words, 2, k)
+            atomics.store(words, 16, k + 1, "relaxed")
+            atomics.heavy_fence()
+            seen[k] = atomics.load(words, 0, "relaxed")
+            while atomics.load(words, 3) != k + 1:
+                atomics.pause()
+
+    words, seen = np.zeros(32, np.int64), np.zeros((2, rounds), np.int64)
+    words[2] = -1
+    thread = threading.Thread(target=njit(nogil=True)(owner), args=(words, seen[0]))
+    thread.start()
+    njit(nogil=True)(thief)(words, seen[1])
+    thread.join()
+    assert not ((seen[0] <= np.arange(rounds)) & (seen[1] <= np.arange(rounds))).any()
+
+
+@pytest.mark.skipif(not atomics.register_heavy_fence(), reason="needs membarrier(2)")
+def test_a_forked_child_need_not_register_again():
+    program = (
+        "import os; from iobuf_nb import atomics; assert atomics.register_heavy_fence(); child = os.fork()\n"
+        "if child == 0: os._exit(int(atomics._membarrier(atomics._EXPEDITE) != 0))\n"
+        "assert os.waitpid(child, 0)[1] == 0"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
 
 
 @compiled_only

@@ -1,188 +1,332 @@
 """Every interleaving of a few threads over the real source, one atomic access at a time.
 
-Threads are greenlets that stop before each interpreted atomic access, and where they park sleep until another wakes
-them. `explore` walks the tree of choices depth first by running the program again for each branch, and does not walk
-twice from the same state: the shared words, what each thread has read since its operation began, and the history so
-far. An end at which somebody still sleeps is a violation: a lost wake-up.
+A *program* returns the shared arrays and, for each thread, a list of (name, operation). An operation is called with
+the list of what its thread holds, which it may change, and shares nothing else with other threads but words of those
+arrays, through `iobuf_nb.atomics`. So all that a thread does follows from what its accesses read: it is run again from
+the start of its operation with the answers that it had so far, up to the next access that has none (`Threads`). What a
+whole execution can do next then follows from a small value, its *state*: memory, where each thread stands, and what
+the operations that ended leave to explain. `explore` walks the graph of states depth first, each state once.
 
-The history lists when each operation began (its first access, not the time it was written down: an operation that has
-touched nothing constrains nothing) and ended. `linearizable` looks for an order of the operations that keeps to the
-real time order and that a sequential model explains (Wing & Gong, 1993).
+Steps are accesses to words that somebody may write; others cannot matter when they are made. Besides, there are these
+moves: a store buffer drains, a parked thread is woken, a thread dies. A *schedule* names the moves in their order, and
+`replay` makes them again: ``1`` is the next access of thread 1, ``1.2`` the same where it has several outcomes, ``d1``
+drains the oldest store of thread 1, ``k1`` kills it.
+
+An operation lasts from its first step (what has touched nothing constrains nothing) to its return, though under `TSO`
+some of what it stored may still be on its way. That is the strictest reading, and therefore sound: nobody can see more
+of the order of real time than that. An end at which somebody still sleeps is a violation: a lost wake-up.
 """
 
-from dataclasses import dataclass, field
+import itertools
+from dataclasses import dataclass
 
-import greenlet
+from memories import FENCES, SC, Access
 
 from iobuf_nb import atomics
 
 MAX_STEPS = 400
+running = 0  # the thread whose operation is being run, for what stands in for `thread_id`
 
 
 class Violation(AssertionError):
     """A schedule under which something went wrong."""
 
 
+class Complaint(str):
+    """What is wrong with a state, in the place of what would explain it."""
+
+
+class Restart(Exception):
+    """A word that was thought to be never written is."""
+
+
+class Unanswered(BaseException):
+    """An operation has come to an access that has no answer yet; no ``except Exception`` is to stop that."""
+
+
 @dataclass
 class Outcome:
-    runs: int = 0
     states: int = 0
     steps: int = 0
+    ends: int = 0
 
 
-@dataclass
-class Thread:
-    number: int
-    operations: list
-    state: tuple = ()  # what it has read since its operation began, after the results of earlier ones
-    began: bool = False
-    parked: int = -1  # the word it sleeps on
-    greenlet: object = field(default=None, repr=False)
+class Node:
+    """Where a thread stands: in which operation, holding what, after which answers, and with which access to make.
 
-
-class Run:
-    """One execution under a given prefix of choices."""
-
-    def __init__(self, program, constant, ordered):
-        self.constant, self.ordered = constant, ordered
-        self.shared, programs = program()
-        self.history = []
-        self.threads = [Thread(number, operations) for number, operations in enumerate(programs)]
-        self.main = greenlet.getcurrent()
-        self.current = None
-        for thread in self.threads:
-            thread.greenlet = greenlet.greenlet(lambda thread=thread: self.body(thread))
-
-    def body(self, thread):
-        got = []
-        for name, operation in thread.operations:
-            thread.began = False
-            self.called = name
-            result = operation(got)
-            if thread.began:
-                self.history.append(("end", thread.number, name, result))
-            thread.state = (*[r for r in thread.state if isinstance(r, str)], f"{name}={result}")
-
-    def hook(self, operation, i, access):
-        if i in self.constant:
-            return access()
-        thread = self.current
-        self.main.switch()
-        if not thread.began:
-            thread.began = True
-            self.history.append(("begin", thread.number))
-        result = access()
-        if operation == "wake":
-            sleepers = [other for other in self.threads if other.parked == i][:result]
-            for other in sleepers:
-                other.parked = -1
-            result = len(sleepers)
-        thread.state = (*thread.state, result)
-        if operation == "park" and result:
-            thread.parked = i
-            self.main.switch()
-            thread.state = (*thread.state, None)  # it got up: a step like any other, though it reads nothing
-        return result
-
-    def step(self, thread):
-        self.current = thread
-        thread.greenlet.switch()
-
-    def runnable(self):
-        return [t.number for t in self.threads if not t.greenlet.dead and t.parked < 0]
-
-    def stuck(self):
-        return [t.number for t in self.threads if not t.greenlet.dead]
-
-    def key(self):
-        words = tuple(array.tobytes() for array in self.shared)
-        return (
-            words,
-            tuple((t.state, t.parked, t.greenlet.dead) for t in self.threads),
-            self.ordered and tuple(self.history),
-        )
-
-
-def explore(program, check, constant=(), ordered=True):
-    """Run `program` under every schedule and `check(history)` at every end; return the Outcome.
-
-    `program()` makes a fresh state: (shared arrays, one list of (name, operation) for each thread). An operation is
-    called with the list of what its thread holds. Words in `constant` are never written, so it makes no difference
-    when they are read. With `ordered` False the check looks at results alone, and states that differ only in the order
-    of the history count as one.
+    There is one object for each such place, so that they compare by identity. `access` is None at the end of the
+    program, and where the thread sleeps (until a wake puts it `on`) or is dead.
     """
-    outcome = Outcome()
-    seen = set()
-    pending = [()]
-    while pending:
-        prefix = pending.pop()
-        run = Run(program, constant, ordered)
-        atomics.hook = run.hook
-        try:
-            for thread in run.threads:  # up to the first access
-                run.step(thread)
-            schedule = list(prefix)
-            for choice in prefix:
-                run.step(run.threads[choice])
-            outcome.runs += 1
-            while choices := run.runnable():
-                key = run.key()
-                if key in seen:
-                    break
-                seen.add(key)
-                pending.extend((*schedule, other) for other in choices[1:])
-                schedule.append(choices[0])
-                run.step(run.threads[choices[0]])
-                outcome.steps += 1
-                if len(schedule) > MAX_STEPS:
-                    raise Violation(f"no end after {MAX_STEPS} steps of schedule {schedule}")
+
+    __slots__ = ("access", "begun", "got", "name", "next", "number", "on", "reads", "sleeps_on", "thread")
+
+    def __init__(self, thread, number, name, got, reads, access, sleeps_on=None, on=None):
+        self.thread, self.number, self.name, self.got, self.reads = thread, number, name, got, reads
+        self.access, self.sleeps_on, self.on = access, sleeps_on, on
+        self.begun = bool(reads)
+        self.next = {}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The end of an operation: what it was called, what its thread held when it began, and what it returned."""
+
+    name: str
+    got: tuple
+    result: object
+    begun: bool
+
+
+class Threads:
+    """The threads of a program, each a tree of answers and the accesses that follow them."""
+
+    def __init__(self, program, memory):
+        self.shared, self.programs = program()
+        self.initial = [array.copy() for array in self.shared]
+        self.memory = memory(len(self.programs))
+        self.words = {}  # address of each word that is ever written -> (number, array, index)
+        self.clear()
+
+    def clear(self):
+        self.reached = {}
+        self.finished = [Node(t, len(p), "", (), (), None) for t, p in enumerate(self.programs)]
+
+    def values(self):
+        return tuple(int(self.initial[array][i]) for _, array, i in self.words.values())
+
+    def word(self, words, i, writes):
+        """Return the number of a word, or -1 if it is never written; it is an error if it belongs to nobody."""
+        address = words.__array_interface__["data"][0] + 8 * int(i)
+        if address not in self.words and writes:
+            for number, array in enumerate(self.shared):
+                index = (address - array.__array_interface__["data"][0]) // 8
+                if 0 <= index < len(array):
+                    self.words[address] = (len(self.words), number, index)
+                    raise Restart
+            raise LookupError(f"a thread wrote word {i} of an array that the program does not name among the shared")
+        return self.words.get(address, (-1,))[0]
+
+    def run(self, thread, number, got, reads):
+        """Run an operation with its answers: the Access that it stops at, or None and its result and what is held."""
+        global running
+        running = thread
+        answers = iter(reads)
+        asked = []
+
+        def hook(operation, words, i, order, *operands):
+            if operation in FENCES:
+                if self.memory.ignores(operation, order):
+                    return None
+                word = -1
             else:
-                try:
-                    assert not run.stuck(), f"threads {run.stuck()} sleep and nobody will wake them"
-                    check(run.history)
-                except AssertionError as error:
-                    raise Violation(f"{error}\nschedule {schedule}\nhistory {run.history}") from None
+                word = self.word(words, i, operation != "load")
+                if word < 0:
+                    return int(words[i])
+            for answer in answers:
+                return answer
+            asked.append(Access(operation, word, order, operands))
+            raise Unanswered
+
+        held = list(got)
+        atomics.hook = hook
+        try:
+            result = self.programs[thread][number][1](held)
+        except Unanswered:
+            return asked[0], None, None
+        except AssertionError as error:
+            result = Complaint(str(error))
         finally:
             atomics.hook = None
-            for thread in run.threads:
-                if not thread.greenlet.dead:
-                    thread.greenlet.throw(greenlet.GreenletExit)
+        return None, result, tuple(held)
+
+    def reach(self, thread, number, got, reads=()):
+        """Return the operations that end when the last of `reads` is known, and where the thread then stands."""
+        if number == len(self.programs[thread]):
+            return (), self.finished[thread]
+        place = thread, number, got, reads
+        if place not in self.reached:
+            name = self.programs[thread][number][0]
+            access, result, held = self.run(*place)
+            if access:
+                self.reached[place] = (), Node(thread, number, name, got, reads, access)
+            else:
+                more, node = self.reach(thread, number + 1, held)
+                self.reached[place] = (Ended(name, got, result, bool(reads)), *more), node
+        return self.reached[place]
+
+    def after(self, node, answer):
+        """Return what ends and where the thread stands once its access has its answer."""
+        if answer not in node.next:
+            node.next[answer] = self.reach(node.thread, node.number, node.got, (*node.reads, answer))
+        return node.next[answer]
+
+    def asleep(self, node, word):
+        return self.twin(node, "asleep", sleeps_on=word, on=node)
+
+    def dead(self, node):
+        return self.twin(node.on or node, "dead")
+
+    def twin(self, node, kind, **more):
+        if kind not in node.next:
+            node.next[kind] = Node(node.thread, node.number, node.name, node.got, node.reads, None, **more)
+        return node.next[kind]
+
+
+class Search:
+    """The graph of states of a program; a state is (memory, nodes, what is to be explained, results, deaths left)."""
+
+    def __init__(self, program, memory, spec, check, deaths):
+        self.threads = Threads(program, memory)
+        self.memory, self.spec, self.check, self.deaths = self.threads.memory, spec, check, deaths
+
+    def start(self):
+        self.threads.clear()
+        nodes, explained, results = [], self.spec and self.spec.start(len(self.threads.programs)), []
+        for thread in range(len(self.threads.programs)):
+            ended, node = self.threads.reach(thread, 0, ())
+            nodes.append(node)
+            results.append(self.noted((), ended))
+        return self.memory.start(self.threads.values()), tuple(nodes), explained, tuple(results), self.deaths
+
+    def noted(self, results, ended):
+        return (*results, *((end.name, end.result) for end in ended)) if self.check else ()
+
+    def moved(self, state, memory, thread, ended, node):
+        """Return the state after a thread's step, which may have ended operations."""
+        _, nodes, explained, results, deaths = state
+        after = (*nodes[:thread], node, *nodes[thread + 1 :])
+        if ended:
+            results = (*results[:thread], self.noted(results[thread], ended), *results[thread + 1 :])
+            complaints = [end.result for end in ended if isinstance(end.result, Complaint)]
+            if complaints:
+                explained = complaints[0]
+            elif self.spec and ended[0].begun:
+                others = tuple((t, n.name, n.got) for t, n in enumerate(nodes) if t != thread and n.begun)
+                explained = self.spec.ended(explained, thread, ended[0], others) or Complaint(
+                    f"no order explains that {ended[0].name} of thread {thread} returned {ended[0].result}"
+                )
+        return memory, after, explained, results, deaths
+
+    def steps(self, state, thread):
+        """Return (label, result, state) for each thing that the next access of a thread may do."""
+        memory, nodes, *_ = state
+        node = nodes[thread]
+        access = node.access
+        if access.operation == "park":
+            memory = self.memory.synchronized(memory, thread)
+            if self.memory.values(memory)[access.word] == access.operands[0]:
+                asleep = self.threads.asleep(node, access.word)
+                return [(f"{thread}", "sleeps", self.moved(state, memory, thread, (), asleep))]
+            return [(f"{thread}", False, self.moved(state, memory, thread, *self.threads.after(node, False)))]
+        if access.operation == "wake":
+            return self.wakes(state, thread)
+        outcomes = self.memory.perform(memory, thread, access)
+        return [
+            (f"{thread}.{k}" if len(outcomes) > 1 else f"{thread}", result, self.moved(state, after, thread, *reached))
+            for k, (result, after) in enumerate(outcomes)
+            for reached in [self.threads.after(node, result)]
+        ]
+
+    def wakes(self, state, thread):
+        """Wake as many as were asked for, whichever they be."""
+        node = state[1][thread]
+        sleepers = [t for t, other in enumerate(state[1]) if other.sleeps_on == node.access.word]
+        count = min(len(sleepers), node.access.operands[0])
+        found = []
+        for k, woken in enumerate(itertools.combinations(sleepers, count)):
+            after = state
+            for sleeper in woken:
+                after = self.moved(after, after[0], sleeper, *self.threads.after(after[1][sleeper].on, True))
+            memory = self.memory.synchronized(after[0], thread)
+            after = self.moved(after, memory, thread, *self.threads.after(node, count))
+            found.append((f"{thread}.{k}" if k else f"{thread}", count, after))
+        return found
+
+    def moves(self, state):
+        """Yield (label, result, state) for everything that can happen next."""
+        memory, nodes, explained, results, deaths = state
+        for thread, node in enumerate(nodes):
+            if node.access:
+                yield from self.steps(state, thread)
+        for thread, after in self.memory.drains(memory):
+            yield f"d{thread}", None, (after, nodes, explained, results, deaths)
+        if deaths:
+            for thread, node in enumerate(nodes):
+                if node.access or node.on:
+                    after = (*nodes[:thread], self.threads.dead(node), *nodes[thread + 1 :])
+                    yield f"k{thread}", None, (memory, after, explained, results, deaths - 1)
+
+    def ends(self, state):
+        """Look at a state from which nothing can happen."""
+        memory, nodes, _, results, _ = state
+        sleeping = [thread for thread, node in enumerate(nodes) if node.on]
+        if sleeping:
+            raise Violation(f"threads {sleeping} sleep and nobody will wake them")
+        if self.check:
+            shared, words = self.threads.shared, self.threads.words
+            for value, (_, array, i) in zip(self.memory.values(memory), words.values(), strict=True):
+                shared[array][i] = value
+            try:
+                self.check(results)
+            finally:
+                for array, initial in zip(shared, self.threads.initial, strict=True):
+                    array[:] = initial
+
+
+def explore(program, spec=None, check=None, memory=SC, deaths=0):
+    """Walk through every state of a program; return the Outcome, or raise Violation.
+
+    Parameters
+    ----------
+    program : callable
+        Makes a fresh state: (shared int64 arrays, one list of (name, operation) for each thread).
+    spec : Spec, optional
+        The sequential model that is to explain every history.
+    check : callable, optional
+        ``check(results)`` is called at every end, with ((name, result), ...) of each thread, and with the shared arrays
+        as they were left there.
+    memory : class
+        One of `memories`.
+    deaths : int
+        How many threads may die, each at any point.
+    """
+    search = Search(program, memory, spec, check, deaths)
+    while True:
+        path = []
+        try:
+            return depth_first(search, path)
+        except Restart:
+            continue
+        except AssertionError as error:
+            raise Violation(f"{error}\nschedule {' '.join(path)!r}") from None
+
+
+def depth_first(search, path):
+    """Visit every state once; `path` names the moves to where it is."""
+    outcome = Outcome()
+    seen = set()
+    stack = []
+
+    def enter(state):
+        seen.add(state)
+        moves = list(search.moves(state))
+        outcome.steps += len(moves)
+        if not moves:
+            search.ends(state)
+            outcome.ends += 1
+        stack.append(iter(moves))
+
+    enter(search.start())
+    while stack:
+        for label, _, state in stack[-1]:
+            if state not in seen:
+                path.append(label)
+                assert not isinstance(state[2], Complaint), state[2]
+                assert len(path) < MAX_STEPS, f"no end after {MAX_STEPS} steps"
+                enter(state)
+                break
+        else:
+            stack.pop()
+            del path[-1:]
     outcome.states = len(seen)
     return outcome
-
-
-def operations_of(history):
-    """Return (begin, end, name, result) of each operation."""
-    begun, found = {}, []
-    for time, (kind, thread, *rest) in enumerate(history):
-        if kind == "begin":
-            begun[thread] = time
-        else:
-            found.append((begun.pop(thread), time, *rest))
-    return found
-
-
-def linearizable(history, model, apply):
-    """Say whether some order of the operations, kept to real time, is explained by `apply(model, name, result)`.
-
-    `apply` returns the model after the operation, or None if it could not have had that result.
-    """
-    operations = operations_of(history)
-    seen = set()
-
-    def search(left, model):
-        if not left:
-            return True
-        if (left, model) in seen:
-            return False
-        seen.add((left, model))
-        first_end = min(operations[k][1] for k in left)
-        for k in left:
-            begin, _, name, result = operations[k]
-            if begin < first_end:
-                after = apply(model, name, result)
-                if after is not None and search(left - {k}, after):
-                    return True
-        return False
-
-    return search(frozenset(range(len(operations))), model)

@@ -3,30 +3,12 @@
 import go_ring
 import pytest
 import scheduler
+from memories import SC, TSO
+from specs import Spec, fifo
+from specs import pool as free_list
 
 import iobuf_nb.ring
 from iobuf_nb import BoundedQueue, BufferPool
-from iobuf_nb.pool import FREE
-from iobuf_nb.ring import CLOSED_FLAG, GETTERS, PUTTERS
-
-# Nobody closes and nobody waits here. (The words of the Go ring and the owners have other numbers.)
-NEVER_WRITTEN = [CLOSED_FLAG, GETTERS, PUTTERS]
-
-
-def apply_fifo(capacity):
-    """Return the sequential queue: its state is the tuple of its items."""
-
-    def apply(items, name, result):
-        if name == "G":
-            if result == -1:
-                return None if items else items
-            return items[1:] if items[:1] == (result,) else None
-        item, done = result
-        if not done:
-            return None if len(items) < capacity else items
-        return (*items, item) if len(items) < capacity else None
-
-    return apply
 
 
 def get(queue):
@@ -36,20 +18,12 @@ def get(queue):
             got.append(item)
         return item
 
-    return "G", operation
+    return operation
 
 
 def put_back(queue):
     """Put what was got; nothing if nothing was."""
-
-    def operation(got):
-        return (got[0], queue.try_put(got.pop(0))) if got else None
-
-    return "P", operation
-
-
-def put(queue, item):
-    return f"P{item}", lambda got: (item, queue.try_put(item))
+    return lambda got: queue.try_put(got.pop(0)) if got else None
 
 
 def program(make, scripts, full):
@@ -60,20 +34,16 @@ def program(make, scripts, full):
         if full:
             for item in range(queue.capacity):
                 queue.try_put(item)
-        code = {"G": lambda: get(queue), "P": lambda: put_back(queue)}
-        threads = [[code.get(c, lambda c=c: put(queue, int(c)))() for c in script] for script in scripts]
-        return [queue.words], threads
+        code = {"G": ("G", get(queue)), "P": ("P", put_back(queue))}
+        code |= {str(item): (f"P{item}", lambda got, item=item: queue.try_put(item)) for item in range(10)}
+        return [queue.words], [[code[letter] for letter in script] for script in scripts]
 
     return fresh
 
 
-def explore_queue(make, scripts, capacity, full):
-    start = tuple(range(capacity)) if full else ()
-
-    def check(history):
-        assert scheduler.linearizable(history, start, apply_fifo(capacity)), "no order explains the results"
-
-    return scheduler.explore(program(make, scripts, full), check, NEVER_WRITTEN)
+def explore_queue(make, scripts, capacity, full, **options):
+    spec = Spec(tuple(range(capacity)) if full else (), fifo(capacity))
+    return scheduler.explore(program(make, scripts, full), spec, **options)
 
 
 POOLS = [
@@ -135,70 +105,48 @@ def test_a_broken_ring_is_caught(monkeypatch, name, mutant):
             explore_queue(lambda capacity=capacity: BoundedQueue(capacity), scripts, capacity, full=True)
 
 
-the_pool = []
+@pytest.fixture
+def threads_have_ids(monkeypatch):
+    monkeypatch.setattr(iobuf_nb.pool, "thread_id", lambda: scheduler.running + 1)
 
 
-def new_pool(capacity):
-    """Make the pool of the next run; the last one may have been left in the middle, and is to be silent about it."""
-    for pool in the_pool:
-        pool.ring.words[CLOSED_FLAG] = 1
-    the_pool[:] = [BufferPool(capacity, 1)]
-    return the_pool[0]
-
-
-def explore_pool(scripts, capacity):
-    """Explore a checked pool: whoever got a buffer must be its only holder until it puts it."""
-    held = {}
-
-    def get(pool):
-        def operation(got):
-            index = pool.try_get()
-            if index >= 0:
-                assert index not in held, f"buffer {index} has two owners"
-                held[index] = True
-                got.append(index)
-            return index
-
-        return "G", operation
-
-    def put(pool):
-        def operation(got):
-            if got:
-                del held[got[0]]
-                assert pool.try_put(got.pop(0)), "a held buffer was refused"
-
-        return "P", operation
+def explore_pool(scripts, capacity, checked, **options):
+    """Whoever got a buffer must be its only holder until it puts it, and none may be lost."""
+    pools = []
 
     def fresh():
-        held.clear()
-        pool = new_pool(capacity)
-        code = {"G": get, "P": put}
-        return [pool.ring.words, pool.owners], [[code[c](pool) for c in script] for script in scripts]
+        made = BufferPool(capacity, 1, checked=checked)
+        pools.append(made)
+        code = {"G": ("G", get(made)), "P": ("P", put_back(made))}
+        return [made.ring.words, made.owners], [[code[letter] for letter in script] for script in scripts]
 
-    def check(history):
-        pool = the_pool[0]
-        assert not held and pool.available() == capacity and (pool.owners == FREE).all(), "a buffer was lost"
+    def check(results):
+        assert pools[0].available() == capacity and not pools[0].owners.any(), "a buffer was lost"
 
-    return scheduler.explore(fresh, check, NEVER_WRITTEN)
+    return scheduler.explore(fresh, Spec(frozenset(range(capacity)), free_list), check, **options)
 
 
+@pytest.mark.parametrize("checked", [True, False], ids=["checked", "unchecked"])
+@pytest.mark.parametrize("memory", [SC, TSO])
 @pytest.mark.parametrize("capacity, scripts", [(1, ("GP", "GP")), (2, ("GP", "GP")), (1, ("GPGP", "GP"))], ids=str)
-def test_a_checked_pool_has_one_owner_for_each_buffer(capacity, scripts):
-    outcome = explore_pool(scripts, capacity)
+def test_a_pool_has_one_owner_for_each_buffer(threads_have_ids, capacity, scripts, memory, checked):
+    outcome = explore_pool(scripts, capacity, checked, memory=memory)
     print(f"pool of {capacity} {' || '.join(scripts)}: {outcome}")
     assert outcome.states > 50
 
 
 def test_of_two_puts_of_one_buffer_one_wins():
     def fresh():
-        pool = new_pool(2)
-        index = pool.get()
-        threads = [[("P", lambda got: pool.try_put(index))] for _ in range(2)]
-        return [pool.ring.words, pool.owners], threads
+        made = BufferPool(2, 1)
+        made.get()
+        pools.append(made)
+        return [made.ring.words, made.owners], [[("P", lambda got: made.try_put(0))] for _ in range(2)]
 
-    def check(history):
-        results = [event[3] for event in history if event[0] == "end"]
-        assert sorted(results) == [False, True] and the_pool[0].available() == 2, "both puts won, or none"
+    def check(results):
+        assert sorted(done for ((_, done),) in results) == [False, True], "both puts won, or none"
+        assert pools[0].available() == 2
 
-    outcome = scheduler.explore(fresh, check, NEVER_WRITTEN)
+    pools = []
+    outcome = scheduler.explore(fresh, check=check)
+    pools[0].put(0)
     assert outcome.states > 20

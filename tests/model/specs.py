@@ -1,0 +1,76 @@
+"""Whether some order of the operations explains what they returned: linearizability, decided as the history unfolds.
+
+A sequential model is a function ``steps(model, name, got)`` that yields every (result, model after it) which an
+operation may have; `got` is what its thread held. A `Spec` keeps all the *accounts* that the history so far allows. An
+account is the state of the model and the results of those operations that took effect and have not returned yet. When
+an operation returns, it must have taken effect by then, perhaps after others that still run: so each history is
+explained just in time (Lowe, "Testing for linearizability", 2017), and histories that leave the same accounts are one.
+An operation whose thread died has no end: it may have taken effect, or not.
+"""
+
+RUNNING = "running"
+
+
+class Spec:
+    def __init__(self, model, steps):
+        self.model, self.steps = model, steps
+        self.known = {}
+
+    def start(self, threads):
+        return frozenset([(self.model, (RUNNING,) * threads)])
+
+    def ended(self, accounts, thread, end, others):
+        """Return the accounts that are left when `thread` returns from `end`.
+
+        `others` are (thread, name, got) of the operations that have begun and not ended.
+        """
+        question = accounts, thread, end, others
+        if question not in self.known:
+            self.known[question] = self.explained(*question)
+        return self.known[question]
+
+    def explained(self, accounts, thread, end, others):
+        found, seen, pending = set(), set(accounts), list(accounts)
+        while pending:
+            model, results = pending.pop()
+            if results[thread] != RUNNING:
+                if results[thread] == end.result:
+                    found.add((model, replaced(results, thread, RUNNING)))
+                continue
+            for who, name, got in ((thread, end.name, end.got), *others):
+                if results[who] == RUNNING:
+                    for result, after in self.steps(model, name, got):
+                        account = after, replaced(results, who, result)
+                        if account not in seen:
+                            seen.add(account)
+                            pending.append(account)
+        return frozenset(found)
+
+
+def replaced(items, k, item):
+    return (*items[:k], item, *items[k + 1 :])
+
+
+def fifo(capacity):
+    """G gets the oldest item or -1; P puts the oldest that the thread holds, P followed by an item that item."""
+
+    def steps(items, name, got):
+        if name == "G":
+            yield (items[0], items[1:]) if items else (-1, items)
+        elif len(items) < capacity:
+            yield True, (*items, int(name[1:] or got[0]))
+        else:
+            yield False, items
+
+    return steps
+
+
+def pool(free, name, got):
+    """G gets some free index, or -1 if there is none; P puts the oldest that the thread holds."""
+    if name == "P":
+        yield True, free | {got[0]}
+    elif free:
+        for index in free:
+            yield index, free - {index}
+    else:
+        yield -1, free
