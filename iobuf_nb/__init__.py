@@ -29,6 +29,7 @@ from .iovec import (
     new_buffers,
     view_as_buffers,
 )
+from .magazine import Magazine, MagazineSet
 from .memory import (
     CACHE_LINE_SIZE,
     aligned_mem,
@@ -57,6 +58,8 @@ __all__ = [
     "CopyResult",
     "IoVec",
     "ItemPool",
+    "Magazine",
+    "MagazineSet",
     "PoolClosed",
     "ScanResult",
     "SpinWait",

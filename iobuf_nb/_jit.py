@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from llvmlite import ir
 from numba import config, njit, typeof, types
-from numba.extending import overload, overload_attribute, overload_method
+from numba.extending import intrinsic, overload, overload_attribute, overload_method
 
 _INLINE = {"forceinline": True, "error_model": "numpy"}
 
@@ -30,7 +31,8 @@ def _compiler(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 hot = _compiler(**_INLINE)
-kernel = _compiler(nogil=True, error_model="numpy")
+# A caller's forceinline is inherited if nothing is said.
+kernel = _compiler(nogil=True, error_model="numpy", forceinline=False)
 
 #: True when numba runs kernels as plain Python (the environment variable ``NUMBA_DISABLE_JIT``).
 INTERPRETED = bool(config.DISABLE_JIT)
@@ -59,7 +61,7 @@ def kernel_method(numba_type: type, name: str, body: Callable[..., Any]) -> None
 def kernel_face(numba_type: type, python_type: type, names: str) -> None:
     """Give values of `numba_type` the named methods and properties of `python_type`, compiled from their very lines."""
     for name in names.split():
-        member = vars(python_type)[name]
+        member = inspect.getattr_static(python_type, name)
         if isinstance(member, property):
             overload_attribute(numba_type, name, jit_options=_INLINE)(_same_lines(member.fget))
         else:
@@ -79,6 +81,20 @@ def compiled_as(body: Callable[..., Any]) -> Callable[[Callable[..., Any]], Call
 def kernel_overload(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a chooser by argument type for `function`; string constants reach it as literals."""
     return overload(function, jit_options=_INLINE, prefer_literal=True, strict=False)
+
+
+@intrinsic
+def _out_of_line(typingctx: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        for attribute in ("cold", "noinline"):
+            builder.function.attributes.add(attribute)
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+#: Called in a kernel that is seldom called: leave it where it is, so that the code around its calls stays short.
+out_of_line: Callable[[], None] = (lambda: None) if INTERPRETED else _out_of_line
 
 
 def compile_for(function: Any, *arguments: Any) -> None:

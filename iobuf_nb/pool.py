@@ -6,8 +6,10 @@ A pool is a `BoundedQueue` of the free indices, an arena that holds the buffers,
 - put: compare-and-swap ``owners[index]`` from its holder to FREE, then put the index back. Of two puts of one buffer
   only one can win that swap; the other is refused and changes nothing.
 
-So an index in the queue always has a FREE owner. A holder is a thread, named by the number `threading.get_ident` gives;
-any thread may put a buffer back, because handing buffers on to other threads is what pools are for.
+A pool may have magazines besides (`magazine`), work-stealing deques that keep free indices for one thread each: whoever
+finds the queue empty looks there. So an index in the queue or in a magazine has a FREE owner. A holder is a thread,
+named by the number `threading.get_ident` gives; any thread may put a buffer back, because handing buffers on to other
+threads is what pools are for.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import os
 import sys
 import threading
 import warnings
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -31,7 +34,7 @@ from numba.extending import intrinsic, overload_attribute
 from numba.np.numpy_support import from_dtype
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import _check
+from . import _check, _deque
 from ._handle import WORDS, Handle, HandleType
 from ._jit import compiled_as, hot, kernel, kernel_face, kernel_method, kernel_overload
 from ._show import Shown
@@ -57,6 +60,7 @@ from .wait import CLOSED, EMPTY, FORKED, NO_WAIT_IN_A_CHILD, PoolClosed, WouldBl
 
 if TYPE_CHECKING:
     from ._aio import Getters
+    from .magazine import Magazine
     from .uring import RegisteredPool, Ring
 
 __all__ = ["BufferPool", "ItemPool"]
@@ -73,13 +77,20 @@ NOT_OUT = 2
 class PoolType(HandleType):
     """The numba type of a pool of indices."""
 
-    attributes: tuple[str, ...] = ("ring", "capacity", "owners", "checks")
+    attributes: tuple[str, ...] = ("ring", "capacity", "owners", "checks", "deques")
 
     def __init__(self, name: str, checked: bool, members: Iterable[tuple[str, types.Type]] = ()) -> None:
         self.checked = checked
         super().__init__(
             f"{name}, checked={checked}",
-            [("ring", QUEUE_TYPE), ("capacity", types.int64), ("owners", WORDS), ("checks", types.int64), *members],
+            [
+                ("ring", QUEUE_TYPE),
+                ("capacity", types.int64),
+                ("owners", WORDS),
+                ("checks", types.int64),
+                ("deques", WORDS),
+                *members,
+            ],
         )
 
 
@@ -117,19 +128,9 @@ def take(pool):
     if load(pool.ring.words, CLOSED_FLAG):
         return EMPTY
     index = get_item(pool.ring)
+    if index < 0 and load(pool.deques, _deque.COUNT):
+        index = _deque.seek(pool.ring, pool.deques)
     if index >= 0:
-        own(pool, index)
-    return index
-
-
-@kernel
-def wait_take(pool, timeout_ns):
-    """Take a free buffer as soon as there is one; EMPTY when `timeout_ns` (-1: none) is over, CLOSED when closed."""
-    index = wait(pool.ring, GET, timeout_ns)
-    if index >= 0:
-        if load(pool.ring.words, CLOSED_FLAG):
-            put_and_wake(pool.ring, index)
-            return CLOSED
         own(pool, index)
     return index
 
@@ -167,19 +168,28 @@ def take_many(pool, out):
 
 
 @kernel
-def give_many(pool, indices):
-    """Give all the buffers back and return -1, or give none and return where the first refused one stands."""
+def disown_many(pool, indices):
+    """Take all the buffers out of their holders' hands: -1, or where the first refused one stands, and none is."""
     for k in range(len(indices)):
         if disown(pool, indices[k], True) != OK:
             if pool.checked:
                 for j in range(k):
                     store(pool.owners, indices[j], -load(pool.owners, indices[j]))
             return k
-    for k in range(len(indices)):
-        if pool.checked:
+    if pool.checked:
+        for k in range(len(indices)):
             store(pool.owners, indices[k], FREE)
-        put_and_wake(pool.ring, indices[k])
     return -1
+
+
+@kernel
+def give_many(pool, indices):
+    """Give all the buffers back and return -1, or give none and return where the first refused one stands."""
+    refused = disown_many(pool, indices)
+    if refused < 0:
+        for k in range(len(indices)):
+            put_and_wake(pool.ring, indices[k])
+    return refused
 
 
 def as_index(index: Any) -> int:
@@ -298,23 +308,35 @@ def _index_array_in_kernel(array: Any, writable: Any) -> Any:
     return lambda array, writable: array
 
 
-class _Pool(Handle, Shown):
-    """What all pools share: indices that are free or held."""
+class Source(Handle, Shown):
+    """What hands out the indices of a pool's buffers and takes them back: the pool itself, or a magazine over it.
 
-    __slots__ = ("_getters", "capacity", "checked", "owners", "ring")
+    Subclasses say how one is taken and given, and waited for; `_wait` and the like are part of kernels, too.
+    """
+
+    __slots__ = ()
 
     capacity: int
-    checked: bool
 
-    def _set_up(self, capacity: int, checked: bool, nonblocking: bool) -> None:
-        self.capacity = capacity
-        self.checked = bool(checked)
-        self._getters: Getters | None = None
-        # LINE slots more than indices: a get and the put after it then touch different cache lines (a third faster).
-        self.ring = BoundedQueue(min(capacity + LINE, MAX_ITEMS), capacity)
-        self.ring._put_first(capacity)
-        self.owners = aligned_mem(8 * capacity, 8 * LINE).view(np.int64)
-        self.nonblocking = nonblocking
+    def _take(self) -> int:
+        """Take a free buffer: its index, or EMPTY."""
+        raise NotImplementedError
+
+    def _wait(self, limit: int) -> int:
+        """Take a free buffer as soon as there is one, or say as `wait` does why not."""
+        raise NotImplementedError
+
+    def _give(self, index: int) -> int:
+        """Give a buffer back: OK, or why not."""
+        raise NotImplementedError
+
+    def _take_many(self, out: NDArray[np.int64]) -> int:
+        """Take up to len(out) free buffers: how many."""
+        raise NotImplementedError
+
+    def _give_many(self, indices: NDArray[np.int64]) -> int:
+        """Give all the buffers back and return -1, or give none and return where the first refused one stands."""
+        raise NotImplementedError
 
     def value(self, index: int) -> Any:
         """Return what an index stands for."""
@@ -325,7 +347,7 @@ class _Pool(Handle, Shown):
 
         Lock-free. The buffer belongs to the calling thread until somebody puts it back.
         """
-        return take(self)
+        return self._take()
 
     def get(self, block: bool = True, timeout: float | None = None) -> int:
         """Take a free buffer and return its index, waiting for one if need be.
@@ -358,16 +380,138 @@ class _Pool(Handle, Shown):
         included: use `timeout` or `try_get` there. A kernel's own ``except`` cannot catch what a signal raised.
         """
         limit = limit_ns(block, timeout)
-        index = take(self)
+        index = self._take()
         if index < 0:
-            index = wait_take(self, limit)
+            index = self._wait(limit)
             if index == CLOSED:
-                raise PoolClosed("get from a closed pool")
+                raise PoolClosed("get from a closed pool or magazine")
             if index == FORKED:
                 raise RuntimeError(NO_WAIT_IN_A_CHILD)
             if index == EMPTY:
                 raise WouldBlock("no buffer became free for as long as get was to wait")
         return index
+
+    def try_put(self, index: int) -> bool:
+        """Give a buffer back and return True; False, and nothing changed, if it is not out or no such buffer exists.
+
+        Lock-free. Any thread may put. Without `checked`, only the range is looked at. A closed pool takes buffers back.
+        """
+        return self._give(as_index(index)) == OK
+
+    def put(self, index: int) -> None:
+        """Give a buffer back; never waits, for there is always room.
+
+        Raises
+        ------
+        IndexError
+            `index` is not from 0 to `capacity` - 1.
+        ValueError
+            The buffer is not out: put twice, or never got. Needs `checked`.
+        TypeError
+            `index` is not an integer.
+
+        Notes
+        -----
+        A buffer put twice is caught unless somebody else got it in between: then it is out, and the second put takes
+        it out of their hands.
+        """
+        status = self._give(as_index(index))
+        if status != OK:
+            refuse(self, index, status)
+
+    def get_many(self, out: NDArray[np.int64]) -> int:
+        """Take as many free buffers as there are, len(out) at most, into the front of `out`; return how many.
+
+        Parameters
+        ----------
+        out : int64 array, 1-D
+
+        Notes
+        -----
+        Never waits: 0 means that none was free or the pool is closed. Each buffer is taken by itself.
+        """
+        return self._take_many(index_array(out, True))
+
+    def put_many(self, indices: NDArray[np.int64]) -> None:
+        """Give all these buffers back; if one of them cannot be, give none back and raise as `put` does.
+
+        Parameters
+        ----------
+        indices : int64 array, 1-D
+        """
+        refused = self._give_many(index_array(indices, False))
+        if refused >= 0:
+            index = indices[refused]
+            refuse(self, index, OUT_OF_RANGE if index < 0 or index >= self.capacity else NOT_OUT)
+
+    @contextmanager
+    def lease(self, block: bool = True, timeout: float | None = None) -> Iterator[Any]:
+        """Get a buffer (an item) for the length of a ``with`` block, and put it back whatever happens there.
+
+        Parameters and errors are those of `get`.
+
+        Examples
+        --------
+        >>> pool = BufferPool(4, 4096)
+        >>> with pool.lease() as buffer:
+        ...     buffer[0] = 7
+        >>> pool.available()
+        4
+        """
+        index = self.get(block, timeout)
+        try:
+            yield self.value(index)
+        finally:
+            self.put(index)
+
+
+class _Pool(Source):
+    """What all pools share: indices that are free or held."""
+
+    __slots__ = ("_free_deques", "_getters", "capacity", "checked", "deques", "owners", "ring")
+
+    checked: bool
+
+    def _set_up(self, capacity: int, checked: bool, nonblocking: bool) -> None:
+        self.capacity = capacity
+        self.checked = bool(checked)
+        self._getters: Getters | None = None
+        # LINE slots more than indices: a get and the put after it then touch different cache lines (a third faster).
+        self.ring = BoundedQueue(min(capacity + LINE, MAX_ITEMS), capacity)
+        self.ring._put_first(capacity)
+        self.owners = aligned_mem(8 * capacity, 8 * LINE).view(np.int64)
+        self.deques = aligned_mem(8 * _deque.WORDS, 8 * LINE).view(np.int64)
+        self._free_deques: deque[int] = deque()  # numbers whose magazines are closed
+        self.nonblocking = nonblocking
+
+    def _members(self) -> tuple[int, ...]:
+        """Return the members of the handle that all pools have."""
+        return (*self.ring._block, self.capacity, self.owners.ctypes.data, self.checked, self.deques.ctypes.data)
+
+    @property
+    def words(self) -> Any:
+        """The words of the ring, on which those who wait for a buffer wait."""
+        return self.ring.words
+
+    def _attempt(self, item: int) -> int:
+        if load(self.ring.words, CLOSED_FLAG, "seq_cst"):
+            return CLOSED
+        return take(self)
+
+    def _take(self) -> int:
+        return take(self)
+
+    def _wait(self, limit: int) -> int:
+        return wait(self, GET, limit)
+
+    def _give(self, index: int) -> int:
+        return give(self, index)
+
+    def _take_many(self, out: NDArray[np.int64]) -> int:
+        return take_many(self, out)
+
+    def _give_many(self, indices: NDArray[np.int64]) -> int:
+        return give_many(self, indices)
 
     async def aget(self, timeout: float | None = None) -> int:
         """Take a free buffer and return its index, letting the event loop run on while there is none.
@@ -412,62 +556,18 @@ class _Pool(Handle, Shown):
             self._getters = Getters(self.ring)
         return await self._getters.get(self, None if limit < 0 else limit / 1e9)
 
-    def try_put(self, index: int) -> bool:
-        """Give a buffer back and return True; False, and nothing changed, if it is not out or no such buffer exists.
+    def magazine(self, size: int = 32) -> Magazine:
+        """Return a magazine over this pool: a stack of at most `size` free buffers for one thread; Python only.
 
-        Lock-free. Any thread may put. Without `checked`, only the range is looked at. A closed pool takes buffers back.
+        See `iobuf_nb.Magazine`.
         """
-        return give(self, as_index(index)) == OK
+        from .magazine import Magazine
 
-    def put(self, index: int) -> None:
-        """Give a buffer back; never waits, for there is always room.
-
-        Raises
-        ------
-        IndexError
-            `index` is not from 0 to `capacity` - 1.
-        ValueError
-            The buffer is not out: put twice, or never got. Needs `checked`.
-        TypeError
-            `index` is not an integer.
-
-        Notes
-        -----
-        A buffer put twice is caught unless somebody else got it in between: then it is out, and the second put takes
-        it out of their hands.
-        """
-        status = give(self, as_index(index))
-        if status != OK:
-            refuse(self, index, status)
-
-    def get_many(self, out: NDArray[np.int64]) -> int:
-        """Take as many free buffers as there are, len(out) at most, into the front of `out`; return how many.
-
-        Parameters
-        ----------
-        out : int64 array, 1-D
-
-        Notes
-        -----
-        Never waits: 0 means that none was free or the pool is closed. Each buffer is taken by itself.
-        """
-        return take_many(self, index_array(out, True))
-
-    def put_many(self, indices: NDArray[np.int64]) -> None:
-        """Give all these buffers back; if one of them cannot be, give none back and raise as `put` does.
-
-        Parameters
-        ----------
-        indices : int64 array, 1-D
-        """
-        refused = give_many(self, index_array(indices, False))
-        if refused >= 0:
-            index = indices[refused]
-            refuse(self, index, OUT_OF_RANGE if index < 0 or index >= self.capacity else NOT_OUT)
+        return Magazine(self, size)
 
     def available(self) -> int:
         """Return how many buffers were free a moment ago; exact while nobody else gets or puts."""
-        return min(size(self.ring), self.capacity)
+        return min(size(self.ring) + _deque.total(self.deques), self.capacity)
 
     @property
     def closed(self) -> bool:
@@ -482,26 +582,6 @@ class _Pool(Handle, Shown):
     @nonblocking.setter
     def nonblocking(self, value: bool) -> None:
         store(self.ring.words, NONBLOCKING_FLAG, int(bool(value)), "seq_cst")
-
-    @contextmanager
-    def lease(self, block: bool = True, timeout: float | None = None) -> Iterator[Any]:
-        """Get a buffer (an item) for the length of a ``with`` block, and put it back whatever happens there.
-
-        Parameters and errors are those of `get`.
-
-        Examples
-        --------
-        >>> pool = BufferPool(4, 4096)
-        >>> with pool.lease() as buffer:
-        ...     buffer[0] = 7
-        >>> pool.available()
-        4
-        """
-        index = self.get(block, timeout)
-        try:
-            yield self.value(index)
-        finally:
-            self.put(index)
 
     @asynccontextmanager
     async def alease(self, timeout: float | None = None) -> AsyncIterator[Any]:
@@ -660,10 +740,7 @@ class BufferPool(_Pool):
         self._set_up(capacity, checked, nonblocking)
         self._describe(
             _buffer_pool_type(element, len(self.shape), self.checked),
-            *self.ring._block,
-            self.capacity,
-            self.owners.ctypes.data,
-            self.checked,
+            *self._members(),
             self.arena,
             self.stride,
             self.buffer_size,
@@ -789,7 +866,7 @@ class ItemPool(_Pool):
             raise ValueError("items must hold at least one object, not none")
         self._set_up(len(self._items), checked, nonblocking)
         kind = ITEM_POOL if self.checked else ITEM_POOL_UNCHECKED
-        self._describe(kind, *self.ring._block, self.capacity, self.owners.ctypes.data, self.checked)
+        self._describe(kind, *self._members())
 
     def value(self, index: int) -> Any:
         """Return the object behind `index`; IndexError if there is none."""
@@ -843,6 +920,11 @@ def _close_in_kernel(pool):
     shut(pool.ring)
 
 
-kernel_face(PoolType, _Pool, "try_get get try_put put get_many put_many available closed nonblocking")
+kernel_face(
+    PoolType,
+    _Pool,
+    "words _attempt _take _wait _give _take_many _give_many try_get get try_put put get_many put_many "
+    "available closed nonblocking",
+)
 kernel_face(BufferPoolType, BufferPool, "value set_value iovec fill")
 kernel_method(PoolType, "close", _close_in_kernel)

@@ -48,7 +48,7 @@ from numba.core import errors
 
 from . import _check
 from ._handle import WORDS, Handle, HandleType
-from ._jit import hot, kernel, kernel_face, kernel_overload
+from ._jit import hot, kernel, kernel_face, kernel_overload, out_of_line
 from ._show import Shown
 from .atomics import compare_and_swap, fetch_add, load, pause, store, wrap
 from .memory import aligned_mem
@@ -166,6 +166,7 @@ def _contend(queue, item, position, lead):
     Whoever loses a compare-and-swap, or first finds a position taken, pauses and starts again from the hint: to let the
     winner run on its own for a while moves more items than to race it for each. A longer search goes on at once.
     """
+    out_of_line()
     pauses = FIRST_PAUSES
     behind = False
     while True:
@@ -200,6 +201,7 @@ def get_item(queue):
 @kernel
 def notify(queue, event):
     """Wake one of those who wait for `event`."""
+    out_of_line()
     fetch_add(queue.words, event, 1, "seq_cst")
     if wake(queue.words, event, 1) == 0 and event == GET_EVENT:
         signal_fd(load(queue.words, GET_FD) - 1)
@@ -229,33 +231,21 @@ def offer(queue, item):
     return load(queue.words, CLOSED_FLAG) == 0 and put_and_wake(queue, item)
 
 
-@hot
-def attempt(queue, item):
-    """Put `item`, or get one if it is GET: 0 or the item, EMPTY if that cannot be done now, CLOSED if never again."""
-    # Read first: what was put before the queue was closed is still taken.
-    closed = load(queue.words, CLOSED_FLAG, "seq_cst")
-    if item == GET:
-        got = get_and_wake(queue)
-        return CLOSED if closed and got == EMPTY else got
-    if closed:
-        return CLOSED
-    return 0 if put_and_wake(queue, item) else EMPTY
-
-
 @kernel
-def wait(queue, item, timeout_ns):
-    """Put `item`, or get one if it is GET, as soon as that can be done: 0 or the item.
+def wait(source, item, timeout_ns):
+    """Put `item` into a queue, or get one from a queue or pool if it is GET, when that can be done: 0 or the item.
 
     EMPTY when `timeout_ns` (-1: none) is over; CLOSED; FORKED in a forked child, which nobody would wake.
     """
+    words = source.words
     waiters = GETTERS if item == GET else PUTTERS
     event = waiters + 1
-    if load(queue.words, NONBLOCKING_FLAG):
+    if load(words, NONBLOCKING_FLAG):
         timeout_ns = 0
     end = FOREVER_NS if timeout_ns < 0 else now_ns() + timeout_ns
     turn = 0
     while True:
-        result = attempt(queue, item)
+        result = source._attempt(item)
         if result != EMPTY or now_ns() >= end:
             return result
         if turn < SPIN_TURNS:
@@ -263,14 +253,14 @@ def wait(queue, item, timeout_ns):
             turn += 1
             continue
         check_signals()
-        if process_id() != load(queue.words, PROCESS):
+        if process_id() != load(words, PROCESS):
             return FORKED
-        fetch_add(queue.words, waiters, 1, "seq_cst")
-        seen = load(queue.words, event, "seq_cst")
-        result = attempt(queue, item)
+        fetch_add(words, waiters, 1, "seq_cst")
+        seen = load(words, event, "seq_cst")
+        result = source._attempt(item)
         if result == EMPTY:
-            park(queue.words, event, seen, end - now_ns())
-        fetch_add(queue.words, waiters, -1, "seq_cst")
+            park(words, event, seen, end - now_ns())
+        fetch_add(words, waiters, -1, "seq_cst")
         if result != EMPTY:
             return result
 
@@ -389,6 +379,17 @@ class BoundedQueue(Handle, Shown):
         self.words[SLOTS : SLOTS + n] = np.arange(n) + (1 << self.order)
         self.words[TAIL] = n
 
+    def _attempt(self, item: int) -> int:
+        """Put `item`, or get one if it is GET: 0 or the item, EMPTY if that cannot be done now, CLOSED if never."""
+        # Read first: what was put before the queue was closed is still taken.
+        closed = load(self.words, CLOSED_FLAG, "seq_cst")
+        if item == GET:
+            got = get_and_wake(self)
+            return CLOSED if closed and got == EMPTY else got
+        if closed:
+            return CLOSED
+        return 0 if put_and_wake(self, item) else EMPTY
+
     def try_put(self, item: int) -> bool:
         """Append `item` and return True, or return False at once if the queue is full or closed.
 
@@ -478,4 +479,4 @@ class BoundedQueue(Handle, Shown):
 
 
 QUEUE_TYPE = QueueType()
-kernel_face(QueueType, BoundedQueue, "try_put try_get put get was_size close closed")
+kernel_face(QueueType, BoundedQueue, "_attempt try_put try_get put get was_size close closed")

@@ -243,9 +243,9 @@ def test_a_protocol_without_the_recheck_loses_wake_ups(tmp_path):
     shutil.copytree(Path(iobuf_nb.__file__).parent, tmp_path / "iobuf_nb")
     ring = tmp_path / "iobuf_nb" / "ring.py"
     source = ring.read_text()
-    recheck = "        result = attempt(queue, item)\n        if result == EMPTY:\n            park"
+    recheck = "        result = source._attempt(item)\n        if result == EMPTY:\n            park"
     assert source.count(recheck) == 1
-    ring.write_text(source.replace(recheck, recheck.replace("attempt(queue, item)", "EMPTY", 1)))
+    ring.write_text(source.replace(recheck, recheck.replace("source._attempt(item)", "EMPTY", 1)))
     assert hand_over(1, 60, package=tmp_path) == 1
 
 

@@ -1,0 +1,207 @@
+"""Work-stealing deques of indices: one end for their owner, at the price of plain loads and stores, one for thieves.
+
+The algorithm is that of Chase & Lev (SPAA 2005) in the memory model of Lê et al. (PPoPP 2013), with two changes:
+
+- The owner's fence, three quarters of what a pop would cost, is left to the thief: the owner orders its accesses for
+  the compiler alone (`light_fence`), and the thief makes every processor that runs a thread of this process pass a
+  fence (`heavy_fence`: membarrier(2)). Where the system has none, owners do fence.
+- Where the bottom is, is told by two words that the owner counts up, pushes and pops. A push is one store to a word
+  that never returns to an earlier value: so whoever reads the same number of pushes twice knows that there was none in
+  between, and emptiness can be told exactly (`seek`).
+
+Invariants
+    Deque positions top, top + 1 ... pushes - pops - 1 hold free indices, the newest last; position p lies in slot
+    p mod MOST. Only the owner writes PUSHES, POPS and slots. TOP only grows, by one, by compare-and-swap: who raises it
+    from t has taken position t. The owner takes a position by counting the pop *before* it looks at TOP, and needs
+    TOP's compare-and-swap only for the position at the top, and only while there are thieves.
+"""
+
+from __future__ import annotations
+
+from ._jit import hot, kernel, out_of_line
+from .atomics import compare_and_swap, fence, fetch_add, heavy_fence, light_fence, load, store
+from .ring import LINE, get_item
+from .wait import EMPTY
+
+MOST_DEQUES = 256
+MOST = 512  # indices in one of them, a power of two
+
+# Word indices. First how many deques have ever been used, then the deques, each from its base on.
+COUNT = 0
+_FIRST = LINE
+
+PUSHES = 0
+POPS = 1  # a pop that failed is taken back
+USER = 2  # not used here: the thread that owns it, 0 if none does
+TOP = LINE
+THIEVES = TOP + 1  # how many are at work
+SLOTS = 2 * LINE
+_WORDS = SLOTS + MOST
+
+NOBODYS = _FIRST + MOST_DEQUES * _WORDS  # the base of one that stays empty for ever
+WORDS = NOBODYS + _WORDS
+
+
+@hot
+def base_of(number):
+    """Return where the words of a deque begin."""
+    return _FIRST + number * _WORDS
+
+
+@hot
+def order_own(asymmetric):
+    """Keep the owner's accesses before this from those after it, in the eyes of thieves that call `heavy_fence`."""
+    if asymmetric:
+        light_fence()
+    else:
+        fence()
+
+
+@hot
+def push(words, base, most, index):
+    """As its owner, add an index, unless there are `most` in it: whether it was added."""
+    pushes = load(words, base + PUSHES, "relaxed")
+    bottom = pushes - load(words, base + POPS, "relaxed")
+    if bottom - load(words, base + TOP) >= most:
+        return False
+    store(words, base + SLOTS + (bottom & (MOST - 1)), index, "relaxed")
+    store(words, base + PUSHES, pushes + 1)
+    return True
+
+
+@hot
+def pop(words, base, asymmetric):
+    """As its owner, take the newest index, or EMPTY."""
+    pops = load(words, base + POPS, "relaxed")
+    bottom = load(words, base + PUSHES, "relaxed") - pops - 1
+    store(words, base + POPS, pops + 1, "relaxed")
+    order_own(asymmetric)
+    thieves = load(words, base + THIEVES)
+    top = load(words, base + TOP)
+    if bottom < top or (bottom == top and thieves):
+        return _finish(words, base, pops, bottom, top)
+    return load(words, base + SLOTS + (bottom & (MOST - 1)), "relaxed")
+
+
+@kernel
+def _finish(words, base, pops, bottom, top):
+    """Take the index at `top`, if `bottom` is there, against thieves; and give up a pop that found none."""
+    out_of_line()
+    index = _take_top(words, base, top) if bottom == top else EMPTY
+    # Not before: an index that was out of sight must not come back, or those who found nothing were wrong.
+    store(words, base + POPS, pops)
+    return index
+
+
+@hot
+def _take_top(words, base, top):
+    """Take the index at `top`, or EMPTY if somebody else has."""
+    index = load(words, base + SLOTS + (top & (MOST - 1)), "relaxed")
+    return index if compare_and_swap(words, base + TOP, top, top + 1, "seq_cst") else EMPTY
+
+
+@kernel
+def push_many(words, base, most, indices):
+    """As its owner, add the first of `indices`, as many as there is room for: how many."""
+    pushes = load(words, base + PUSHES, "relaxed")
+    bottom = pushes - load(words, base + POPS, "relaxed")
+    n = min(len(indices), most - (bottom - load(words, base + TOP)))
+    if n <= 0:
+        return 0
+    for k in range(n):
+        store(words, base + SLOTS + ((bottom + k) & (MOST - 1)), indices[k], "relaxed")
+    store(words, base + PUSHES, pushes + n)
+    return n
+
+
+@kernel
+def pop_many(words, base, asymmetric, out):
+    """As its owner, take the newest indices into the front of `out`: how many."""
+    pops = load(words, base + POPS, "relaxed")
+    end = load(words, base + PUSHES, "relaxed") - pops
+    n = min(len(out), end - load(words, base + TOP))
+    if n <= 0:
+        return 0
+    store(words, base + POPS, pops + n, "relaxed")
+    order_own(asymmetric)
+    thieves = load(words, base + THIEVES)
+    top = load(words, base + TOP)
+    begin = max(end - n, top + (thieves > 0))  # thieves at work can still take the one at the top, and no other
+    for position in range(begin, end):
+        out[position - begin] = load(words, base + SLOTS + (position & (MOST - 1)), "relaxed")
+    taken = max(end - begin, 0)
+    index = EMPTY
+    if top >= end - n:
+        if thieves and top < end:
+            index = _take_top(words, base, top)
+        # As in pop: only now.
+        store(words, base + POPS, pops + taken)
+    if index < 0:
+        return taken
+    out[taken] = index
+    return taken + 1
+
+
+@kernel
+def steal(words, base):
+    """Take the oldest index of a deque, as anybody may, or EMPTY."""
+    index = EMPTY
+    fetch_add(words, base + THIEVES, 1, "seq_cst")
+    while True:
+        top = load(words, base + TOP)
+        # Either the owner sees that there are thieves, and no less than `top`, or this sees what the owner has popped.
+        heavy_fence()
+        # In this order, for the difference must never be too great.
+        pushes = load(words, base + PUSHES)
+        if pushes - load(words, base + POPS) <= top:
+            break
+        stolen = load(words, base + SLOTS + (top & (MOST - 1)), "relaxed")
+        if compare_and_swap(words, base + TOP, top, top + 1, "seq_cst"):
+            index = stolen
+            break
+    fetch_add(words, base + THIEVES, -1, "seq_cst")
+    return index
+
+
+@kernel
+def seek(queue, words):
+    """Take an index from the queue or from any deque; EMPTY only if there was a moment at which all were empty.
+
+    That moment is when the queue is found empty: each deque was empty a little earlier, and has had no push until a
+    little later. A push that is seen in between means that somebody got on, so this starts again.
+    """
+    while True:
+        before = 0
+        for number in range(load(words, COUNT)):
+            base = base_of(number)
+            pushes = load(words, base + PUSHES)
+            if pushes - load(words, base + POPS) > load(words, base + TOP):
+                index = steal(words, base)
+                if index >= 0:
+                    return index
+            before += pushes
+        index = get_item(queue)
+        if index >= 0:
+            return index
+        heavy_fence()  # whatever was pushed by now is seen below
+        after = 0
+        for number in range(load(words, COUNT)):
+            after += load(words, base_of(number) + PUSHES)
+        if after == before:
+            return EMPTY
+
+
+@hot
+def held(words, base):
+    """Return how many indices a deque held a moment ago."""
+    pushes = load(words, base + PUSHES)
+    return max(pushes - load(words, base + POPS) - load(words, base + TOP), 0)
+
+
+@kernel
+def total(words):
+    """Return how many indices all deques held a moment ago."""
+    found = 0
+    for number in range(load(words, COUNT)):
+        found += held(words, base_of(number))
+    return found

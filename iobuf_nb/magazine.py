@@ -1,0 +1,503 @@
+"""Magazines: a thread's own stack of free buffers, over a pool that all share.
+
+A put goes to the top of the thread's stack and the next get takes it from there, still warm in the cache, at the price
+of some plain loads and stores; the pool's ring is touched only when the stack is full or empty. Nothing is lost for
+the others: each magazine is a work-stealing deque (`_deque`), and who finds the ring empty, waits or not, takes the
+oldest buffer out of somebody's magazine.
+
+- EMPTY stays exact: `try_get` of the pool or of any magazine says -1 only if there was a moment without a free buffer.
+- A waiter is not passed over: a put that finds somebody waiting for a buffer goes to the ring and wakes them.
+- A magazine whose thread has died keeps nothing from anybody.
+
+For that, buffers do not move between ring and magazines in halves or wholes, as they do in Bonwick & Adams (USENIX
+2001): on their way they would be free and in no place where they could be found.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import threading
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.core import errors
+from numba.extending import overload_attribute
+from numpy.typing import NDArray
+
+from . import _check
+from ._deque import (
+    COUNT,
+    MOST,
+    MOST_DEQUES,
+    NOBODYS,
+    USER,
+    base_of,
+    held,
+    order_own,
+    pop,
+    pop_many,
+    push,
+    push_many,
+    steal,
+)
+from ._handle import WORDS, Handle, HandleType, load_handle
+from ._jit import hot, kernel, kernel_face, kernel_overload, out_of_line
+from ._show import Shown
+from .atomics import compare_and_swap, load, register_heavy_fence, store
+from .pool import OK, PoolType, Source, disown, disown_many, own, take, take_many
+from .ring import CLOSED_FLAG, GET, GET_EVENT, GETTERS, notify, put_and_wake, wait
+from .wait import CLOSED, EMPTY, thread_id
+
+__all__ = ["Magazine", "MagazineSet"]
+
+NOBODY = -1  # the user of a deque whose magazine is closed
+
+
+class MagazineType(HandleType):
+    """The numba type of `Magazine`."""
+
+    attributes = ("base", "size", "pool")
+
+    def __init__(self, pool: PoolType, asymmetric: bool) -> None:
+        self.pool = pool
+        self.asymmetric = asymmetric
+        members = [("base", types.int64), ("size", types.int64), ("pool", pool)]
+        super().__init__(f"Magazine over {pool.name}, asymmetric={asymmetric}", members)
+
+
+class MagazineSetType(HandleType):
+    """The numba type of `MagazineSet`."""
+
+    attributes = ("magazines", "n")
+
+    def __init__(self, magazine: MagazineType) -> None:
+        self.magazine = magazine
+        super().__init__(f"MagazineSet of {magazine.name}", [("magazines", WORDS), ("n", types.int64)])
+
+
+magazine_type = functools.cache(MagazineType)
+_set_type = functools.cache(MagazineSetType)
+
+
+@overload_attribute(MagazineType, "checked")
+def _checked(magazine):
+    checked = magazine.pool.checked
+    return lambda magazine: checked
+
+
+@overload_attribute(MagazineType, "asymmetric")  # a constant in kernels, as `checked` is
+def _asymmetric(magazine):
+    asymmetric = magazine.asymmetric
+    return lambda magazine: asymmetric
+
+
+@overload_attribute(MagazineType, "capacity")
+def _capacity(magazine):
+    return lambda magazine: magazine.pool.capacity
+
+
+@kernel
+def adopt(magazine):
+    """Make this thread the user of a magazine that has none, or refuse."""
+    words, user = magazine.pool.deques, magazine.base + USER
+    out_of_line()
+    if magazine.size and not compare_and_swap(words, user, 0, thread_id()):
+        raise RuntimeError("the magazine belongs to another thread until that releases it: thread", load(words, user))
+
+
+@hot
+def enter(magazine):
+    """Refuse a magazine that another thread uses."""
+    if magazine.pool.checked and load(magazine.pool.deques, magazine.base + USER) != thread_id():
+        adopt(magazine)
+
+
+@hot
+def take_from(magazine):
+    """Take a free buffer, the one put last if it is still here: its index, or EMPTY."""
+    pool = magazine.pool
+    enter(magazine)
+    if load(pool.ring.words, CLOSED_FLAG):
+        return EMPTY
+    index = pop(pool.deques, magazine.base, magazine.asymmetric)
+    if index < 0:
+        return take_elsewhere(magazine)
+    own(pool, index)
+    return index
+
+
+@kernel
+def take_elsewhere(magazine):
+    """Take a free buffer that is not in this magazine."""
+    out_of_line()
+    return take(magazine.pool) if magazine.size else EMPTY
+
+
+@hot
+def give_to(magazine, index):
+    """Give a buffer back: OK, or why not, and nothing changed."""
+    pool = magazine.pool
+    enter(magazine)
+    status = disown(pool, index, False)
+    if status == OK:
+        keep(magazine, index)
+    return status
+
+
+@hot
+def keep(magazine, index):
+    """Push a free index, or put it into the ring if there is no room or somebody waits."""
+    pool = magazine.pool
+    words = pool.ring.words
+    if load(words, GETTERS) or not push(pool.deques, magazine.base, magazine.size, index):
+        put_elsewhere(magazine, index)
+    else:
+        order_own(magazine.asymmetric)
+        if load(words, GETTERS):  # who began to wait in between may have looked here too early
+            notify(pool.ring, GET_EVENT)
+
+
+@kernel
+def put_elsewhere(magazine, index):
+    """Put a free index into the ring."""
+    out_of_line()
+    put_and_wake(magazine.pool.ring, index)
+
+
+@kernel
+def take_many_from(magazine, out):
+    """Take up to len(out) free buffers: how many."""
+    pool = magazine.pool
+    enter(magazine)
+    if load(pool.ring.words, CLOSED_FLAG):
+        return 0
+    n = pop_many(pool.deques, magazine.base, magazine.asymmetric, out)
+    for k in range(n):
+        own(pool, out[k])
+    if n < len(out) and magazine.size:
+        n += take_many(pool, out[n:])
+    return n
+
+
+@kernel
+def give_many_to(magazine, indices):
+    """Give all the buffers back and return -1, or give none and return where the first refused one stands."""
+    pool = magazine.pool
+    words = pool.ring.words
+    enter(magazine)
+    refused = disown_many(pool, indices)
+    if refused >= 0:
+        return refused
+    n = 0
+    if load(words, GETTERS) == 0:
+        n = push_many(pool.deques, magazine.base, magazine.size, indices)
+        order_own(magazine.asymmetric)
+        for _ in range(min(n, load(words, GETTERS))):
+            notify(pool.ring, GET_EVENT)
+    for k in range(n, len(indices)):
+        put_and_wake(pool.ring, indices[k])
+    return -1
+
+
+@kernel
+def empty(pool, base):
+    """Put everything that a deque holds into the ring, one by one, as any thief and putter would."""
+    index = steal(pool.deques, base)
+    while index >= 0:
+        put_and_wake(pool.ring, index)
+        index = steal(pool.deques, base)
+
+
+@hot
+def hand_over(magazine):
+    """Make this thread the user of a magazine, whoever was."""
+    if magazine.pool.checked and magazine.size:
+        store(magazine.pool.deques, magazine.base + USER, thread_id())
+
+
+_reserving = threading.Lock()
+
+
+def _reserve(pool: Any) -> int:
+    """Return the number of a deque that nobody uses; what its last user left in it is in its next one's hands."""
+    try:
+        number = pool._free_deques.pop()
+    except IndexError:
+        with _reserving:
+            number = load(pool.deques, COUNT)
+            if number == MOST_DEQUES:
+                raise RuntimeError(f"a pool has at most {MOST_DEQUES} open magazines, and this one has them") from None
+            store(pool.deques, COUNT, number + 1, "seq_cst")
+    store(pool.deques, base_of(number) + USER, 0)
+    return number
+
+
+class Magazine(Source):
+    """A thread's own stack of free buffers over a pool, the same in Python and in kernels.
+
+    It has the pool's methods: a put keeps the buffer here while there is room, and a get takes the one that was put
+    last; otherwise the pool's ring gives and takes. Buffers got through a magazine may be put through the pool or
+    another magazine, and the other way round. A buffer that lies here is free: whoever finds the pool's ring empty
+    takes it, so that `try_get`, here and on the pool, says -1 only if there was a moment without a free buffer.
+
+    Parameters
+    ----------
+    pool : BufferPool or ItemPool
+        ``pool.magazine(size)`` is the same.
+    size : int
+        The most buffers it keeps; from 1 to 512.
+
+    Attributes
+    ----------
+    pool, size
+        As given; readable in kernels, `size` as 0 when closed.
+    capacity, checked
+        Those of the pool.
+
+    Raises
+    ------
+    RuntimeError
+        The pool has 256 open magazines already.
+
+    Notes
+    -----
+    A magazine is for one thread at a time. If the pool is checked, it belongs to the thread that uses it first, until
+    `release`; every other thread gets RuntimeError, whatever it calls. If the pool is not checked, nobody looks.
+    Only `close` may be called by any thread, when the user has ended or waits.
+
+    A thread that ends without closing its magazine takes nothing along: its buffers can be got all the same. `close`
+    puts them back into the ring, where they are found more quickly; a magazine that is dropped leaves them to the next
+    one that is opened.
+
+    Examples
+    --------
+    >>> from iobuf_nb import BufferPool
+    >>> pool = BufferPool(64, 4096)
+    >>> with pool.magazine() as magazine:
+    ...     index = magazine.get()
+    ...     magazine.value(index)[0] = 7
+    ...     magazine.put(index)
+    ...     magazine.was_size(), magazine.get() == index, pool.available()
+    (1, True, 63)
+    >>> pool.put(index)
+
+    >>> from numba import njit
+    >>> @njit(nogil=True)
+    ... def work(magazine, n):
+    ...     for k in range(n):
+    ...         index = magazine.get()
+    ...         magazine.value(index)[:] = k
+    ...         magazine.put(index)
+    >>> with pool.magazine(8) as magazine:
+    ...     work(magazine, 1000)
+    """
+
+    __slots__ = ("_number", "asymmetric", "base", "pool", "size")
+
+    pool: Any
+
+    def __init__(self, pool: Any, size: int = 32) -> None:
+        if not isinstance(pool, Source) or isinstance(pool, Magazine):
+            raise TypeError(f"pool must be a BufferPool or an ItemPool, not {pool!r:.60}")
+        self.size = _check.integer("size", size, 1, MOST)
+        self.asymmetric = register_heavy_fence()
+        self.pool = pool
+        self._number = _reserve(pool)
+        self.base = base_of(self._number)
+        self._describe(magazine_type(pool._numba_type_, self.asymmetric), self.base, self.size, *pool._block)
+
+    @property
+    def capacity(self) -> int:  # type: ignore[override]
+        """How many buffers the pool has."""
+        return self.pool.capacity
+
+    @property
+    def checked(self) -> bool:
+        """Whether the pool is checked."""
+        return self.pool.checked
+
+    def value(self, index: int) -> Any:
+        """Return what an index stands for; see the pool's method."""
+        return self.pool.value(index)
+
+    def set_value(self, index: int, data: Any) -> None:
+        """Write what an index stands for; see the pool's method."""
+        self.pool.set_value(index, data)
+
+    def _take(self) -> int:
+        return take_from(self)
+
+    def _wait(self, limit: int) -> int:
+        return wait(self.pool, GET, limit) if self.size else CLOSED
+
+    def _give(self, index: int) -> int:
+        return give_to(self, index)
+
+    def _take_many(self, out: NDArray[np.int64]) -> int:
+        return take_many_from(self, out)
+
+    def _give_many(self, indices: NDArray[np.int64]) -> int:
+        return give_many_to(self, indices)
+
+    def was_size(self) -> int:
+        """Return how many free buffers it held a moment ago; any thread may ask."""
+        return held(self.pool.deques, self.base)
+
+    def release(self) -> None:
+        """Let another thread be the next user, with all that lies here.
+
+        Raises
+        ------
+        RuntimeError
+            The pool is checked, and the magazine belongs to another thread.
+        """
+        enter(self)
+        if self.size:
+            store(self.pool.deques, self.base + USER, 0)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been closed; then gets find nothing, and puts go to the pool. Readable in kernels."""
+        return self.size == 0
+
+    def close(self) -> None:
+        """Put all that lies here into the pool's ring, and wake who waits for it; closing twice is no error.
+
+        Python only. Buffers that are out are not touched: put them through this, which hands them on, or the pool.
+        """
+        if self.size == 0:
+            return
+        base = self.base
+        self.base, self.size = NOBODYS, 0
+        self._block[1:3] = NOBODYS, 0
+        store(self.pool.deques, base + USER, NOBODY)
+        empty(self.pool, base)
+        self.pool._free_deques.append(self._number)
+
+    def __enter__(self) -> Magazine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Its buffers stay where they are, since everybody finds them there: this may be any thread, in any state.
+        if getattr(self, "_block", None) is not None and self.size:
+            self.pool._free_deques.append(self._number)
+
+    def _figures(self) -> dict[str, object]:
+        return {"pool": repr(self.pool), "size": self.size, "held": self.was_size()}
+
+    def _occupancy(self) -> float:
+        return self.was_size() / self.size if self.size else 0.0
+
+
+class MagazineSet(Handle, Shown):
+    """One magazine for each thread of a team, by its number: for ``prange`` and thread pools.
+
+    Parameters
+    ----------
+    pool : BufferPool or ItemPool
+    n : int
+        How many magazines; at most 256 can be open for one pool.
+    size : int
+        Of each; see `Magazine`.
+
+    Notes
+    -----
+    ``magazines[k]``, in Python and in kernels, hands magazine `k` over to the calling thread: fetch it once, at the
+    start of the thread's share of the work. If two threads work with one `k` at a time and the pool is checked, the one
+    that fetched it first gets RuntimeError at its next call. IndexError if `k` is not from 0 to n - 1.
+
+    Examples
+    --------
+    >>> import numba
+    >>> from iobuf_nb import BufferPool, MagazineSet
+    >>> @numba.njit(parallel=True)
+    ... def work(magazines, rounds):
+    ...     for k in numba.prange(len(magazines)):
+    ...         magazine = magazines[k]
+    ...         for _ in range(rounds):
+    ...             magazine.try_put(magazine.try_get())
+    >>> pool = BufferPool(64, 4096)
+    >>> with MagazineSet(pool, 4) as magazines:
+    ...     work(magazines, 1000)
+    >>> pool.available()
+    64
+    """
+
+    __slots__ = ("_addresses", "_all", "n", "pool")
+
+    def __init__(self, pool: Any, n: int, size: int = 32) -> None:
+        self.n = _check.integer("n", n, 1, MOST_DEQUES)
+        self._all: list[Magazine] = []
+        try:
+            for _ in range(self.n):
+                self._all.append(Magazine(pool, size))
+        except BaseException:
+            self.close()
+            raise
+        self.pool = pool
+        self._addresses = np.array([magazine._descriptor for magazine in self._all])
+        self._describe(_set_type(self._all[0]._numba_type_), self._addresses.ctypes.data, self.n)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, k: int) -> Magazine:
+        number = operator.index(k)
+        if not 0 <= number < self.n:
+            raise IndexError(f"k must be from 0 to {self.n - 1}, not {k}")
+        magazine = self._all[number]
+        hand_over(magazine)
+        return magazine
+
+    def close(self) -> None:
+        """Close them all; see `Magazine.close`."""
+        for magazine in self._all:
+            magazine.close()
+
+    def __enter__(self) -> MagazineSet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _figures(self) -> dict[str, object]:
+        return {"pool": repr(self.pool), "n": self.n, "held": sum(magazine.was_size() for magazine in self._all)}
+
+    def _occupancy(self) -> float:
+        return sum(magazine._occupancy() for magazine in self._all) / self.n
+
+
+@kernel_overload(operator.getitem)
+def _fetch(magazines: Any, k: Any) -> Any:
+    if not isinstance(magazines, MagazineSetType):
+        return None
+    if not isinstance(k, types.Integer):
+        raise errors.TypingError(f"k must be an integer, not {k}")
+    kind = magazines.magazine
+
+    def fetch(magazines, k):
+        if k < 0 or k >= magazines.n:
+            raise IndexError("k must be from 0 to n - 1; (k, n) are", k, magazines.n)
+        magazine = load_handle(load(magazines.magazines, k), kind)
+        hand_over(magazine)
+        return magazine
+
+    return fetch
+
+
+@kernel_overload(len)
+def _len(magazines: Any) -> Any:
+    return (lambda magazines: magazines.n) if isinstance(magazines, MagazineSetType) else None
+
+
+kernel_face(
+    MagazineType,
+    Magazine,
+    "_take _wait _give _take_many _give_many try_get get try_put put get_many put_many "
+    "value set_value was_size release closed",
+)
