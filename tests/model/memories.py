@@ -4,11 +4,16 @@
 `TSO`      x86 (Sewell et al., "x86-TSO", 2010): a store that is not seq_cst waits in its thread's first-in first-out
            buffer, where only that thread sees it, until it is drained; a full fence, a read-modify-write, a seq_cst
            store and a system call drain the buffer of their own thread first, `heavy_fence` those of all threads.
+`Relaxed`  the orderings as C++ has them: a load may read any store that its thread has not learned to be outdated, and
+           learns from a release store what that knew. Views of timestamps after Kang et al., "A promising semantics",
+           2017, without promises: a load never reads what comes later, and stores to one word take effect in the order
+           of the walk. A seq_cst access also learns of, or announces, the last seq_cst store to its word.
 
 A machine's state is a hashable value. `perform` makes one access of a thread and returns every (result, state) that
 may come of it; `drains` are the moves that the machine makes by itself.
 """
 
+import functools
 from typing import NamedTuple
 
 from iobuf_nb.atomics import AFTER, wrap
@@ -53,7 +58,7 @@ class SC:
     def perform(self, memory, thread, access):
         word = access.word
         result, new = outcome(access, memory[word])
-        return [(result, memory if access.operation == "load" else (*memory[:word], new, *memory[word + 1 :]))]
+        return [(result, memory if access.operation == "load" else replaced(memory, word, new))]
 
     def drains(self, memory):
         return ()
@@ -93,7 +98,7 @@ class TSO(SC):
             return [(next((value for where, value in reversed(own) if where == word), values[word]), memory)]
         if operation == "store" and order != "seq_cst":
             own = (*own, (word, wrap(operands[0])))
-            return [(None, (values, (*buffers[:thread], own, *buffers[thread + 1 :])))]
+            return [(None, (values, replaced(buffers, thread, own)))]
         values, buffers = self.synchronized(memory, thread)
         if operation == "fence":
             return [(None, (values, buffers))]
@@ -104,3 +109,106 @@ class TSO(SC):
         for thread, buffer in enumerate(memory[1]):
             if buffer:
                 yield thread, self.drained(memory, thread, 1)
+
+
+class Relaxed(SC):
+    """Memory is (for each word the stores that somebody may still read, for each thread its views, the seq_cst view).
+
+    A view names, for each word, the oldest store that may still be read. A store is (value, view that it carries).
+    """
+
+    def ignores(self, operation, order):
+        return operation == "light_fence"
+
+    def start(self, values):
+        nothing = (0,) * len(values)
+        # What a thread has seen, what it will have seen after an acquire fence, what its relaxed stores carry.
+        return tuple(((value, nothing),) for value in values), ((nothing,) * 3,) * self.threads, nothing
+
+    def values(self, memory):
+        return tuple(stores[-1][0] for stores in memory[0])
+
+    def synchronized(self, memory, thread):
+        return memory  # a system call orders nothing that the language knows of
+
+    def perform(self, memory, thread, access):
+        stores, views, everybody = memory
+        operation, word, order, operands = access
+        if operation == "heavy_fence":
+            everybody = functools.reduce(join, (seen for seen, _, _ in views), everybody)
+            return [(None, pruned(stores, ((everybody,) * 3,) * self.threads, everybody))]
+        if operation == "fence":
+            seen, acquired, carried = views[thread]
+            if order != "release":
+                seen = acquired
+            if order == "seq_cst":
+                seen = everybody = join(seen, everybody)
+            own = seen, join(acquired, seen), carried if order == "acquire" else seen
+            return [(None, pruned(stores, replaced(views, thread, own), everybody))]
+        newest = len(stores[word]) - 1
+        if operation == "store":
+            return [(None, self.stored(memory, thread, access, operands[0], views[thread][2]))]
+        found = []
+        if operation != "load":
+            result, value = outcome(access, stores[word][newest][0])
+            if result is not False:  # one that fails stores nothing: it is a load
+                after = self.loaded(memory, thread, word, newest, order)
+                carried = join(after[1][thread][2], stores[word][newest][1])  # it continues the release sequence
+                found.append((result, self.stored(after, thread, access, value, carried)))
+            if operation != "compare_and_swap":
+                return found
+        oldest = max(views[thread][0][word], everybody[word] if order == "seq_cst" else 0)
+        for k in range(newest, oldest - 1, -1):
+            value = stores[word][k][0]
+            if operation == "load":
+                found.append((value, self.loaded(memory, thread, word, k, order)))
+            elif value != operands[0]:
+                found.append((False, self.loaded(memory, thread, word, k, order)))
+        return found
+
+    def loaded(self, memory, thread, word, k, order):
+        """Return the memory after a thread has read store `k` of a word."""
+        stores, views, everybody = memory
+        seen, acquired, carried = views[thread]
+        view = stores[word][k][1]
+        seen = replaced(seen, word, max(seen[word], k))
+        acquired = join(join(acquired, view), seen)
+        if order in ("acquire", "acq_rel", "seq_cst"):
+            seen = join(seen, view)
+        return pruned(stores, replaced(views, thread, (seen, acquired, carried)), everybody)
+
+    def stored(self, memory, thread, access, value, carried):
+        stores, views, everybody = memory
+        seen, acquired, fenced = views[thread]
+        word, order = access.word, access.order
+        k = len(stores[word])
+        seen = replaced(seen, word, k)
+        if order in ("release", "acq_rel", "seq_cst"):
+            carried = join(carried, seen)
+        if order == "seq_cst":
+            everybody = replaced(everybody, word, k)
+        stores = replaced(stores, word, (*stores[word], (wrap(value), replaced(carried, word, k))))
+        return pruned(stores, replaced(views, thread, (seen, join(acquired, seen), fenced)), everybody)
+
+
+def replaced(items, k, item):
+    return (*items[:k], item, *items[k + 1 :])
+
+
+def join(view, other):
+    return view if view == other else tuple(map(max, view, other))
+
+
+def pruned(stores, views, everybody):
+    """Forget the stores that nobody can read any more, and number the others from 0."""
+    cut = tuple(map(min, *(seen for seen, _, _ in views))) if len(views) > 1 else views[0][0]
+    if not any(cut):
+        return stores, views, everybody
+
+    def renumbered(view):
+        return tuple(max(0, k - gone) for k, gone in zip(view, cut, strict=True))
+
+    stores = tuple(
+        tuple((value, renumbered(view)) for value, view in word[gone:]) for word, gone in zip(stores, cut, strict=True)
+    )
+    return stores, tuple(tuple(map(renumbered, three)) for three in views), renumbered(everybody)

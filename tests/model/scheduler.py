@@ -1,47 +1,35 @@
 """Every interleaving of a few threads over the real source, one atomic access at a time.
 
-A *program* returns the shared arrays and, for each thread, a list of (name, operation). An operation is called with
-the list of what its thread holds, which it may change, and shares nothing else with other threads but words of those
-arrays, through `iobuf_nb.atomics`. So all that a thread does follows from what its accesses read: it is run again from
-the start of its operation with the answers that it had so far, up to the next access that has none (`Threads`). What a
-whole execution can do next then follows from a small value, its *state*: memory, where each thread stands, and what
-the operations that ended leave to explain. `explore` walks the graph of states depth first, each state once.
+What an execution can do next follows from a small value, its *state*: memory, where each thread stands (`threads`),
+and what the operations that ended leave to explain (`specs`). `explore` walks the graph of states depth first, each
+state once; `sample` walks random paths through it where it is too large.
 
-Steps are accesses to words that somebody may write; others cannot matter when they are made. Besides, there are these
-moves: a store buffer drains, a parked thread is woken, a thread dies. A *schedule* names the moves in their order, and
-`replay` makes them again: ``1`` is the next access of thread 1, ``1.2`` the same where it has several outcomes, ``d1``
-drains the oldest store of thread 1, ``k1`` kills it.
+Steps are accesses to words that somebody writes; others cannot matter when they are made. Besides, there are these
+moves: a store buffer drains, a parked thread gets up unwoken, a thread dies. A *schedule* names the words that are
+written and, after a colon, the moves in their order; `replay` makes them again. ``1`` is the next access of thread 1,
+``1.2`` the same where it has several outcomes, ``d1`` drains the oldest store of thread 1, ``u1`` gets it up, ``k1``
+kills it.
 
 An operation lasts from its first step (what has touched nothing constrains nothing) to its return, though under `TSO`
 some of what it stored may still be on its way. That is the strictest reading, and therefore sound: nobody can see more
 of the order of real time than that. An end at which somebody still sleeps is a violation: a lost wake-up.
+
+That the walk comes to an end says that no schedule runs for ever: somebody always gets on. With `alone`, more is looked
+at: in every state each thread must be able to end its operation by itself, wherever the others were stopped.
 """
 
 import itertools
+import random
 from dataclasses import dataclass
 
-from memories import FENCES, SC, Access
-
-from iobuf_nb import atomics
+from memories import SC
+from threads import Complaint, Restart, Threads
 
 MAX_STEPS = 400
-running = 0  # the thread whose operation is being run, for what stands in for `thread_id`
 
 
 class Violation(AssertionError):
     """A schedule under which something went wrong."""
-
-
-class Complaint(str):
-    """What is wrong with a state, in the place of what would explain it."""
-
-
-class Restart(Exception):
-    """A word that was thought to be never written is."""
-
-
-class Unanswered(BaseException):
-    """An operation has come to an access that has no answer yet; no ``except Exception`` is to stop that."""
 
 
 @dataclass
@@ -49,151 +37,40 @@ class Outcome:
     states: int = 0
     steps: int = 0
     ends: int = 0
-
-
-class Node:
-    """Where a thread stands: in which operation, holding what, after which answers, and with which access to make.
-
-    There is one object for each such place, so that they compare by identity. `access` is None at the end of the
-    program, and where the thread sleeps (until a wake puts it `on`) or is dead.
-    """
-
-    __slots__ = ("access", "begun", "got", "name", "next", "number", "on", "reads", "sleeps_on", "thread")
-
-    def __init__(self, thread, number, name, got, reads, access, sleeps_on=None, on=None):
-        self.thread, self.number, self.name, self.got, self.reads = thread, number, name, got, reads
-        self.access, self.sleeps_on, self.on = access, sleeps_on, on
-        self.begun = bool(reads)
-        self.next = {}
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The end of an operation: what it was called, what its thread held when it began, and what it returned."""
-
-    name: str
-    got: tuple
-    result: object
-    begun: bool
-
-
-class Threads:
-    """The threads of a program, each a tree of answers and the accesses that follow them."""
-
-    def __init__(self, program, memory):
-        self.shared, self.programs = program()
-        self.initial = [array.copy() for array in self.shared]
-        self.memory = memory(len(self.programs))
-        self.words = {}  # address of each word that is ever written -> (number, array, index)
-        self.clear()
-
-    def clear(self):
-        self.reached = {}
-        self.finished = [Node(t, len(p), "", (), (), None) for t, p in enumerate(self.programs)]
-
-    def values(self):
-        return tuple(int(self.initial[array][i]) for _, array, i in self.words.values())
-
-    def word(self, words, i, writes):
-        """Return the number of a word, or -1 if it is never written; it is an error if it belongs to nobody."""
-        address = words.__array_interface__["data"][0] + 8 * int(i)
-        if address not in self.words and writes:
-            for number, array in enumerate(self.shared):
-                index = (address - array.__array_interface__["data"][0]) // 8
-                if 0 <= index < len(array):
-                    self.words[address] = (len(self.words), number, index)
-                    raise Restart
-            raise LookupError(f"a thread wrote word {i} of an array that the program does not name among the shared")
-        return self.words.get(address, (-1,))[0]
-
-    def run(self, thread, number, got, reads):
-        """Run an operation with its answers: the Access that it stops at, or None and its result and what is held."""
-        global running
-        running = thread
-        answers = iter(reads)
-        asked = []
-
-        def hook(operation, words, i, order, *operands):
-            if operation in FENCES:
-                if self.memory.ignores(operation, order):
-                    return None
-                word = -1
-            else:
-                word = self.word(words, i, operation != "load")
-                if word < 0:
-                    return int(words[i])
-            for answer in answers:
-                return answer
-            asked.append(Access(operation, word, order, operands))
-            raise Unanswered
-
-        held = list(got)
-        atomics.hook = hook
-        try:
-            result = self.programs[thread][number][1](held)
-        except Unanswered:
-            return asked[0], None, None
-        except AssertionError as error:
-            result = Complaint(str(error))
-        finally:
-            atomics.hook = None
-        return None, result, tuple(held)
-
-    def reach(self, thread, number, got, reads=()):
-        """Return the operations that end when the last of `reads` is known, and where the thread then stands."""
-        if number == len(self.programs[thread]):
-            return (), self.finished[thread]
-        place = thread, number, got, reads
-        if place not in self.reached:
-            name = self.programs[thread][number][0]
-            access, result, held = self.run(*place)
-            if access:
-                self.reached[place] = (), Node(thread, number, name, got, reads, access)
-            else:
-                more, node = self.reach(thread, number + 1, held)
-                self.reached[place] = (Ended(name, got, result, bool(reads)), *more), node
-        return self.reached[place]
-
-    def after(self, node, answer):
-        """Return what ends and where the thread stands once its access has its answer."""
-        if answer not in node.next:
-            node.next[answer] = self.reach(node.thread, node.number, node.got, (*node.reads, answer))
-        return node.next[answer]
-
-    def asleep(self, node, word):
-        return self.twin(node, "asleep", sleeps_on=word, on=node)
-
-    def dead(self, node):
-        return self.twin(node.on or node, "dead")
-
-    def twin(self, node, kind, **more):
-        if kind not in node.next:
-            node.next[kind] = Node(node.thread, node.number, node.name, node.got, node.reads, None, **more)
-        return node.next[kind]
+    bound: str = "none"
 
 
 class Search:
-    """The graph of states of a program; a state is (memory, nodes, what is to be explained, results, deaths left)."""
+    """The graph of states of a program.
 
-    def __init__(self, program, memory, spec, check, deaths):
-        self.threads = Threads(program, memory)
-        self.memory, self.spec, self.check, self.deaths = self.threads.memory, spec, check, deaths
+    A state is (memory, nodes, what is to be explained, results, left): `left` is how many deaths, unwoken risings and
+    preemptions may still come, and which thread ran last.
+    """
+
+    def __init__(
+        self, program, spec=None, check=None, memory=SC, deaths=0, risings=0, preemptions=None, alone=None, words=()
+    ):
+        self.threads = Threads(program, memory, words)
+        self.memory, self.spec, self.check = self.threads.memory, spec, check
+        self.bounded = preemptions is not None
+        self.left = deaths, risings, preemptions, None
+        self.limit, self.known = alone, {}
 
     def start(self):
-        self.threads.clear()
-        nodes, explained, results = [], self.spec and self.spec.start(len(self.threads.programs)), []
+        nodes, results = [], []
         for thread in range(len(self.threads.programs)):
             ended, node = self.threads.reach(thread, 0, ())
             nodes.append(node)
             results.append(self.noted((), ended))
-        return self.memory.start(self.threads.values()), tuple(nodes), explained, tuple(results), self.deaths
+        explained = self.spec and self.spec.start(len(nodes))
+        return self.memory.start(self.threads.start()), tuple(nodes), explained, tuple(results), self.left
 
     def noted(self, results, ended):
         return (*results, *((end.name, end.result) for end in ended)) if self.check else ()
 
     def moved(self, state, memory, thread, ended, node):
         """Return the state after a thread's step, which may have ended operations."""
-        _, nodes, explained, results, deaths = state
+        _, nodes, explained, results, left = state
         after = (*nodes[:thread], node, *nodes[thread + 1 :])
         if ended:
             results = (*results[:thread], self.noted(results[thread], ended), *results[thread + 1 :])
@@ -205,75 +82,101 @@ class Search:
                 explained = self.spec.ended(explained, thread, ended[0], others) or Complaint(
                     f"no order explains that {ended[0].name} of thread {thread} returned {ended[0].result}"
                 )
-        return memory, after, explained, results, deaths
+        return memory, after, explained, results, left
 
     def steps(self, state, thread):
-        """Return (label, result, state) for each thing that the next access of a thread may do."""
+        """Return (result, state) for each thing that the next access of a thread may do."""
         memory, nodes, *_ = state
         node = nodes[thread]
         access = node.access
         if access.operation == "park":
             memory = self.memory.synchronized(memory, thread)
             if self.memory.values(memory)[access.word] == access.operands[0]:
-                asleep = self.threads.asleep(node, access.word)
-                return [(f"{thread}", "sleeps", self.moved(state, memory, thread, (), asleep))]
-            return [(f"{thread}", False, self.moved(state, memory, thread, *self.threads.after(node, False)))]
+                return [("sleeps", self.moved(state, memory, thread, (), self.threads.asleep(node)))]
+            return [(False, self.moved(state, memory, thread, *self.threads.after(node, False)))]
         if access.operation == "wake":
             return self.wakes(state, thread)
-        outcomes = self.memory.perform(memory, thread, access)
         return [
-            (f"{thread}.{k}" if len(outcomes) > 1 else f"{thread}", result, self.moved(state, after, thread, *reached))
-            for k, (result, after) in enumerate(outcomes)
-            for reached in [self.threads.after(node, result)]
+            (result, self.moved(state, after, thread, *self.threads.after(node, result)))
+            for result, after in self.memory.perform(memory, thread, access)
         ]
 
     def wakes(self, state, thread):
         """Wake as many as were asked for, whichever they be."""
-        node = state[1][thread]
-        sleepers = [t for t, other in enumerate(state[1]) if other.sleeps_on == node.access.word]
+        memory, nodes, *_ = state
+        node = nodes[thread]
+        memory = self.memory.synchronized(memory, thread)
+        sleepers = [t for t, other in enumerate(nodes) if other.on and other.on.access.word == node.access.word]
         count = min(len(sleepers), node.access.operands[0])
-        found = []
-        for k, woken in enumerate(itertools.combinations(sleepers, count)):
-            after = state
+        for woken in itertools.combinations(sleepers, count):
+            after = self.moved(state, memory, thread, *self.threads.after(node, count))
             for sleeper in woken:
-                after = self.moved(after, after[0], sleeper, *self.threads.after(after[1][sleeper].on, True))
-            memory = self.memory.synchronized(after[0], thread)
-            after = self.moved(after, memory, thread, *self.threads.after(node, count))
-            found.append((f"{thread}.{k}" if k else f"{thread}", count, after))
-        return found
+                after = self.risen(after, sleeper)
+            yield f"wakes {list(woken)}", after
+
+    def risen(self, state, thread):
+        return self.moved(state, state[0], thread, *self.threads.after(state[1][thread].on, True))
 
     def moves(self, state):
         """Yield (label, result, state) for everything that can happen next."""
-        memory, nodes, explained, results, deaths = state
+        memory, nodes, explained, results, (deaths, risings, preemptions, last) = state
         for thread, node in enumerate(nodes):
             if node.access:
-                yield from self.steps(state, thread)
+                here = state
+                if self.bounded:
+                    preempts = last not in (None, thread) and nodes[last].access is not None
+                    if preempts and not preemptions:
+                        continue
+                    here = (*state[:4], (deaths, risings, preemptions - preempts, thread))
+                found = list(self.steps(here, thread))
+                for k, (result, after) in enumerate(found):
+                    yield f"{thread}.{k}" if len(found) > 1 else f"{thread}", result, after
+            if node.on and risings:
+                yield f"u{thread}", None, self.risen((*state[:4], (deaths, risings - 1, preemptions, last)), thread)
+            if (node.access or node.on) and deaths:
+                after = (*nodes[:thread], self.threads.dead(node), *nodes[thread + 1 :])
+                yield f"k{thread}", None, (memory, after, explained, results, (deaths - 1, risings, preemptions, last))
         for thread, after in self.memory.drains(memory):
-            yield f"d{thread}", None, (after, nodes, explained, results, deaths)
-        if deaths:
+            yield f"d{thread}", None, (after, *state[1:])
+
+    def look(self, state, moves):
+        """Raise AssertionError if something is wrong with a state."""
+        memory, nodes, explained, results, _ = state
+        assert not isinstance(explained, Complaint), explained
+        if self.limit is not None:
             for thread, node in enumerate(nodes):
-                if node.access or node.on:
-                    after = (*nodes[:thread], self.threads.dead(node), *nodes[thread + 1 :])
-                    yield f"k{thread}", None, (memory, after, explained, results, deaths - 1)
+                if node.access:
+                    self.steps_alone(memory, thread, node)
+        if not moves:
+            sleeping = [thread for thread, node in enumerate(nodes) if node.on]
+            assert not sleeping, f"threads {sleeping} sleep and nobody will wake them"
+            if self.check:
+                self.threads.restore(self.memory.values(memory))
+                try:
+                    self.check(results)
+                finally:
+                    self.threads.reset()
 
-    def ends(self, state):
-        """Look at a state from which nothing can happen."""
-        memory, nodes, _, results, _ = state
-        sleeping = [thread for thread, node in enumerate(nodes) if node.on]
-        if sleeping:
-            raise Violation(f"threads {sleeping} sleep and nobody will wake them")
-        if self.check:
-            shared, words = self.threads.shared, self.threads.words
-            for value, (_, array, i) in zip(self.memory.values(memory), words.values(), strict=True):
-                shared[array][i] = value
-            try:
-                self.check(results)
-            finally:
-                for array, initial in zip(shared, self.threads.initial, strict=True):
-                    array[:] = initial
+    def steps_alone(self, memory, thread, node):
+        """Return how many steps a thread needs to end its operation if nobody else moves, and memory stays up to date."""
+        trail = []
+        steps = 0
+        while (memory, node) not in self.known:
+            trail.append((memory, node))
+            assert len(trail) <= self.limit, f"alone, thread {thread} does not end {node.name} in {self.limit} steps"
+            result, memory = self.memory.perform(memory, thread, node.access)[0]
+            ended, node = self.threads.after(node, result)
+            if ended:
+                break
+        else:
+            steps = self.known[memory, node]
+        for place in reversed(trail):
+            steps += 1
+            self.known[place] = steps
+        assert steps <= self.limit, f"alone, thread {thread} does not end {node.name} in {self.limit} steps"
 
 
-def explore(program, spec=None, check=None, memory=SC, deaths=0):
+def explore(program, spec=None, check=None, **options):
     """Walk through every state of a program; return the Outcome, or raise Violation.
 
     Parameters
@@ -287,18 +190,44 @@ def explore(program, spec=None, check=None, memory=SC, deaths=0):
         as they were left there.
     memory : class
         One of `memories`.
-    deaths : int
-        How many threads may die, each at any point.
+    deaths, risings : int
+        How many threads may die, each at any point, and how often a parked one may get up without being woken.
+    preemptions : int, optional
+        Look only at schedules that take the turn from a thread which could go on at most so often.
+    alone : int, optional
+        In how many steps each thread must be able to end its operation by itself, whatever the state.
     """
-    search = Search(program, memory, spec, check, deaths)
+    search = Search(program, spec, check, **options)
+    outcome = until_all_words_are_known(search, depth_first)
+    if search.bounded:
+        outcome.bound = f"{options['preemptions']} preemptions"
+    return outcome
+
+
+def sample(program, spec=None, check=None, runs=1000, depth=3, seed=0, **options):
+    """Walk `runs` random paths; each finds a violation that needs `depth` ordering constraints with good probability.
+
+    Threads, and the buffers that drain by themselves, have random priorities, of which the highest always moves, and
+    at `depth` - 1 random steps whoever moves falls behind all the others (Burckhardt et al., "A randomized scheduler
+    with probabilistic guarantees of finding bugs", 2010). The walk is that of `seed`; other parameters as in `explore`.
+    """
+    search = Search(program, spec, check, **options)
+    outcome = until_all_words_are_known(search, lambda *search: random_walks(*search, runs, depth, seed))
+    outcome.bound = f"{runs} random runs of depth {depth}, seed {seed}"
+    return outcome
+
+
+def until_all_words_are_known(search, walk):
+    """Walk, as often as words come up that had been taken for constants."""
     while True:
         path = []
         try:
-            return depth_first(search, path)
+            return walk(search, path)
         except Restart:
             continue
         except AssertionError as error:
-            raise Violation(f"{error}\nschedule {' '.join(path)!r}") from None
+            schedule = f"{' '.join(search.threads.names())} : {' '.join(path)}"
+            raise Violation("\n".join([str(error), *trace(search, path), f"schedule {schedule!r}"])) from None
 
 
 def depth_first(search, path):
@@ -311,9 +240,8 @@ def depth_first(search, path):
         seen.add(state)
         moves = list(search.moves(state))
         outcome.steps += len(moves)
-        if not moves:
-            search.ends(state)
-            outcome.ends += 1
+        outcome.ends += not moves
+        search.look(state, moves)
         stack.append(iter(moves))
 
     enter(search.start())
@@ -321,7 +249,6 @@ def depth_first(search, path):
         for label, _, state in stack[-1]:
             if state not in seen:
                 path.append(label)
-                assert not isinstance(state[2], Complaint), state[2]
                 assert len(path) < MAX_STEPS, f"no end after {MAX_STEPS} steps"
                 enter(state)
                 break
@@ -330,3 +257,65 @@ def depth_first(search, path):
             del path[-1:]
     outcome.states = len(seen)
     return outcome
+
+
+def random_walks(search, path, runs, depth, seed):
+    chance = random.Random(seed)
+    outcome = Outcome()
+    seen = set()
+    longest = 1
+    for _ in range(runs):
+        state = search.start()
+        path.clear()
+        priorities = {}
+        falls = [chance.randrange(longest) for _ in range(depth - 1)]
+        while True:
+            seen.add(state)
+            moves = list(search.moves(state))
+            search.look(state, moves)
+            if not moves:
+                break
+            actors = {}
+            for label, _, after in moves:
+                actors.setdefault(label.partition(".")[0], []).append((label, after))
+            for actor in actors:
+                priorities.setdefault(actor, chance.random())
+            first = max(actors, key=priorities.get)
+            if len(path) in falls:
+                priorities[first] = min(priorities.values()) - 1
+            label, state = chance.choice(actors[first])
+            path.append(label)
+            assert len(path) < MAX_STEPS, f"no end after {MAX_STEPS} steps"
+        outcome.steps += len(path)
+        outcome.ends += 1
+        longest = max(longest, len(path))
+    outcome.states = len(seen)
+    return outcome
+
+
+def replay(program, schedule, spec=None, check=None, **options):
+    """Make the moves of a schedule that `explore` printed, print each, and raise what it raised."""
+    names, path = schedule.split(":")
+    words = [tuple(map(int, name.rstrip("]").split("["))) for name in names.split()]
+    search = Search(program, spec, check, **options, words=words)
+    print(*trace(search, path.split()), sep="\n")
+    state = search.start()
+    for label in path.split():
+        state = next(after for found, _, after in search.moves(state) if found == label)
+    search.look(state, list(search.moves(state)))
+
+
+def trace(search, path):
+    """Yield a line for each move of a path: who did what, and what came of it."""
+    state = search.start()
+    names = search.threads.names()
+    for label in path:
+        result, after = next((result, after) for found, result, after in search.moves(state) if found == label)
+        if label[0].isdigit():
+            node = state[1][int(label.partition(".")[0])]
+            operation, word, order, operands = node.access
+            name = names[word] if word >= 0 else ""
+            yield f"{label:5} {node.name:4} {operation} {name} {order} {operands or ''} -> {result}"
+        else:
+            yield f"{label:5} {dict(d='drains', u='gets up', k='dies')[label[0]]}"
+        state = after

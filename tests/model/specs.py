@@ -8,6 +8,8 @@ explained just in time (Lowe, "Testing for linearizability", 2017), and historie
 An operation whose thread died has no end: it may have taken effect, or not.
 """
 
+from memories import replaced
+
 RUNNING = "running"
 
 
@@ -45,10 +47,6 @@ class Spec:
                             seen.add(account)
                             pending.append(account)
         return frozenset(found)
-
-
-def replaced(items, k, item):
-    return (*items[:k], item, *items[k + 1 :])
 
 
 def fifo(capacity):

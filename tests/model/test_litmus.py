@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import scheduler
-from memories import SC, TSO
+from memories import SC, TSO, Relaxed
 
-from iobuf_nb.atomics import compare_and_swap, fence, heavy_fence, light_fence, load, store, swap
+from iobuf_nb.atomics import compare_and_swap, fence, fetch_add, heavy_fence, light_fence, load, store, swap
 
 X, Y, SPARE = 0, 1, 2
 
@@ -83,27 +83,92 @@ def test_a_heavy_fence_on_one_side_is_enough():
     assert not both_miss(TSO, HEAVY, LIGHT)
 
 
-@pytest.mark.parametrize("memory", [SC, TSO])
-def test_messages_arrive_whole(memory):
+def test_store_buffering_when_relaxed():
+    assert both_miss(Relaxed, nothing)
+    assert both_miss(Relaxed, LIGHT, HEAVY) is False
+    assert both_miss(Relaxed, FULL) is False
+    assert both_miss(Relaxed, FULL, nothing)
+    assert both_miss(Relaxed, a_fence(fence, "acq_rel"))
+    assert both_miss(Relaxed, nothing, order="seq_cst")  # for the loads are not
+
+
+def test_sequentially_consistent_accesses_see_each_other():
+    def thread(mine, other, reading):
+        def run(words):
+            swap(words, mine, 1, "seq_cst")
+            return load(words, other, reading)
+
+        return run
+
+    for reading, may in (("seq_cst", False), ("acquire", True)):
+        found = outcomes(thread(X, Y, reading), thread(Y, X, reading), memory=Relaxed)
+        assert ((0, 0) in found) == may
+
+
+MESSAGES = [  # of what is stored and loaded, and of fences before and after
+    ("release", "acquire", nothing, nothing, False),
+    ("relaxed", "acquire", nothing, nothing, True),
+    ("release", "relaxed", nothing, nothing, True),
+    ("relaxed", "relaxed", a_fence(fence, "release"), a_fence(fence, "acquire"), False),
+    ("relaxed", "relaxed", a_fence(fence, "release"), nothing, True),
+    ("relaxed", "relaxed", nothing, a_fence(fence, "acquire"), True),
+]
+
+
+@pytest.mark.parametrize("storing, loading, before, after, torn", MESSAGES)
+def test_messages_arrive_whole(storing, loading, before, after, torn):
+    def send(words):
+        store(words, X, 1, "relaxed")
+        before(words)
+        store(words, Y, 1, storing)
+
+    def receive(words):
+        flag = load(words, Y, loading)
+        after(words)
+        return flag, load(words, X, "relaxed")
+
+    for memory in (SC, TSO, Relaxed):
+        found = {result for _, result in outcomes(send, receive, memory=memory)}
+        assert found >= {(0, 0), (0, 1), (1, 1)}
+        assert ((1, 0) in found) == (torn and memory is Relaxed)
+
+
+def test_a_read_modify_write_hands_a_message_on():
+    """The release sequence: who acquires from the second store has what came before the first."""
+
     def send(words):
         store(words, X, 1, "relaxed")
         store(words, Y, 1)
 
+    def hand_on(words):
+        return compare_and_swap(words, Y, 1, 2, "relaxed")
+
     def receive(words):
-        return load(words, Y), load(words, X)
+        return load(words, Y), load(words, X, "relaxed")
 
-    found = {result for _, result in outcomes(send, receive, memory=memory)}
-    assert found == {(0, 0), (0, 1), (1, 1)}
+    found = {results[2] for results in outcomes(send, hand_on, receive, memory=Relaxed)}
+    assert (2, 1) in found and (2, 0) not in found and (1, 0) not in found
 
 
-@pytest.mark.parametrize("memory", [SC, TSO])
-def test_a_thread_sees_its_own_stores(memory):
+@pytest.mark.parametrize("memory", [SC, TSO, Relaxed])
+def test_one_word_is_coherent(memory):
     def write_twice(words):
-        store(words, X, 1)
-        store(words, X, 2)
-        return load(words, X)
+        store(words, X, 1, "relaxed")
+        store(words, X, 2, "relaxed")
+        return load(words, X, "relaxed")
 
-    assert outcomes(write_twice, lambda words: load(words, X), memory=memory) == {(2, 0), (2, 1), (2, 2)}
+    def read_twice(words):
+        return load(words, X, "relaxed"), load(words, X, "relaxed")
+
+    found = outcomes(write_twice, read_twice, memory=memory)
+    assert found == {(2, (a, b)) for a in range(3) for b in range(a, 3)}
+
+
+@pytest.mark.parametrize("memory", [SC, TSO, Relaxed])
+def test_additions_are_not_lost(memory):
+    threads = [lambda words: fetch_add(words, X, 1, "relaxed")] * 3
+    found = outcomes(*threads, memory=memory)
+    assert {tuple(sorted(results)) for results in found} == {(0, 1, 2)}
 
 
 def test_an_array_that_the_program_does_not_name_is_an_error():

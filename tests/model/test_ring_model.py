@@ -3,6 +3,7 @@
 import go_ring
 import pytest
 import scheduler
+import threads
 from memories import SC, TSO
 from specs import Spec, fifo
 from specs import pool as free_list
@@ -107,7 +108,7 @@ def test_a_broken_ring_is_caught(monkeypatch, name, mutant):
 
 @pytest.fixture
 def threads_have_ids(monkeypatch):
-    monkeypatch.setattr(iobuf_nb.pool, "thread_id", lambda: scheduler.running + 1)
+    monkeypatch.setattr(iobuf_nb.pool, "thread_id", lambda: threads.running + 1)
 
 
 def explore_pool(scripts, capacity, checked, **options):

@@ -1,0 +1,170 @@
+"""The threads of a program as trees: what each does next follows from what its accesses have read.
+
+A *program* returns the shared arrays and, for each thread, a list of (name, operation). An operation is called with
+the list of what its thread holds, which it may change, and shares nothing else with other threads but words of those
+arrays, through `iobuf_nb.atomics`. So to know what a thread does after some answers, its operation is run again from
+the start with these answers, up to the next access that has none: nothing has to be stopped in the middle and kept.
+
+Accesses to words that nobody ever writes are answered at once. Which words are written comes out on the way: the first
+access that may write a word raises `Restart`, and whoever walks the states begins anew.
+"""
+
+from dataclasses import dataclass
+
+from memories import FENCES, Access
+
+from iobuf_nb import atomics
+
+running = 0  # the thread whose operation is being run, for what stands in for `thread_id`
+
+
+class Complaint(str):
+    """What is wrong, where a result or an explanation would stand."""
+
+
+class Restart(Exception):
+    """A word that was thought to be never written is."""
+
+
+class Unanswered(BaseException):
+    """An operation has come to an access that has no answer yet; no ``except Exception`` is to stop that."""
+
+
+class Node:
+    """Where a thread stands: in which operation, holding what, after which answers, and with which access to make.
+
+    There is one object for each such place, so that they compare by identity. `access` is None at the end of the
+    program, and where the thread sleeps on a word, until a wake puts it back `on` its place, or is dead.
+    """
+
+    __slots__ = ("access", "begun", "got", "name", "next", "number", "on", "reads", "thread")
+
+    def __init__(self, thread, number, name, got, reads, access, on=None):
+        self.thread, self.number, self.name, self.got, self.reads = thread, number, name, got, reads
+        self.access, self.on = access, on
+        self.begun = bool(reads)
+        self.next = {}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The end of an operation: what it was called, what its thread held when it began, and what it returned."""
+
+    name: str
+    got: tuple
+    result: object
+    begun: bool
+
+
+class Threads:
+    def __init__(self, program, memory, words=()):
+        self.shared, self.programs = program()
+        self.initial = [array.copy() for array in self.shared]
+        self.memory = memory(len(self.programs))
+        self.words = {}  # address of each word that is written -> (number, array, index)
+        for array, i in words:
+            self.add(array, i)
+        self.reached = {}
+        self.finished = [Node(t, len(p), "", (), (), None) for t, p in enumerate(self.programs)]
+
+    def address(self, words, i):
+        return words.__array_interface__["data"][0] + 8 * int(i)
+
+    def add(self, array, i):
+        self.words[self.address(self.shared[array], i)] = (len(self.words), array, i)
+
+    def word(self, words, i, writes):
+        """Return the number of a word, or -1 if it is never written."""
+        address = self.address(words, i)
+        if address not in self.words and writes:
+            for array, shared in enumerate(self.shared):
+                index = (address - self.address(shared, 0)) // 8
+                if 0 <= index < len(shared):
+                    self.add(array, index)
+                    self.reached.clear()
+                    raise Restart
+            raise LookupError(f"a thread wrote word {i} of an array that the program does not name among the shared")
+        return self.words.get(address, (-1,))[0]
+
+    def start(self):
+        """Return what the written words hold at first."""
+        return tuple(int(self.initial[array][i]) for _, array, i in self.words.values())
+
+    def names(self):
+        """Return how a schedule names the written words: array and index."""
+        return [f"{array}[{i}]" for _, array, i in self.words.values()]
+
+    def run(self, thread, number, got, reads):
+        """Run an operation with its answers: the Access that it stops at, or None, its result, and what is held."""
+        global running
+        running = thread
+        answers = iter(reads)
+        asked = []
+
+        def hook(operation, words, i, order, *operands):
+            if operation in FENCES:
+                if self.memory.ignores(operation, order):
+                    return None
+                word = -1
+            else:
+                word = self.word(words, i, operation != "load")
+                if word < 0:
+                    return int(words[i])
+            for answer in answers:
+                return answer
+            asked.append(Access(operation, word, order, operands))
+            raise Unanswered
+
+        held = list(got)
+        atomics.hook = hook
+        try:
+            result = self.programs[thread][number][1](held)
+        except Unanswered:
+            return asked[0], None, None
+        except AssertionError as error:
+            result = Complaint(error)
+        finally:
+            atomics.hook = None
+        return None, result, tuple(held)
+
+    def reach(self, thread, number, got, reads=()):
+        """Return the operations that end when the last of `reads` is known, and where the thread then stands."""
+        if number == len(self.programs[thread]):
+            return (), self.finished[thread]
+        place = thread, number, got, reads
+        if place not in self.reached:
+            name = self.programs[thread][number][0]
+            access, result, held = self.run(*place)
+            if access:
+                self.reached[place] = (), Node(thread, number, name, got, reads, access)
+            else:
+                more, node = self.reach(thread, number + 1, held)
+                self.reached[place] = (Ended(name, got, result, bool(reads)), *more), node
+        return self.reached[place]
+
+    def after(self, node, answer):
+        """Return what ends and where the thread stands once its access has its answer."""
+        if answer not in node.next:
+            node.next[answer] = self.reach(node.thread, node.number, node.got, (*node.reads, answer))
+        return node.next[answer]
+
+    def asleep(self, node):
+        return self.twin(node, "asleep", on=node)
+
+    def dead(self, node):
+        return self.twin(node.on or node, "dead")
+
+    def twin(self, node, kind, **more):
+        """Return the place of a thread that makes no access, though it has not come to its end."""
+        if kind not in node.next:
+            node.next[kind] = Node(node.thread, node.number, node.name, node.got, node.reads, None, **more)
+        return node.next[kind]
+
+    def restore(self, values):
+        """Let the shared arrays hold what memory holds."""
+        for value, (_, array, i) in zip(values, self.words.values(), strict=True):
+            self.shared[array][i] = value
+
+    def reset(self):
+        for array, initial in zip(self.shared, self.initial, strict=True):
+            array[:] = initial
