@@ -142,6 +142,12 @@ def pop_many(words, base, asymmetric, out):
     return taken + 1
 
 
+@hot
+def held(words, base):
+    """Return how many indices a deque held a moment ago."""
+    return max(load(words, base + PUSHES) - load(words, base + POPS) - load(words, base + TOP), 0)
+
+
 @kernel
 def steal(words, base):
     """Take the oldest index of a deque, as anybody may, or EMPTY."""
@@ -151,9 +157,7 @@ def steal(words, base):
         top = load(words, base + TOP)
         # Either the owner sees that there are thieves, and no less than `top`, or this sees what the owner has popped.
         heavy_fence()
-        # In this order, for the difference must never be too great.
-        pushes = load(words, base + PUSHES)
-        if pushes - load(words, base + POPS) <= top:
+        if load(words, base + PUSHES) - load(words, base + POPS) <= top:
             break
         stolen = load(words, base + SLOTS + (top & (MOST - 1)), "relaxed")
         if compare_and_swap(words, base + TOP, top, top + 1, "seq_cst"):
@@ -174,12 +178,11 @@ def seek(queue, words):
         before = 0
         for number in range(load(words, COUNT)):
             base = base_of(number)
-            pushes = load(words, base + PUSHES)
-            if pushes - load(words, base + POPS) > load(words, base + TOP):
+            before += load(words, base + PUSHES)
+            if held(words, base):
                 index = steal(words, base)
                 if index >= 0:
                     return index
-            before += pushes
         index = get_item(queue)
         if index >= 0:
             return index
@@ -189,13 +192,6 @@ def seek(queue, words):
             after += load(words, base_of(number) + PUSHES)
         if after == before:
             return EMPTY
-
-
-@hot
-def held(words, base):
-    """Return how many indices a deque held a moment ago."""
-    pushes = load(words, base + PUSHES)
-    return max(pushes - load(words, base + POPS) - load(words, base + TOP), 0)
 
 
 @kernel

@@ -77,7 +77,7 @@ class Search:
             complaints = [end.result for end in ended if isinstance(end.result, Complaint)]
             if complaints:
                 explained = complaints[0]
-            elif self.spec and ended[0].begun:
+            elif self.spec and ended[0].begun and not isinstance(explained, Complaint):
                 others = tuple((t, n.name, n.got) for t, n in enumerate(nodes) if t != thread and n.begun)
                 explained = self.spec.ended(explained, thread, ended[0], others) or Complaint(
                     f"no order explains that {ended[0].name} of thread {thread} returned {ended[0].result}"
@@ -146,7 +146,7 @@ class Search:
         if self.limit is not None:
             for thread, node in enumerate(nodes):
                 if node.access:
-                    self.steps_alone(memory, thread, node)
+                    self.look_alone(memory, thread, node)
         if not moves:
             sleeping = [thread for thread, node in enumerate(nodes) if node.on]
             assert not sleeping, f"threads {sleeping} sleep and nobody will wake them"
@@ -157,8 +157,8 @@ class Search:
                 finally:
                     self.threads.reset()
 
-    def steps_alone(self, memory, thread, node):
-        """Return how many steps a thread needs to end its operation if nobody else moves, and memory stays up to date."""
+    def look_alone(self, memory, thread, node):
+        """Look whether a thread ends its operation soon if nobody else moves and it reads what is newest."""
         trail = []
         steps = 0
         while (memory, node) not in self.known:
