@@ -1,4 +1,4 @@
-"""All schedules of magazines over a small pool: one owner for each buffer, and EMPTY only if there was none anywhere."""
+"""All schedules of magazines over a small pool: one owner for each buffer, and EMPTY only if all are out."""
 
 import inspect
 import itertools
@@ -201,12 +201,6 @@ MUTANTS = {
         "keep",
         r"if load\(words, GETTERS\):.*\n",
         "if False:\n",
-    ),
-    "put looks for waiters only before": (
-        "magazine",
-        "keep",
-        r" *order_own.*\n *if load.*\n *notify.*\n",
-        "        pass\n",
     ),
 }
 
