@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import platform
 import random
@@ -10,12 +11,67 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import llvmlite
 import numba
 import numpy as np
 
 import iobuf_nb
+
+COMPARED = {"<=": operator.le, "<": operator.lt, ">=": operator.ge}
+Timed = Callable[[int], float]  # of a number of rounds: nanoseconds for each
+
+WHOLE = 960  # rounds come in multiples of it, so that batches are whole
+CHOSEN: dict[str, Callable[[list[float]], float]] = {"best": min, "median": statistics.median}
+
+
+@dataclass
+class Comparison:
+    """A case, what it is measured by, run by run, and what the median of that is meant to be.
+
+    By nothing: its own figure; by one other case: the ratio to it; by several: to the one that `choice` tells in its
+    first word, as "best of the queues" does, of those that were measured.
+    """
+
+    case: str
+    bases: list[str]
+    target: str
+    choice: str = "best"
+
+    def values(self, samples: Mapping[str, list[float]]) -> list[float]:
+        """Return the ratio of each run; none if a side was not measured."""
+        bases = [samples[name] for name in self.bases if name in samples]
+        if self.case not in samples or (self.bases and not bases):
+            return []
+        if not bases:
+            return samples[self.case]
+        return [
+            figure / CHOSEN[self.choice.split()[0]](others)
+            for figure, *others in zip(samples[self.case], *bases, strict=True)
+        ]
+
+    def reached(self, values: list[float]) -> bool:
+        """Return whether the median is what it is meant to be."""
+        relation, limit = self.target.split()
+        return COMPARED[relation](statistics.median(values), float(limit))
+
+    def __str__(self) -> str:
+        return " / ".join([self.case, *([self.choice] if len(self.bases) > 1 else self.bases)])
+
+
+def spread(values: list[float]) -> str:
+    """Return the middle half's width, in percent of the median."""
+    if len(values) < 2:
+        return "-"
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{100 * (high - low) / middle:.0f} %"
+
+
+def row(*cells: object) -> str:
+    """Return a row of a Markdown table."""
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 @dataclass
@@ -27,8 +83,10 @@ class Table:
 
     title: str
     unit: str
+    short: str = ""  # its name beside others
     samples: dict[str, list[float]] = field(default_factory=dict)
-    ratios: list[tuple[str, str, str]] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
     def measure(self, cases: Mapping[str, Callable[[], float]], runs: int) -> None:
         """Run every case once to warm up, then `runs` times in turn; a case returns its figure."""
@@ -41,30 +99,51 @@ class Table:
             for name in order:
                 self.samples[name].append(cases[name]())
 
-    def compare(self, name: str, base: str, target: str) -> None:
-        """Add a row with the ratio `name` / `base`, run by run, beside what it is meant to be."""
-        self.ratios.append((name, base, target))
+    def compare(self, case: str, bases: str | list[str], target: str, choice: str = "best") -> None:
+        """Add a row with the ratio of `case` to one other case, or to one chosen in each run, and its target."""
+        self.comparisons.append(Comparison(case, [bases] if isinstance(bases, str) else bases, target, choice))
 
-    def ratio(self, name: str, base: str) -> list[float]:
-        """Return the ratio of each pair of runs."""
-        return [a / b for a, b in zip(self.samples[name], self.samples[base], strict=True)]
+    def expect(self, case: str, target: str) -> None:
+        """Add a row with what the figure of `case` itself is meant to be."""
+        self.comparisons.append(Comparison(case, [], target))
 
     def __str__(self) -> str:
-        lines = [f"## {self.title}", "", f"| case | median {self.unit} | min | max |", "|---|---|---|---|"]
+        lines = [f"## {self.title}", "", row("case", f"median {self.unit}", "min", "max", "spread"), "|---" * 5 + "|"]
         for name, values in self.samples.items():
-            lines.append(f"| {name} | {statistics.median(values):.3g} | {min(values):.3g} | {max(values):.3g} |")
-        if self.ratios:
-            lines += ["", "| ratio | median | min | max | target |", "|---|---|---|---|---|"]
-        for name, base, target in self.ratios:
-            values = self.ratio(name, base)
-            figures = f"{statistics.median(values):.2f} | {min(values):.2f} | {max(values):.2f}"
-            lines.append(f"| {name} / {base} | {figures} | {target} |")
+            figures = (f"{figure:.3g}" for figure in (statistics.median(values), min(values), max(values)))
+            lines.append(row(name, *figures, spread(values)))
+        if self.comparisons:
+            lines += ["", row("ratio", "median", "min", "max", "spread", "target", "reached"), "|---" * 7 + "|"]
+        for comparison in self.comparisons:
+            values = comparison.values(self.samples)
+            if values:
+                figures = (f"{figure:.2f}" for figure in (statistics.median(values), min(values), max(values)))
+                reached = "yes" if comparison.reached(values) else "**no**"
+                lines.append(row(comparison, *figures, spread(values), comparison.target, reached))
+            else:
+                lines.append(row(comparison, *"----", comparison.target, "not measured"))
+        if self.missing:
+            lines += ["", "Not measured:", "", *(f"- {reason}" for reason in self.missing)]
         return "\n".join(lines) + "\n"
 
-    def as_json(self) -> dict[str, object]:
-        """Return the raw data."""
-        ratios = [{"case": n, "base": b, "target": t, "values": self.ratio(n, b)} for n, b, t in self.ratios]
-        return {"title": self.title, "unit": self.unit, "samples": self.samples, "ratios": ratios}
+
+def table_from(raw: Mapping[str, Any]) -> Table:
+    """Return the table that `dataclasses.asdict` took apart."""
+    return Table(**{**raw, "comparisons": [Comparison(**part) for part in raw["comparisons"]]})
+
+
+def sampled(timed: Timed, seconds: float) -> Callable[[], float]:
+    """Return a case for a `Table`, with as many rounds as take some `seconds`."""
+    rounds: list[int] = []
+
+    def sample() -> float:
+        if not rounds:
+            timed(WHOLE)  # kernels are compiled here
+            n = int(seconds * 1e9 / timed(10 * WHOLE))
+            rounds.append(max(n - n % WHOLE, 10 * WHOLE))
+        return timed(rounds[0])
+
+    return sample
 
 
 def resident() -> int:
@@ -94,7 +173,8 @@ def growth(function: Callable[[], object]) -> float:
 
 def machine() -> dict[str, str]:
     """Return what a figure depends on: processor, system, versions, commit."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     model = platform.processor()
     try:
         with open("/proc/cpuinfo") as file:

@@ -66,4 +66,6 @@ def run(quick: bool) -> list[Table]:
         both - one
         for both, one in zip(table.samples["import numba, then iobuf_nb"], table.samples["import numba"], strict=True)
     ]
+    for use in "first kernel over a pool", "first get and put from Python":
+        table.expect(use, "<= 0.3")
     return [table]

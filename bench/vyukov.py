@@ -72,6 +72,10 @@ class VyukovQueue(Handle):
         self.words[TAIL] = full
         self._describe(VYUKOV_TYPE, self.words.ctypes.data, capacity - 1)
 
+    def was_size(self) -> int:
+        """Return how many items it holds while nobody uses it."""
+        return int(self.words[TAIL] - self.words[HEAD])
+
 
 VYUKOV_TYPE = VyukovType()
 kernel_method(VyukovType, "try_get", try_get)

@@ -1,0 +1,111 @@
+"""Queues and pools in C and C++ to compare with: built here, with the system's compiler, from installed packages."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "iobuf_nb-bench"
+COMPILERS = {".c": ["gcc", "-std=gnu11"], ".cpp": ["g++", "-std=gnu++17"]}
+FLAGS = ["-O3", "-march=native", "-shared", "-fPIC", "-pthread", "-Wall", "-Wextra", "-Werror=return-type"]
+
+TRIAL = """
+import ctypes, sys
+library = ctypes.CDLL(sys.argv[1])
+library.pairs.restype = ctypes.c_double
+assert library.pairs(ctypes.c_int64(100), 1) >= 0, "items were lost"
+"""
+
+
+class Missing(Exception):
+    """Why a peer cannot be measured here."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One of them: its source file, the Debian package it needs, and what it can do."""
+
+    name: str
+    source: str
+    package: str = ""
+    module: str = ""  # of pkg-config
+    mpmc: bool = True  # a queue for any number of threads, in the order of putting
+    threads: int = 256  # the most that may use it
+    passes: bool = True  # takes items that did not come from it
+
+    @cached_property
+    def library(self) -> ctypes.CDLL:
+        """Build and load it; Missing says why not."""
+        path = self.build()
+        try:  # in a process of its own: what aborts there does not abort this one
+            subprocess.run([sys.executable, "-c", TRIAL, path], check=True, capture_output=True, text=True, timeout=60)
+        except subprocess.TimeoutExpired:
+            raise Missing(f"{self.name}: a trial run did not end") from None
+        except subprocess.CalledProcessError as failure:
+            last = failure.stderr.strip().splitlines()[-1:] or [f"exit status {failure.returncode}"]
+            raise Missing(f"{self.name}: a trial run failed: {last[0]}") from None
+        return ctypes.CDLL(str(path))
+
+    def build(self) -> Path:
+        """Compile it, unless that was done already from the same sources in the same way."""
+        source = FOLDER / self.source
+        compiler = COMPILERS[source.suffix]
+        if shutil.which(compiler[0]) is None:
+            raise Missing(f"{self.name}: there is no {compiler[0]} (apt-get install g++)")
+        before, after = (self.configured("--cflags"), self.configured("--libs")) if self.module else ([], [])
+        command = [*compiler, *before, *FLAGS, str(source), *after]
+        made_of = repr((command, platform.node(), source.read_bytes(), (FOLDER / "work.h").read_bytes()))
+        path = CACHE / f"{source.stem}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
+        if not path.exists():
+            CACHE.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+                result = Path(folder) / path.name
+                run = subprocess.run([*command, "-o", str(result)], capture_output=True, text=True)
+                if run.returncode != 0:
+                    errors = [line for line in run.stderr.splitlines() if "error" in line] or ["no reason given"]
+                    hint = f" (apt-get install {self.package})" if self.package else ""
+                    raise Missing(f"{self.name}: not built{hint}: {errors[0]}")
+                result.rename(path)
+        return path
+
+    def configured(self, what: str) -> list[str]:
+        """Return what pkg-config says about the module."""
+        try:
+            run = subprocess.run(["pkg-config", what, self.module], check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError):
+            raise Missing(f"{self.name}: no {self.module} (apt-get install pkg-config {self.package})") from None
+        return run.stdout.split()
+
+    def run(self, workload: str, n: int, threads: int) -> float:
+        """Return the nanoseconds that `workload` took for each of its rounds."""
+        function = getattr(self.library, workload)
+        function.restype = ctypes.c_double
+        nanoseconds = function(ctypes.c_int64(n), threads)
+        assert nanoseconds >= 0, f"{self.name} lost items or bytes"
+        return nanoseconds
+
+    def contents(self, n: int) -> list[int]:
+        """Return all the items that a new pool of `n` gives out."""
+        out = (ctypes.c_int64 * n)()
+        return list(out[: self.library.contents(ctypes.c_int64(n), out)])
+
+
+PEERS = [
+    Peer("boost::lockfree::queue", "boost.cpp", "libboost-dev"),
+    Peer("moodycamel", "moodycamel.cpp", "libconcurrentqueue-dev"),
+    Peer("ck_ring", "ck.c", "libck-dev"),
+    Peer("rte_ring", "rte_ring.c", "libdpdk-dev", module="libdpdk"),
+    Peer("rte_mempool", "rte_mempool.c", "libdpdk-dev", module="libdpdk", mpmc=False, passes=False),
+    Peer("std::mutex stack", "mutex.cpp", mpmc=False),
+    Peer("stack, one thread", "stack.cpp", mpmc=False, threads=1),
+]

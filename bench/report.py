@@ -1,0 +1,128 @@
+"""From a raw result to Markdown, plots and the figures in the README: ``python -m bench.report [RESULT.json]``."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .measure import Table, row, spread, table_from
+from .work import SUBJECTS
+
+FOLDER = Path(__file__).parent
+README = FOLDER.parent / "README.md"
+RESULT = FOLDER / "results" / "result.json"
+BLOCK = re.compile(
+    r"(?<=<!-- figures: written by python -m bench.report -->\n).*(?=<!-- end of figures -->)", re.DOTALL
+)
+
+Result = dict[str, Any]  # what `bench.__main__` writes
+
+
+def tables_of(result: Result) -> list[Table]:
+    return [table_from(raw) for group in result["groups"].values() for raw in group]
+
+
+def about(result: Result) -> str:
+    """Return where and how it was measured."""
+    facts = ", ".join(f"{name} {value}" for name, value in result["machine"].items())
+    runs = sorted({len(values) for table in tables_of(result) for values in table.samples.values()})
+    kind = "Quick runs" if result["quick"] else "Full runs"
+    return f"{kind}, {runs[0]} to {runs[-1]} of each case in changing order: {facts}.\n"
+
+
+def document(result: Result) -> str:
+    """Return all of a result."""
+    return "\n".join(["# Benchmarks\n", about(result), *map(str, tables_of(result))])
+
+
+def matrix(tables: list[Table]) -> list[str]:
+    """Return the medians of several tables as one, a column for each."""
+    cases = dict.fromkeys(name for table in tables for name in table.samples)
+    lines = [row("ns", *(table.short for table in tables)), "|---" * (len(tables) + 1) + "|"]
+    for case in cases:
+        found = (table.samples.get(case) for table in tables)
+        lines.append(row(case, *(f"{statistics.median(values):.3g}" if values else "" for values in found)))
+    return lines
+
+
+def verdicts(tables: Iterable[Table]) -> list[str]:
+    """Return every ratio that has a target, as one table."""
+    lines = [row("workload", "ratio", "median", "spread", "target", "reached"), "|---" * 6 + "|"]
+    for table in tables:
+        for comparison in table.comparisons:
+            if values := comparison.values(table.samples):
+                reached = "yes" if comparison.reached(values) else "**no**"
+                figures = f"{statistics.median(values):.2f}", spread(values), comparison.target, reached
+                lines.append(row(table.short or table.title, comparison, *figures))
+    return lines
+
+
+def figures(result: Result) -> str:
+    """Return what stands in the README between its two comments."""
+    tables = tables_of(result)
+    kernels = [table for table in tables if table.short.startswith("W")]
+    python = [table for table in tables if table.short.startswith("Python")]
+    missing = sorted({reason for table in tables for reason in table.missing})
+    parts = [about(result)]
+    if kernels:
+        parts += ["In kernels, medians:\n", *matrix(kernels), ""]
+    if python:
+        parts += ["From Python, medians:\n", *matrix(python), ""]
+    parts += ["Ratios, run by run; the spread is the width of their middle half:\n", *verdicts(tables), ""]
+    if missing:
+        parts += ["Not measured:\n", *(f"- {reason}" for reason in missing), ""]
+    return "\n".join(parts)
+
+
+def plot(result: Result, path: Path) -> None:
+    """Draw a panel for each table in nanoseconds: medians, and lines from the least to the most."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "bench"  # the same figures give the same file
+    from matplotlib import pyplot
+
+    tables = [table for table in tables_of(result) if table.short]
+    rows = -(-len(tables) // 2)
+    figure, axes = pyplot.subplots(rows, 2, figsize=(11, 3 * rows), squeeze=False)
+    for table, panel in zip(tables, axes.flat, strict=False):
+        for place, (case, values) in enumerate(sorted(table.samples.items(), key=lambda item: -min(item[1]))):
+            color = "C0" if case.startswith(tuple(SUBJECTS)) else "0.5"
+            panel.plot([min(values), max(values)], [place, place], color=color, alpha=0.5)
+            panel.plot(statistics.median(values), place, "o", color=color, ms=5)
+        panel.set_yticks(range(len(table.samples)), sorted(table.samples, key=lambda case: -min(table.samples[case])))
+        panel.set_xscale("log")
+        panel.set_title(f"{table.short}, ns", fontsize=10)
+        panel.tick_params(labelsize=7)
+        panel.grid(axis="x", alpha=0.3)
+    for panel in axes.flat[len(tables) :]:
+        panel.remove()
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def save(result: Result, folder: Path) -> None:
+    """Write the raw result, all tables, and plots."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / "result.md").write_text(document(result))
+    try:
+        plot(result, folder / "result.svg")
+    except ImportError:
+        print("no plots: matplotlib is not installed (pip install 'iobuf-nb[bench]')")
+
+
+def main() -> None:
+    """Write the figures of a result into the README."""
+    result = json.loads(Path(sys.argv[1] if len(sys.argv) > 1 else RESULT).read_text())
+    README.write_text(BLOCK.sub(lambda _: figures(result), README.read_text()))
+
+
+if __name__ == "__main__":
+    main()
