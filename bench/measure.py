@@ -9,6 +9,7 @@ import random
 import statistics
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ import iobuf_nb
 COMPARED = {"<=": operator.le, "<": operator.lt, ">=": operator.ge}
 Timed = Callable[[int], float]  # of a number of rounds: nanoseconds for each
 
+RUNNING = 0.9  # of the time that its threads could have run, in a sample that counts at once
 WHOLE = 960  # rounds come in multiples of it, so that batches are whole
 CHOSEN: dict[str, Callable[[list[float]], float]] = {"best": min, "median": statistics.median}
 
@@ -87,9 +89,14 @@ class Table:
     samples: dict[str, list[float]] = field(default_factory=dict)
     comparisons: list[Comparison] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    disturbed: int = 0
 
-    def measure(self, cases: Mapping[str, Callable[[], float]], runs: int) -> None:
-        """Run every case once to warm up, then `runs` times in turn; a case returns its figure."""
+    def measure(self, cases: Mapping[str, Callable[[], float]], runs: int, tries: int = 1, threads: int = 1) -> None:
+        """Run every case once to warm up, then `runs` times in turn; a case returns its figure.
+
+        A sample during which its `threads` threads were not all running most of the time, because other programs had
+        the processors, is taken anew, up to `tries` times; then the one they ran most in counts.
+        """
         for name, case in cases.items():
             case()
             self.samples[name] = []
@@ -97,7 +104,15 @@ class Table:
         for _ in range(runs):
             random.shuffle(order)
             for name in order:
-                self.samples[name].append(cases[name]())
+                taken: list[tuple[float, float]] = []
+                while len(taken) < tries and (not taken or taken[-1][0] < RUNNING):
+                    start, used = time.perf_counter(), time.process_time()
+                    figure = cases[name]()
+                    share = (time.process_time() - used) / (time.perf_counter() - start) / threads
+                    taken.append((share, figure))
+                share, figure = max(taken)
+                self.samples[name].append(figure)
+                self.disturbed += tries > 1 and share < RUNNING
 
     def compare(self, case: str, bases: str | list[str], target: str, choice: str = "best") -> None:
         """Add a row with the ratio of `case` to one other case, or to one chosen in each run, and its target."""
@@ -122,6 +137,9 @@ class Table:
                 lines.append(row(comparison, *figures, spread(values), comparison.target, reached))
             else:
                 lines.append(row(comparison, *"----", comparison.target, "not measured"))
+        if self.disturbed:
+            total = sum(map(len, self.samples.values()))
+            lines += ["", f"In {self.disturbed} of {total} samples threads did not run all the time."]
         if self.missing:
             lines += ["", "Not measured:", "", *(f"- {reason}" for reason in self.missing)]
         return "\n".join(lines) + "\n"
@@ -132,16 +150,18 @@ def table_from(raw: Mapping[str, Any]) -> Table:
     return Table(**{**raw, "comparisons": [Comparison(**part) for part in raw["comparisons"]]})
 
 
-def sampled(timed: Timed, seconds: float) -> Callable[[], float]:
-    """Return a case for a `Table`, with as many rounds as take some `seconds`."""
-    rounds: list[int] = []
+def sampled(timed: Timed, seconds: float, threads: int = 1) -> Callable[[], float]:
+    """Return a case for a `Table`: as many rounds on each thread as would have taken `seconds` at the last speed."""
+    last = 0.0
 
     def sample() -> float:
-        if not rounds:
+        nonlocal last
+        if not last:
             timed(WHOLE)  # kernels are compiled here
-            n = int(seconds * 1e9 / timed(10 * WHOLE))
-            rounds.append(max(n - n % WHOLE, 10 * WHOLE))
-        return timed(rounds[0])
+            last = timed(10 * WHOLE)
+        n = int(seconds * 1e9 / last / threads)
+        last = timed(max(n - n % WHOLE, 10 * WHOLE))
+        return last
 
     return sample
 

@@ -169,13 +169,12 @@ def of_bytearrays(kind: Callable[[], Any]) -> tuple[Any, Any, Any]:
 
 def run(quick: bool) -> list[Table]:
     """Measure W1, W2, W4 and W7; ours with every check, as Python users have them, and without."""
-    seconds, runs = (0.02, 5) if quick else (0.1, 21)
     others, missing = peers()
     ours = {name: SUBJECTS[name] for name in (RING, POOL, CHECKED, MAGAZINE, MAGAZINE_CHECKED)}
 
     def measured(short: str, title: str, cases: dict[str, Callable[[int], float]]) -> Table:
         table = Table(title, "ns", f"Python, {short}", missing=missing)
-        table.measure({name: sampled(case, seconds) for name, case in cases.items()}, runs)
+        table.measure({name: sampled(case, 0.02) for name, case in cases.items()}, 5 if quick else 31)
         return table
 
     def pairs_of(threads: int) -> dict[str, Callable[[int], float]]:

@@ -44,24 +44,31 @@ class Peer:
     passes: bool = True  # takes items that did not come from it
 
     @cached_property
-    def library(self) -> ctypes.CDLL:
-        """Build and load it; Missing says why not."""
-        path = self.build()
+    def missing(self) -> str:
+        """Why it cannot be measured here; empty if it can."""
         try:  # in a process of its own: what aborts there does not abort this one
-            subprocess.run([sys.executable, "-c", TRIAL, path], check=True, capture_output=True, text=True, timeout=60)
+            trial = [sys.executable, "-c", TRIAL, str(self.build())]
+            subprocess.run(trial, check=True, capture_output=True, text=True, timeout=60)
         except subprocess.TimeoutExpired:
-            raise Missing(f"{self.name}: a trial run did not end") from None
+            return "a trial run did not end"
         except subprocess.CalledProcessError as failure:
             last = failure.stderr.strip().splitlines()[-1:] or [f"exit status {failure.returncode}"]
-            raise Missing(f"{self.name}: a trial run failed: {last[0]}") from None
-        return ctypes.CDLL(str(path))
+            return f"a trial run failed: {last[0]}"
+        except Missing as reason:
+            return str(reason)
+        return ""
+
+    @cached_property
+    def library(self) -> ctypes.CDLL:
+        """It, loaded."""
+        return ctypes.CDLL(str(self.build()))
 
     def build(self) -> Path:
         """Compile it, unless that was done already from the same sources in the same way."""
         source = FOLDER / self.source
         compiler = COMPILERS[source.suffix]
         if shutil.which(compiler[0]) is None:
-            raise Missing(f"{self.name}: there is no {compiler[0]} (apt-get install g++)")
+            raise Missing(f"there is no {compiler[0]} (apt-get install g++)")
         before, after = (self.configured("--cflags"), self.configured("--libs")) if self.module else ([], [])
         command = [*compiler, *before, *FLAGS, str(source), *after]
         made_of = repr((command, platform.node(), source.read_bytes(), (FOLDER / "work.h").read_bytes()))
@@ -74,7 +81,7 @@ class Peer:
                 if run.returncode != 0:
                     errors = [line for line in run.stderr.splitlines() if "error" in line] or ["no reason given"]
                     hint = f" (apt-get install {self.package})" if self.package else ""
-                    raise Missing(f"{self.name}: not built{hint}: {errors[0]}")
+                    raise Missing(f"not built{hint}: {errors[0]}")
                 result.rename(path)
         return path
 
@@ -83,7 +90,7 @@ class Peer:
         try:
             run = subprocess.run(["pkg-config", what, self.module], check=True, capture_output=True, text=True)
         except (OSError, subprocess.CalledProcessError):
-            raise Missing(f"{self.name}: no {self.module} (apt-get install pkg-config {self.package})") from None
+            raise Missing(f"no {self.module} (apt-get install pkg-config {self.package})") from None
         return run.stdout.split()
 
     def run(self, workload: str, n: int, threads: int) -> float:
