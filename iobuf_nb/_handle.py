@@ -2,8 +2,8 @@
 
 An array passed through a chain of calls travels as seven words, and a reference count in a hot loop is worse. A handle
 is a struct of integers and raw pointers instead, loaded in one piece from the object's *descriptor block*: an int64
-array that holds the members in their order, its own address first. No member is counted: whoever calls a kernel
-holds the object, and with it the memory, until the kernel returns.
+array that holds the members in their order, behind its own address and the kind of object. No member is counted:
+whoever calls a kernel holds the object, and with it the memory, until the kernel returns.
 """
 
 from __future__ import annotations
@@ -22,18 +22,22 @@ from ._jit import FINGERPRINT
 
 WORDS = types.CPointer(types.int64)
 
+# Kinds of object, for C code that must tell them apart; UNCHECKED is added for a pool, or one over it, that is not.
+OTHER, QUEUE, POOL, MAGAZINE = 0, 1, 2, 4
+UNCHECKED = 1
+
 _live: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
 _pinned: set[Handle] = set()
 
 
-#: What is to be done once, before the first handle is made.
-before_first: list[Callable[[], None]] = []
+#: What is to be done once, before the first handle of a class is made.
+before_first: dict[type, Callable[[], None]] = {}
 
 
 class Handle:
     """The Python side: an object that owns memory and can be passed to kernels."""
 
-    # Slots, also in the subclasses: C code finds `_descriptor` at one place in all of them, and a method is found
+    # Slots, also in the subclasses: C code finds `_block` at one place in all of them, and a method is found
     # without a look into the object's own dictionary.
     __slots__ = ("__weakref__", "_block", "_descriptor", "_numba_type_")
 
@@ -43,10 +47,11 @@ class Handle:
 
     def _describe(self, numba_type: HandleType, *members: int) -> None:
         """Write the descriptor block; `members` follow the order of the type's members."""
-        while before_first:
-            before_first.pop()()
+        for cls in type(self).__mro__:
+            if cls in before_first:
+                before_first.pop(cls)()
         self._numba_type_ = numba_type
-        self._block = np.array((0, *members), np.int64)
+        self._block = np.array((0, numba_type.kind, *members), np.int64)
         self._block[0] = self._descriptor = self._block.ctypes.data
         _live[self._descriptor] = self
 
@@ -57,11 +62,12 @@ class Handle:
 class HandleType(types.Type):
     """The kernel side: a numba type whose values are structs of the named members."""
 
+    kind = OTHER
     #: Names of the members that kernels may read as attributes.
     attributes: tuple[str, ...] = ()
 
     def __init__(self, name: str, members: list[tuple[str, types.Type]]) -> None:
-        self.members = [("descriptor", types.int64), *members]
+        self.members = [("descriptor", types.int64), ("kind", types.int64), *members]
         super().__init__(f"{name} of {FINGERPRINT}")
 
     def __init_subclass__(cls) -> None:

@@ -42,7 +42,7 @@ from ._deque import (
     push_many,
     steal,
 )
-from ._handle import WORDS, Handle, HandleType, load_handle
+from ._handle import MAGAZINE, POOL, WORDS, Handle, HandleType, load_handle
 from ._jit import hot, kernel, kernel_face, kernel_overload, out_of_line
 from ._show import Shown
 from .atomics import compare_and_swap, load, register_heavy_fence, store
@@ -63,6 +63,7 @@ class MagazineType(HandleType):
     def __init__(self, pool: PoolType, asymmetric: bool) -> None:
         self.pool = pool
         self.asymmetric = asymmetric
+        self.kind = pool.kind - POOL + MAGAZINE
         members = [("base", types.int64), ("size", types.int64), ("pool", pool)]
         super().__init__(f"Magazine over {pool.name}, asymmetric={asymmetric}", members)
 
@@ -371,7 +372,7 @@ class Magazine(Source):
             return
         base = self.base
         self.base, self.size = NOBODYS, 0
-        self._block[1:3] = NOBODYS, 0
+        self._block[2:4] = self.base, self.size
         store(self.pool.deques, base + USER, NOBODY)
         empty(self.pool, base)
         self.pool._free_deques.append(self._number)

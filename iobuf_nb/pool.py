@@ -35,7 +35,7 @@ from numba.np.numpy_support import from_dtype
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _check, _deque
-from ._handle import WORDS, Handle, HandleType
+from ._handle import POOL, UNCHECKED, WORDS, Handle, HandleType
 from ._jit import compiled_as, hot, kernel, kernel_face, kernel_method, kernel_overload
 from ._show import Shown
 from .atomics import compare_and_swap, load, store
@@ -81,6 +81,7 @@ class PoolType(HandleType):
 
     def __init__(self, name: str, checked: bool, members: Iterable[tuple[str, types.Type]] = ()) -> None:
         self.checked = checked
+        self.kind = POOL if checked else POOL + UNCHECKED
         super().__init__(
             f"{name}, checked={checked}",
             [

@@ -47,7 +47,7 @@ from numba import types
 from numba.core import errors
 
 from . import _check
-from ._handle import WORDS, Handle, HandleType
+from ._handle import QUEUE, WORDS, Handle, HandleType
 from ._jit import hot, kernel, kernel_face, kernel_overload, out_of_line
 from ._show import Shown
 from .atomics import compare_and_swap, fetch_add, load, pause, store, wrap
@@ -100,6 +100,7 @@ _SPARE_BITS = 10  # items <= capacity << 10 leaves 2**52 puts before a state rep
 class QueueType(HandleType):
     """The numba type of `BoundedQueue`."""
 
+    kind = QUEUE
     attributes = ("words", "capacity", "order", "items")
 
     def __init__(self) -> None:

@@ -1,5 +1,6 @@
 """Methods at the speed of C: the same answers and errors as the Python methods whose places they take."""
 
+import copy
 import gc
 import inspect
 import os
@@ -7,24 +8,21 @@ import subprocess
 import sys
 import types
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iobuf_nb import BoundedQueue, BufferPool, ItemPool, _native
 
-BufferPool(1, 16)  # the first one replaces the methods
+BufferPool(1, 16).magazine()  # the first ones replace the methods
 pytestmark = pytest.mark.skipif(bool(_native.WHY_NOT), reason=_native.WHY_NOT or "they are replaced")
 
-SLOW = {
-    (cls, name): slow
-    for (classes, name, *_), slow in zip(_native._METHODS, _native._kept[::3], strict=bool(_native._kept))
-    for cls in classes
-}
+SLOW = {(replaced.cls, replaced.name): replaced.slow for replaced in _native.REPLACED}
 
 
 def test_the_methods_are_replaced_and_still_explained():
-    assert len(SLOW) == 12
+    assert len(SLOW) == 3 * 6 + 4  # queues have no bulk calls
     for (cls, name), slow in SLOW.items():
         method = vars(cls)[name]
         assert isinstance(method, types.MethodDescriptorType) and isinstance(slow, types.FunctionType)
@@ -55,6 +53,19 @@ class Index:
         return f"Index({self.value})"
 
 
+def array(values, dtype=np.int64, writable=True, step=1):
+    made = np.array(values, dtype)[::step]
+    made.flags.writeable = writable
+    return made
+
+
+ARRAYS = st.builds(
+    array,
+    st.lists(st.integers(-1, 4), max_size=5),
+    st.sampled_from([np.int64, np.int64, np.int64, np.int32, ">i8"]),
+    st.sampled_from([True, True, False]),
+    st.sampled_from([1, 1, 2, -1]),
+)
 ARGUMENTS = st.one_of(
     st.integers(-3, 5),
     st.sampled_from([2**62, 2**63 - 1, 2**63, -(2**63), 2**70, True, False, None, 1.0, "1", b"1", Index(1), Index(9)]),
@@ -72,6 +83,10 @@ CALLS = st.one_of(
     st.tuples(st.just("put"), st.tuples(ARGUMENTS, st.just(False)), st.just({})),
     st.tuples(st.just("put"), st.just(()), st.sampled_from([{}, {"index": 1}, {"item": 1}, {"item": 1, "timeout": 0}])),
     st.tuples(st.sampled_from(["try_get", "try_put"]), st.just((1, 2)), st.just({})),
+    st.tuples(st.sampled_from(["get_many", "put_many"]), st.tuples(ARRAYS), st.just({})),
+    st.tuples(st.just("get_many"), st.just(()), st.fixed_dictionaries({"out": ARRAYS})),
+    st.tuples(st.sampled_from(["get_many", "put_many"]), st.tuples(ARGUMENTS), st.just({})),
+    st.tuples(st.just("put_many"), st.tuples(st.sampled_from([[0, 1], np.zeros((1, 2), np.int64)])), st.just({})),
 )
 
 
@@ -82,8 +97,10 @@ CALLS = st.one_of(
         lambda: BufferPool(3, 16, checked=False, nonblocking=True),
         lambda: ItemPool("abc", nonblocking=True),
         lambda: BoundedQueue(3),
+        lambda: BufferPool(3, 16, nonblocking=True).magazine(2),
+        lambda: BufferPool(3, 16, checked=False, nonblocking=True).magazine(2),
     ],
-    ids=["checked", "unchecked", "items", "queue"],
+    ids=["checked", "unchecked", "items", "queue", "magazine", "unchecked magazine"],
 )
 @given(st.lists(CALLS, max_size=30), st.integers(0, 40))
 @settings(deadline=None, max_examples=150)
@@ -91,7 +108,10 @@ def test_they_answer_as_python_does(make, calls, closed_at):
     """The same calls on two objects, through the C methods and through the Python ones."""
     fast, slow = make(), make()
     cls = type(fast)
+    pools = [getattr(each, "pool", each) for each in (fast, slow)]
     for step, (name, arguments, named) in enumerate(calls):
+        if (cls, name) not in SLOW:
+            continue
         if cls is BoundedQueue:  # it would wait
             if name == "get" and "block" not in named and "timeout" not in named:
                 arguments = (False,)
@@ -100,20 +120,22 @@ def test_they_answer_as_python_does(make, calls, closed_at):
             if name == "put" and named == {"item": 1}:
                 named = {"item": 1, "block": False}
         if step == closed_at:
-            for each in (fast, slow):
+            for each in pools:
                 while cls is not BoundedQueue and each.checked and each.holders():
                     each.put(next(iter(each.holders())))
                 if cls is BoundedQueue or each.checked:
                     each.close()
-        expected = outcome(SLOW[cls, name], slow, *arguments, **named)
-        got = outcome(getattr(fast, name), *arguments, **named)
+        ours, theirs = copy.deepcopy((arguments, named)), copy.deepcopy((arguments, named))
+        expected = outcome(SLOW[cls, name], slow, *theirs[0], **theirs[1])
+        got = outcome(getattr(fast, name), *ours[0], **ours[1])
+        assert repr(ours) == repr(theirs)  # what was filled in, too
         if expected[0] is TypeError and "argument" in expected[1]:
             assert got[0] is TypeError  # what Python says of arguments too many or too few differs
         else:
             assert got == expected
     if cls is not BoundedQueue and fast.checked:
-        assert fast.holders().keys() == slow.holders().keys()
-        for each in (fast, slow):
+        assert pools[0].holders().keys() == pools[1].holders().keys()
+        for each in pools:
             for index in each.holders():
                 each.put(index)
 
