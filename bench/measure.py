@@ -89,14 +89,10 @@ class Table:
     samples: dict[str, list[float]] = field(default_factory=dict)
     comparisons: list[Comparison] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    disturbed: int = 0
+    notes: list[str] = field(default_factory=list)
 
-    def measure(self, cases: Mapping[str, Callable[[], float]], runs: int, tries: int = 1, threads: int = 1) -> None:
-        """Run every case once to warm up, then `runs` times in turn; a case returns its figure.
-
-        A sample during which its `threads` threads were not all running most of the time, because other programs had
-        the processors, is taken anew, up to `tries` times; then the one they ran most in counts.
-        """
+    def measure(self, cases: Mapping[str, Callable[[], float]], runs: int) -> None:
+        """Run every case once to warm up, then `runs` times in turn; a case returns its figure."""
         for name, case in cases.items():
             case()
             self.samples[name] = []
@@ -104,15 +100,7 @@ class Table:
         for _ in range(runs):
             random.shuffle(order)
             for name in order:
-                taken: list[tuple[float, float]] = []
-                while len(taken) < tries and (not taken or taken[-1][0] < RUNNING):
-                    start, used = time.perf_counter(), time.process_time()
-                    figure = cases[name]()
-                    share = (time.process_time() - used) / (time.perf_counter() - start) / threads
-                    taken.append((share, figure))
-                share, figure = max(taken)
-                self.samples[name].append(figure)
-                self.disturbed += tries > 1 and share < RUNNING
+                self.samples[name].append(cases[name]())
 
     def compare(self, case: str, bases: str | list[str], target: str, choice: str = "best") -> None:
         """Add a row with the ratio of `case` to one other case, or to one chosen in each run, and its target."""
@@ -137,12 +125,9 @@ class Table:
                 lines.append(row(comparison, *figures, spread(values), comparison.target, reached))
             else:
                 lines.append(row(comparison, *"----", comparison.target, "not measured"))
-        if self.disturbed:
-            total = sum(map(len, self.samples.values()))
-            lines += ["", f"In {self.disturbed} of {total} samples threads did not run all the time."]
         if self.missing:
             lines += ["", "Not measured:", "", *(f"- {reason}" for reason in self.missing)]
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, *(f"\n{note}" for note in self.notes)]) + "\n"
 
 
 def table_from(raw: Mapping[str, Any]) -> Table:
@@ -150,20 +135,36 @@ def table_from(raw: Mapping[str, Any]) -> Table:
     return Table(**{**raw, "comparisons": [Comparison(**part) for part in raw["comparisons"]]})
 
 
-def sampled(timed: Timed, seconds: float, threads: int = 1) -> Callable[[], float]:
-    """Return a case for a `Table`: as many rounds on each thread as would have taken `seconds` at the last speed."""
-    last = 0.0
+@dataclass
+class Sampled:
+    """A case for a `Table`: some milliseconds of `timed` on `threads` threads.
 
-    def sample() -> float:
-        nonlocal last
-        if not last:
-            timed(WHOLE)  # kernels are compiled here
-            last = timed(10 * WHOLE)
-        n = int(seconds * 1e9 / last / threads)
-        last = timed(max(n - n % WHOLE, 10 * WHOLE))
-        return last
+    A sample during which they did not run nearly all the time, because other programs had the processors, is taken
+    anew, up to `tries` times; then the one in which they ran most counts.
+    """
 
-    return sample
+    timed: Timed
+    seconds: float
+    threads: int = 1
+    tries: int = 1
+    last: float = 0.0
+    disturbed: int = 0
+
+    def __call__(self) -> float:
+        """Return nanoseconds a round; the first call finds out how many rounds to take, and compiles."""
+        if not self.last:
+            self.timed(WHOLE)
+            self.last = self.timed(10 * WHOLE)
+        taken: list[tuple[float, float]] = []
+        while len(taken) < self.tries and (not taken or taken[-1][0] < RUNNING):
+            n = int(self.seconds * 1e9 / self.last / self.threads)
+            start, used = time.perf_counter(), time.process_time()
+            self.last = self.timed(max(n - n % WHOLE, 10 * WHOLE))
+            share = (time.process_time() - used) / (time.perf_counter() - start) / self.threads
+            taken.append((share, self.last))
+        share, figure = max(taken)
+        self.disturbed += share < RUNNING
+        return figure
 
 
 def resident() -> int:

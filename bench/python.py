@@ -15,7 +15,7 @@ import numpy as np
 
 from iobuf_nb import BoundedQueue
 
-from .measure import Table, sampled
+from .measure import Sampled, Table
 from .work import BATCH, BUFFER, CHECKED, ITEMS, MAGAZINE, MAGAZINE_CHECKED, POOL, RING, ROOM, SUBJECTS, Subject, race
 
 
@@ -174,7 +174,7 @@ def run(quick: bool) -> list[Table]:
 
     def measured(short: str, title: str, cases: dict[str, Callable[[int], float]]) -> Table:
         table = Table(title, "ns", f"Python, {short}", missing=missing)
-        table.measure({name: sampled(case, 0.02) for name, case in cases.items()}, 5 if quick else 31)
+        table.measure({name: Sampled(case, 0.02) for name, case in cases.items()}, 5 if quick else 31)
         return table
 
     def pairs_of(threads: int) -> dict[str, Callable[[int], float]]:

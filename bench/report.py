@@ -84,7 +84,7 @@ def plot(result: Result, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "bench"  # the same figures give the same file
+    matplotlib.rcParams.update({"svg.hashsalt": "bench", "svg.fonttype": "none"})  # the same figures, the same file
     from matplotlib import pyplot
 
     tables = [table for table in tables_of(result) if table.short]

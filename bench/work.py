@@ -49,7 +49,6 @@ def get_put(pool, n):
 
 @kernel
 def get_put_waiting(pool, n):
-    """Do the same as most code would: with what waits, and raises what is wrong."""
     for _ in range(n):
         pool.put(pool.get())
 
@@ -115,6 +114,21 @@ def consume(queue, n):
 
 
 @kernel
+def produce_waiting(queue, n):
+    for k in range(n):
+        queue.put(k & (ROOM - 1))
+    return 0
+
+
+@kernel
+def consume_waiting(queue, n):
+    total = 0
+    for _ in range(n):
+        total += queue.get()
+    return total
+
+
+@kernel
 def write(pool, queue, n):
     for k in range(n):
         index = take(pool)
@@ -173,6 +187,8 @@ class Subject:
     seat: Callable[[Any], Any] = lambda pool: pool
     queue: Callable[[], Any] | None = None  # an empty one with ROOM
 
+    get_put, produce, consume = staticmethod(get_put), staticmethod(produce), staticmethod(consume)
+
     def run(self, workload: str, n: int, threads: int) -> float:
         """Return the nanoseconds that `workload` took for each of its rounds."""
         nanoseconds: float = getattr(self, workload)(n, threads)
@@ -188,11 +204,7 @@ class Subject:
 
     def pairs(self, n: int, threads: int) -> float:
         """W1 and W2: get and put."""
-        return self.side_by_side(get_put, n, threads)
-
-    def waiting_pairs(self, n: int, threads: int) -> float:
-        """Get and put as most code would."""
-        return self.side_by_side(get_put_waiting, n, threads)
+        return self.side_by_side(self.get_put, n, threads)
 
     def hold(self, n: int, threads: int) -> float:
         """W6: get some, then put them all."""
@@ -216,7 +228,7 @@ class Subject:
         """W3: through a queue from one thread to another."""
         assert self.queue is not None
         queue = self.queue()
-        nanoseconds, (_, total) = race([partial(produce, queue, n), partial(consume, queue, n)])
+        nanoseconds, (_, total) = race([partial(self.produce, queue, n), partial(self.consume, queue, n)])
         assert total == (np.arange(n) & (ROOM - 1)).sum() and left(queue) == 0, "items were lost"
         return nanoseconds / n
 
@@ -227,6 +239,13 @@ class Subject:
         nanoseconds, (_, total) = race([partial(write, writer, queue, n), partial(read, reader, queue, n)])
         assert total == (np.arange(n) & 255).sum() * BUFFER and left(pool) == ITEMS, "buffers or bytes were lost"
         return nanoseconds / n
+
+
+class Waiting(Subject):
+    """The same as most code would use it: with what waits, and raises what is wrong."""
+
+    get_put = staticmethod(get_put_waiting)
+    produce, consume = staticmethod(produce_waiting), staticmethod(consume_waiting)
 
 
 def left(pool: Any) -> int:
@@ -252,12 +271,19 @@ def floor(n: int) -> float:
 checked, unchecked = partial(BufferPool, ITEMS, BUFFER), partial(BufferPool, ITEMS, BUFFER, checked=False)
 
 RING, POOL, CHECKED = "BoundedQueue", "pool, unchecked", "pool, checked"
-MAGAZINE, MAGAZINE_CHECKED, VYUKOV = "magazine, unchecked", "magazine, checked", "Vyukov in numba"
+MAGAZINE, MAGAZINE_256, MAGAZINE_CHECKED = "magazine, unchecked", "magazine of 256, unchecked", "magazine, checked"
+VYUKOV = "Vyukov in numba"
 SUBJECTS = {
     RING: Subject(full_queue, queue=partial(BoundedQueue, ROOM)),
     POOL: Subject(unchecked),
     CHECKED: Subject(checked),
     MAGAZINE: Subject(unchecked, seat=BufferPool.magazine),
+    MAGAZINE_256: Subject(unchecked, seat=partial(BufferPool.magazine, size=256)),
     MAGAZINE_CHECKED: Subject(checked, seat=BufferPool.magazine),
     VYUKOV: Subject(partial(VyukovQueue, ROOM, ITEMS), queue=partial(VyukovQueue, ROOM, 0)),
+}
+WAITING = {
+    f"{RING}, get/put": Waiting(full_queue, queue=partial(BoundedQueue, ROOM)),
+    f"{POOL}, get/put": Waiting(unchecked),
+    f"{CHECKED}, get/put": Waiting(checked),
 }
