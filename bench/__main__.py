@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from . import copy, kernels, python, report, scan, startup, stream, wait
+from . import copy, kernels, peers, python, report, scan, startup, stream, wait
 from .measure import machine
 
 GROUPS = {
@@ -39,8 +39,9 @@ def main(arguments: list[str] | None = None) -> None:
     if unknown := set(options.groups) - set(GROUPS):
         parser.error(f"no such group: {', '.join(sorted(unknown))} (choose from {', '.join(GROUPS)})")
     start = time.monotonic()
-    result = {"machine": machine(), "quick": options.quick, "groups": {}}
-    print(", ".join(f"{name} {value}" for name, value in result["machine"].items()), end="\n\n", flush=True)
+    versions = {**peers.versions(), **python.versions()}
+    result = {"machine": machine(), "peers": versions, "quick": options.quick, "groups": {}}
+    print(report.about(result), flush=True)
     for group in options.groups or GROUPS:
         tables = GROUPS[group](options.quick)
         for table in tables:

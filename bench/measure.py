@@ -111,7 +111,9 @@ class Table:
         self.comparisons.append(Comparison(case, [], target))
 
     def __str__(self) -> str:
-        lines = [f"## {self.title}", "", row("case", f"median {self.unit}", "min", "max", "spread"), "|---" * 5 + "|"]
+        runs = max(map(len, self.samples.values()))
+        header = row("case", f"median of {runs}, {self.unit}", "min", "max", "spread")
+        lines = [f"## {self.title}", "", header, "|---" * 5 + "|"]
         for name, values in self.samples.items():
             figures = (f"{figure:.3g}" for figure in (statistics.median(values), min(values), max(values)))
             lines.append(row(name, *figures, spread(values)))
@@ -205,6 +207,7 @@ def machine() -> dict[str, str]:
     return {
         "processor": model,
         "cores": str(os.cpu_count()),
+        "load": f"{os.getloadavg()[0]:.1f}",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "numba": numba.__version__,

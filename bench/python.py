@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import queue
 import struct
 from collections import deque
@@ -66,12 +67,18 @@ STANDARD: dict[str, Callable[[], Ends]] = {
     "queue.SimpleQueue": partial(of_standard, queue.SimpleQueue),
     "queue.Queue": partial(of_standard, queue.Queue),
 }
-PACKAGES: dict[str, Callable[[Any], Ends]] = {  # by the name of the module
+PACKAGES: dict[str, Callable[[Any], Ends]] = {  # by the name of the module, not always that on PyPI
     "culsans": lambda package: of_standard(lambda: package.Queue().sync_q),
     "faster_fifo": lambda package: of_standard(package.Queue),
     "slick_queue_py": of_slick,
     "nblf_queue": of_nblf,
 }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    distributions = importlib.metadata.packages_distributions()
+    return {name: importlib.metadata.version(distributions[name][0]) for name in PACKAGES if name in distributions}
 
 
 def filled(make: Callable[[], Ends]) -> Ends:

@@ -28,11 +28,11 @@ def tables_of(result: Result) -> list[Table]:
 
 
 def about(result: Result) -> str:
-    """Return where and how it was measured."""
+    """Return where it was measured, and beside what."""
     facts = ", ".join(f"{name} {value}" for name, value in result["machine"].items())
-    runs = sorted({len(values) for table in tables_of(result) for values in table.samples.values()})
     kind = "Quick runs" if result["quick"] else "Full runs"
-    return f"{kind}, {runs[0]} to {runs[-1]} of each case in changing order: {facts}.\n"
+    peers = ", ".join(f"{name} {version}" for name, version in result["peers"].items())
+    return f"{kind}; {facts}; peers: {peers}.\n"
 
 
 def document(result: Result) -> str:
@@ -67,15 +67,16 @@ def figures(result: Result) -> str:
     tables = tables_of(result)
     kernels = [table for table in tables if table.short.startswith("W")]
     python = [table for table in tables if table.short.startswith("Python")]
-    missing = sorted({reason for table in tables for reason in table.missing})
+    notes = [f"{table.short}: {note}" for table in tables for note in table.notes]
+    notes += sorted({f"Not measured: {reason}" for table in tables for reason in table.missing})
     parts = [about(result)]
     if kernels:
         parts += ["In kernels, medians:\n", *matrix(kernels), ""]
     if python:
         parts += ["From Python, medians:\n", *matrix(python), ""]
     parts += ["Ratios, run by run; the spread is the width of their middle half:\n", *verdicts(tables), ""]
-    if missing:
-        parts += ["Not measured:\n", *(f"- {reason}" for reason in missing), ""]
+    if notes:
+        parts += [*(f"- {note}" for note in notes), ""]
     return "\n".join(parts)
 
 
@@ -85,11 +86,11 @@ def plot(result: Result, path: Path) -> None:
 
     matplotlib.use("Agg")
     matplotlib.rcParams.update({"svg.hashsalt": "bench", "svg.fonttype": "none"})  # the same figures, the same file
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     tables = [table for table in tables_of(result) if table.short]
     rows = -(-len(tables) // 2)
-    figure, axes = pyplot.subplots(rows, 2, figsize=(11, 3 * rows), squeeze=False)
+    figure, axes = pyplot.subplots(rows, 2, figsize=(11, 2.5 * rows), squeeze=False)
     for table, panel in zip(tables, axes.flat, strict=False):
         for place, (case, values) in enumerate(sorted(table.samples.items(), key=lambda item: -min(item[1]))):
             color = "C0" if case.startswith(tuple(SUBJECTS)) else "0.5"
@@ -97,6 +98,9 @@ def plot(result: Result, path: Path) -> None:
             panel.plot(statistics.median(values), place, "o", color=color, ms=5)
         panel.set_yticks(range(len(table.samples)), sorted(table.samples, key=lambda case: -min(table.samples[case])))
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_locator(ticker.NullLocator())
         panel.set_title(f"{table.short}, ns", fontsize=10)
         panel.tick_params(labelsize=7)
         panel.grid(axis="x", alpha=0.3)

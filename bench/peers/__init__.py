@@ -116,3 +116,16 @@ PEERS = [
     Peer("std::mutex stack", "mutex.cpp", mpmc=False),
     Peer("stack, one thread", "stack.cpp", mpmc=False, threads=1),
 ]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the Debian packages that peers are built from and with, where there are such."""
+    packages = sorted({"g++", *(peer.package for peer in PEERS if peer.package)})
+    command = ["dpkg-query", "--show", "--showformat", "${binary:Package} ${Version}\n", *packages]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        return {}
+    return {
+        name.split(":")[0]: version for name, _, version in (line.partition(" ") for line in run.stdout.splitlines())
+    }
