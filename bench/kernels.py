@@ -56,7 +56,7 @@ def table(
             made.missing.append(f"{peer.name}: {peer.missing}")
         else:
             subjects[peer.name] = peer
-    seconds, runs, tries = (0.01, 5, 3) if quick else (0.02, 31, 20)
+    seconds, runs, tries = (0.01, 5, 3) if quick else (0.02, 31, 5)
     cases = {name: Sampled(timed, seconds, 1, tries) for name, timed in extra.items()}
     for name, subject in subjects.items():
         timed = partial(subject.run, workload, threads=threads)

@@ -85,18 +85,21 @@ def plot(result: Result, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams.update({"svg.hashsalt": "bench", "svg.fonttype": "none"})  # the same figures, the same file
+    # The same figures give the same file, and a small one.
+    style = {"svg.hashsalt": "bench", "svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]}
+    matplotlib.rcParams.update(style)
     from matplotlib import pyplot, ticker
 
     tables = [table for table in tables_of(result) if table.short]
     rows = -(-len(tables) // 2)
     figure, axes = pyplot.subplots(rows, 2, figsize=(11, 2.5 * rows), squeeze=False)
     for table, panel in zip(tables, axes.flat, strict=False):
-        for place, (case, values) in enumerate(sorted(table.samples.items(), key=lambda item: -min(item[1]))):
-            color = "C0" if case.startswith(tuple(SUBJECTS)) else "0.5"
-            panel.plot([min(values), max(values)], [place, place], color=color, alpha=0.5)
-            panel.plot(statistics.median(values), place, "o", color=color, ms=5)
-        panel.set_yticks(range(len(table.samples)), sorted(table.samples, key=lambda case: -min(table.samples[case])))
+        cases = sorted(table.samples, key=lambda case: min(table.samples[case]), reverse=True)
+        found = [table.samples[case] for case in cases]
+        colors = ["C0" if case.startswith(tuple(SUBJECTS)) else "0.5" for case in cases]
+        panel.hlines(range(len(cases)), list(map(min, found)), list(map(max, found)), colors)
+        panel.scatter(list(map(statistics.median, found)), range(len(cases)), c=colors, zorder=2)
+        panel.set_yticks(range(len(cases)), cases)
         panel.set_xscale("log")
         panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         panel.xaxis.set_major_formatter("{x:g}")
