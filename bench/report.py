@@ -85,9 +85,8 @@ def plot(result: Result, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    # The same figures give the same file, and a small one.
-    style = {"svg.hashsalt": "bench", "svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]}
-    matplotlib.rcParams.update(style)
+    matplotlib.rc("svg", hashsalt="bench", fonttype="none")  # the same figures give the same file, and a small one
+    matplotlib.rc("font", **{"sans-serif": ["DejaVu Sans"]})
     from matplotlib import pyplot, ticker
 
     tables = [table for table in tables_of(result) if table.short]
