@@ -132,11 +132,14 @@ class Relaxed(SC):
         return memory  # a system call orders nothing that the language knows of
 
     def perform(self, memory, thread, access):
+        return [(result, pruned(*after)) for result, after in self.outcomes(memory, thread, access)]
+
+    def outcomes(self, memory, thread, access):
         stores, views, everybody = memory
         operation, word, order, operands = access
         if operation == "heavy_fence":
             everybody = functools.reduce(join, (seen for seen, _, _ in views), everybody)
-            return [(None, pruned(stores, ((everybody,) * 3,) * self.threads, everybody))]
+            return [(None, (stores, ((everybody,) * 3,) * self.threads, everybody))]
         if operation == "fence":
             seen, acquired, carried = views[thread]
             if order != "release":
@@ -144,7 +147,7 @@ class Relaxed(SC):
             if order == "seq_cst":
                 seen = everybody = join(seen, everybody)
             own = seen, join(acquired, seen), carried if order == "acquire" else seen
-            return [(None, pruned(stores, replaced(views, thread, own), everybody))]
+            return [(None, (stores, replaced(views, thread, own), everybody))]
         newest = len(stores[word]) - 1
         if operation == "store":
             return [(None, self.stored(memory, thread, access, operands[0], views[thread][2]))]
@@ -175,7 +178,7 @@ class Relaxed(SC):
         acquired = join(join(acquired, view), seen)
         if order in ("acquire", "acq_rel", "seq_cst"):
             seen = join(seen, view)
-        return pruned(stores, replaced(views, thread, (seen, acquired, carried)), everybody)
+        return stores, replaced(views, thread, (seen, acquired, carried)), everybody
 
     def stored(self, memory, thread, access, value, carried):
         stores, views, everybody = memory
@@ -188,7 +191,7 @@ class Relaxed(SC):
         if order == "seq_cst":
             everybody = replaced(everybody, word, k)
         stores = replaced(stores, word, (*stores[word], (wrap(value), replaced(carried, word, k))))
-        return pruned(stores, replaced(views, thread, (seen, join(acquired, seen), fenced)), everybody)
+        return stores, replaced(views, thread, (seen, join(acquired, seen), fenced)), everybody
 
 
 def replaced(items, k, item):

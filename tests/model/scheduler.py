@@ -57,13 +57,12 @@ class Search:
         self.limit, self.known = alone, {}
 
     def start(self):
-        nodes, results = [], []
-        for thread in range(len(self.threads.programs)):
-            ended, node = self.threads.reach(thread, 0, ())
-            nodes.append(node)
-            results.append(self.noted((), ended))
+        nodes = tuple(self.threads.finished)
         explained = self.spec and self.spec.start(len(nodes))
-        return self.memory.start(self.threads.start()), tuple(nodes), explained, tuple(results), self.left
+        state = self.memory.start(self.threads.start()), nodes, explained, ((),) * len(nodes), self.left
+        for thread in range(len(nodes)):
+            state = self.moved(state, state[0], thread, *self.threads.reach(thread, 0, ()))
+        return state
 
     def noted(self, results, ended):
         return (*results, *((end.name, end.result) for end in ended)) if self.check else ()
@@ -225,9 +224,9 @@ def until_all_words_are_known(search, walk):
             return walk(search, path)
         except Restart:
             continue
-        except AssertionError as error:
+        except Exception as error:
             schedule = f"{' '.join(search.threads.names())} : {' '.join(path)}"
-            raise Violation("\n".join([str(error), *trace(search, path), f"schedule {schedule!r}"])) from None
+            raise Violation("\n".join([str(error), *trace(search, path), f"schedule {schedule!r}"])) from error
 
 
 def depth_first(search, path):

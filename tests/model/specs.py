@@ -10,6 +10,8 @@ An operation whose thread died has no end: it may have taken effect, or not.
 
 from memories import replaced
 
+from iobuf_nb.wait import CLOSED
+
 RUNNING = "running"
 
 
@@ -59,6 +61,28 @@ def fifo(capacity):
             yield True, (*items, int(name[1:] or got[0]))
         else:
             yield False, items
+
+    return steps
+
+
+def closing_fifo(capacity):
+    """G, P and an item: wait; T and an item does not; C closes. What is put at the same time may still land."""
+
+    def steps(model, name, got):
+        items, closed = model
+        if name == "C":
+            yield None, (items, True)
+        elif name == "G":
+            if items:
+                yield items[0], (items[1:], closed)
+            elif closed:
+                yield CLOSED, model
+        else:
+            done, refused = (0, CLOSED) if name[0] == "P" else (True, False)
+            if closed or (len(items) == capacity and name[0] == "T"):
+                yield refused, model
+            if len(items) < capacity:
+                yield done, ((*items, int(name[1])), closed)
 
     return steps
 

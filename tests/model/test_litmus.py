@@ -175,5 +175,5 @@ def test_an_array_that_the_program_does_not_name_is_an_error():
     def program():
         return [np.zeros(1, np.int64)], [[("", lambda got: store(np.zeros(1, np.int64), 0, 1))]]
 
-    with pytest.raises(LookupError, match="does not name"):
+    with pytest.raises(scheduler.Violation, match="does not name"):
         scheduler.explore(program)

@@ -22,12 +22,12 @@ class Complaint(str):
     """What is wrong, where a result or an explanation would stand."""
 
 
-class Restart(Exception):
-    """A word that was thought to be never written is."""
+class Restart(BaseException):
+    """A word that was thought to be never written is; no ``except Exception`` is to stop that."""
 
 
 class Unanswered(BaseException):
-    """An operation has come to an access that has no answer yet; no ``except Exception`` is to stop that."""
+    """An operation has come to an access that has no answer yet."""
 
 
 class Node:
@@ -121,8 +121,8 @@ class Threads:
             result = self.programs[thread][number][1](held)
         except Unanswered:
             return asked[0], None, None
-        except AssertionError as error:
-            result = Complaint(error)
+        except Exception as error:
+            result = Complaint(f"{type(error).__name__}: {error}")
         finally:
             atomics.hook = None
         return None, result, tuple(held)

@@ -1,0 +1,295 @@
+"""The programs that are checked: queues, pools, waiting and closing, small enough to walk through every state.
+
+A script says what one thread does, a letter for each operation. The order of the cases is from the cheapest kind of
+memory to the dearest, so that the first case which catches a bug tells what it takes to see it.
+"""
+
+import itertools
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from unittest.mock import patch
+
+import numpy as np
+import scheduler
+import threads
+from memories import SC, TSO, Relaxed
+from specs import Spec, closing_fifo, fifo, pool
+
+import iobuf_nb.pool
+import iobuf_nb.ring
+from iobuf_nb import BoundedQueue, BufferPool
+from iobuf_nb.atomics import load, store, wrap
+from iobuf_nb.ring import GET, HEAD, SLOTS, TAIL
+from iobuf_nb.wait import CLOSED
+
+
+@dataclass
+class Case:
+    name: str
+    make: Callable  # makes the arguments of `explore`: a program, its spec, its check
+    options: dict = field(default_factory=dict)
+    walk: Callable = scheduler.explore
+
+    def run(self):
+        """Walk through the case with nothing in it that only takes time: spinning, and clocks."""
+        with ExitStack() as stack:
+            for module, name, stand_in in (
+                (iobuf_nb.ring, "SPIN_TURNS", 0),
+                (iobuf_nb.ring, "now_ns", lambda: 0),
+                (iobuf_nb.pool, "thread_id", lambda: threads.running + 1),
+            ):
+                stack.enter_context(patch.object(module, name, stand_in))
+            return self.walk(*self.make(), **self.options)
+
+
+def get(source):
+    def operation(got):
+        index = source.try_get()
+        if index >= 0:
+            got.append(index)
+        return index
+
+    return "G", operation
+
+
+def put_back(source):
+    return "P", lambda got: source.try_put(got.pop(0)) if got else None
+
+
+def put(queue, item):
+    return f"P{item}", lambda got: queue.try_put(item)
+
+
+def written(scripts, code):
+    """Return the operations that scripts stand for."""
+    return [[code[letter] for letter in script] for script in scripts]
+
+
+def queue_case(capacity, scripts, full=False, position=0, deaths=0):
+    """G gets, P puts the oldest that the thread got, a digit puts itself; everything from a position far on."""
+
+    def program():
+        queue = BoundedQueue(capacity, None if full else 3)
+        start_at(queue, position)
+        if full:
+            for item in range(capacity):
+                queue.try_put(item)
+        queues.append(queue)
+        code = {"G": get(queue), "P": put_back(queue), **{str(item): put(queue, item) for item in range(3)}}
+        return [queue.words], written(scripts, code)
+
+    def check(results):
+        put = sum(result is True for name, result in itertools.chain(*results) if name[0] == "P")
+        taken = sum(result >= 0 for name, result in itertools.chain(*results) if name == "G")
+        assert abs(queues[-1].was_size() - (capacity * full + put - taken)) <= deaths, "the size is wrong"
+
+    queues = []
+    return program, Spec(tuple(range(capacity)) if full else (), fifo(capacity)), check
+
+
+def start_at(queue, position):
+    """Let an empty queue begin at the first position of some lap."""
+    queue.words[SLOTS:] = wrap(2 * position)
+    queue.words[HEAD] = queue.words[TAIL] = wrap(position)
+
+
+def pool_case(capacity, scripts, checked=True, stamps=False, deaths=0):
+    """G gets, P puts the oldest that the thread got. With `stamps` each holder adds one to a word of its buffer."""
+
+    def program():
+        made = BufferPool(capacity, 1, checked=checked)
+        data = np.zeros(capacity, np.int64)
+        pools.append((made, data))
+
+        def get_and_stamp(got):
+            index = take(got)
+            if index >= 0 and stamps:
+                store(data, index, load(data, index, "relaxed") + 1, "relaxed")
+            return index
+
+        name, take = get(made)
+        return [made.ring.words, made.owners, data], written(scripts, {"G": (name, get_and_stamp), "P": put_back(made)})
+
+    def check(results):
+        made, data = pools[-1]
+        results = list(itertools.chain(*results))
+        taken = sum(result >= 0 for name, result in results if name == "G")
+        out = taken - sum(result is True for name, result in results if name == "P")
+        assert abs(made.available() - (capacity - out)) <= deaths, "a buffer was lost"
+        assert abs(np.count_nonzero(made.owners) - out * checked) <= deaths, "the wrong buffers have owners"
+        assert data.sum() == taken * stamps, "a holder did not see what the last one had written"
+
+    pools = []
+    return program, Spec(frozenset(range(capacity)), pool), check
+
+
+def two_puts_case():
+    """Two threads put the same buffer back."""
+
+    class Pool(BufferPool):
+        def __del__(self):
+            """Say nothing of the buffer that is out when it starts."""
+
+    def program():
+        made = Pool(2, 1)
+        index = made.get()
+        pools.append(made)
+        return [made.ring.words, made.owners], [[("P", lambda got: made.try_put(index))] for _ in range(2)]
+
+    def check(results):
+        assert sorted(done for ((_, done),) in results) == [False, True], "both puts won, or none"
+        assert pools[-1].available() == 2, "a buffer was lost or doubled"
+
+    pools = []
+    return program, None, check
+
+
+def wait_case(capacity, scripts, first=()):
+    """G waits for an item, a digit waits for room and puts itself, a letter of abc puts 0, 1 or 2 at once, C closes."""
+
+    def program():
+        queue = BoundedQueue(capacity, 3)
+        for item in first:
+            queue.put(item)
+        queues.append(queue)
+        code = {"G": ("G", lambda got: iobuf_nb.ring.wait(queue, GET, -1)), "C": ("C", lambda got: queue.close())}
+        for item in range(3):
+            code[str(item)] = f"P{item}", lambda got, item=item: iobuf_nb.ring.wait(queue, item, -1)
+            code["abc"[item]] = f"T{item}", lambda got, item=item: queue.try_put(item)
+        return [queue.words], written(scripts, code)
+
+    def check(results):
+        ended = list(itertools.chain(*results))
+        put = [int(name[1]) for name, result in ended if (name[0], result) in (("P", 0), ("T", True))]
+        got = [result for name, result in ended if name == "G" and result >= 0]
+        while (left := queues[-1].try_get()) >= 0:
+            got.append(left)
+        assert sorted(got) == sorted([*first, *put]), "an item was lost or doubled"
+        for thread in results:
+            after = itertools.dropwhile(lambda end: end[0] != "C", thread)
+            assert all(result in (None, False, CLOSED) for name, result in after if name != "G"), "put after close"
+
+    queues = []
+    return program, Spec((tuple(first), False), closing_fifo(capacity)), check
+
+
+def pool_wait_case(scripts):
+    """G waits for the only buffer, P puts it back."""
+
+    def program():
+        made = BufferPool(1, 1)
+        pools.append(made)
+
+        def wait_for_one(got):
+            got.append(made.get())
+            return got[0]
+
+        return [made.ring.words, made.owners], written(scripts, {"G": ("G", wait_for_one), "P": put_back(made)})
+
+    def check(results):
+        assert pools[-1].available() == 1
+
+    pools = []
+    return program, None, check
+
+
+def case(kind, *arguments, memory=SC, walk=scheduler.explore, **more):
+    """Name a case after what it is made of; options of the walk are told from arguments of the kind by their names."""
+    of_walk = ("deaths", "risings", "preemptions", "alone", "runs", "depth", "seed")
+    options = {name: more.pop(name) for name in of_walk if name in more}
+    parts = [kind.__name__.removesuffix("_case"), *map(shown, arguments)]
+    parts += [f"{name} {shown(value)}" for name, value in (*more.items(), *options.items())]
+    parts += [memory.__name__] * (memory is not SC) + ["at random"] * (walk is scheduler.sample)
+    more |= {name: value for name, value in options.items() if name == "deaths"}
+    return Case(", ".join(parts), partial(kind, *arguments, **more), {"memory": memory, **options}, walk)
+
+
+def shown(value):
+    return " || ".join(value) if isinstance(value, tuple) and value and isinstance(value[0], str) else str(value)
+
+
+DEATH = {"deaths": 1, "alone": 20}
+BACK_AND_FORTH = [(1, ("GP", "GP")), (2, ("GGP", "GPP")), (2, ("GP", "GPGPGP"))]  # of a full queue
+TO_AND_FRO = [  # of an empty one
+    (1, ("00", "GG")),
+    (1, ("0G0", "G0G")),
+    (2, ("01", "GG")),
+    (2, ("010", "GGG")),
+    (2, ("01", "10")),
+    (2, ("0", "1", "GG")),
+    (3, ("0120", "GGGG")),
+]
+# Where words and positions change sign or start again, or outgrow half a word.
+BOUNDARIES = [2**30, 2**31, 2**32, 2**61, 2**62, 2**63, 2**64]
+POOLS = [(1, ("GP", "GP")), (2, ("GP", "GP")), (1, ("GPGP", "GP")), (2, ("GGPP", "GP"))]
+WAITS = [(1, ("G", "0")), (1, ("1", "G"), (0,)), (1, ("GG", "01")), (2, ("G", "G", "b"), (0,))]
+CLOSES = [(1, ("G", "C")), (1, ("1", "C"), (0,)), (1, ("GG", "aC")), (1, ("Ca", "1G"), (0,)), (2, ("G", "G", "C"))]
+
+#: Those that take a moment.
+CASES = [
+    *(case(queue_case, *arguments, full=True) for arguments in BACK_AND_FORTH),
+    *(case(queue_case, *arguments) for arguments in TO_AND_FRO),
+    *(case(queue_case, 1, ("0G1", "G1G"), position=at - 4) for at in BOUNDARIES),
+    *(case(pool_case, *arguments, checked=checked) for checked in (True, False) for arguments in POOLS),
+    case(two_puts_case),
+    *(case(wait_case, *arguments) for arguments in (*WAITS, *CLOSES)),
+    case(pool_wait_case, ("GP", "GP")),
+    *(case(wait_case, *arguments, risings=1) for arguments in WAITS[:2]),
+    *(case(queue_case, *arguments, full=True, **DEATH) for arguments in BACK_AND_FORTH[:2]),
+    *(case(queue_case, *arguments, **DEATH) for arguments in TO_AND_FRO[:5]),
+    *(case(pool_case, *arguments, **DEATH) for arguments in POOLS[:2]),
+    *(case(queue_case, *arguments, full=True, memory=TSO) for arguments in BACK_AND_FORTH[:2]),
+    *(case(queue_case, *arguments, memory=TSO) for arguments in TO_AND_FRO[:5]),
+    *(case(pool_case, *arguments, memory=TSO) for arguments in POOLS[:3]),
+    *(case(wait_case, *arguments, memory=TSO) for arguments in (*WAITS[:2], *CLOSES[:4])),
+    *(case(queue_case, *arguments, full=True, memory=Relaxed) for arguments in BACK_AND_FORTH[:1]),
+    *(case(queue_case, *arguments, memory=Relaxed) for arguments in TO_AND_FRO[:1]),
+    *(case(pool_case, *arguments, stamps=True, memory=Relaxed) for arguments in POOLS[:1]),
+    *(case(wait_case, *arguments, memory=Relaxed) for arguments in (*WAITS[:2], *CLOSES[:2])),
+]
+#: Those that take seconds, and where they would take more, only part of their schedules.
+LARGE = [
+    case(queue_case, 1, ("GPGP", "GPGP"), full=True),
+    case(queue_case, 1, ("GP", "GPGPGP"), full=True),
+    case(queue_case, 1, ("GP", "GP", "GP"), full=True),
+    case(queue_case, 2, ("GPGP", "GPGP"), full=True),
+    case(queue_case, 3, ("GPGP", "GGPP"), full=True),
+    case(queue_case, 2, ("0G1", "1G0")),
+    case(queue_case, 3, ("01", "20", "GG")),
+    *(case(queue_case, 3, ("012G", "GG1G"), position=at - 4) for at in BOUNDARIES),
+    case(wait_case, 1, ("12", "GGG"), (0,)),
+    case(wait_case, 2, ("G", "G", "ab"), preemptions=3),
+    case(wait_case, 1, ("0", "1", "GG")),
+    case(wait_case, 2, ("0", "1", "GG"), (0, 1), preemptions=3),
+    case(wait_case, 1, ("G", "G", "01"), preemptions=3),
+    case(wait_case, 3, ("GG", "G", "abc"), preemptions=3),
+    case(wait_case, 2, ("0", "G", "C")),
+    case(pool_wait_case, ("GPGP", "GP"), preemptions=3),
+    *(case(wait_case, *arguments, risings=1) for arguments in (*WAITS[2:], (1, ("12", "GGG"), (0,)))),
+    case(queue_case, 2, ("GP", "GPGPGP"), full=True, **DEATH),
+    *(case(queue_case, *arguments, **DEATH) for arguments in TO_AND_FRO[5:]),
+    *(case(pool_case, *arguments, **DEATH) for arguments in POOLS[2:]),
+    case(queue_case, 2, ("GP", "GPGPGP"), full=True, memory=TSO),
+    case(queue_case, 1, ("GPGP", "GPGP"), full=True, memory=TSO),
+    case(queue_case, 3, ("01", "20", "GG"), memory=TSO),
+    case(queue_case, 2, ("0", "1", "GG"), memory=TSO, **DEATH),
+    case(pool_case, 2, ("GGPP", "GP"), memory=TSO),
+    *(case(wait_case, *arguments, memory=TSO) for arguments in (*WAITS[2:], (1, ("12", "GGG"), (0,)))),
+    case(queue_case, 2, ("GGP", "GPP"), full=True, memory=Relaxed),
+    case(queue_case, 2, ("GP", "GPGPGP"), full=True, memory=Relaxed, preemptions=3),
+    *(case(queue_case, *arguments, memory=Relaxed) for arguments in TO_AND_FRO[1:5]),
+    *(case(pool_case, *arguments, stamps=True, memory=Relaxed) for arguments in POOLS[1:3]),
+    case(pool_case, 2, ("GGPP", "GP"), stamps=True, memory=Relaxed, preemptions=3),
+    *(case(wait_case, *arguments, memory=Relaxed, preemptions=3) for arguments in (WAITS[2], *CLOSES[2:4])),
+    *(
+        case(kind, *arguments, memory=memory, walk=scheduler.sample, runs=200, depth=depth, seed=2)
+        for memory, depth in ((TSO, 3), (Relaxed, 5))
+        for kind, *arguments in (
+            (queue_case, 3, ("01201", "GG0GG", "G21G0")),
+            (pool_case, 3, ("GGPGPP", "GPGPGP", "GPGGPP")),
+            (wait_case, 2, ("012", "GGG", "1G0", "2G")),
+        )
+    ),
+]

@@ -1,0 +1,193 @@
+"""Deliberate bugs in the library's own source, and which case catches each: what a checker that passes is worth.
+
+A mutant is a function of the library, a pattern in its source, and what stands there instead. The function is compiled
+anew and its code put in the place of the old, so that whoever has it runs the mutant.
+"""
+
+import functools
+import inspect
+import re
+import textwrap
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cases
+from scheduler import Violation
+
+import iobuf_nb.pool
+import iobuf_nb.ring
+from iobuf_nb.ring import BoundedQueue
+
+
+@dataclass(eq=False)
+class Mutant:
+    bug: str
+    function: object
+    pattern: str
+    instead: str
+
+    def __post_init__(self):
+        source = textwrap.dedent(inspect.getsource(self.function))
+        mutant, count = re.subn(self.pattern, self.instead, source[source.index("def ") :])
+        assert count, f"no {self.pattern!r} in {self.function.__qualname__}, for the mutant {self.bug!r}"
+        made = {}
+        exec(compile(mutant, f"{self.function.__name__}, mutated: {self.bug}", "exec"), self.function.__globals__, made)
+        self.code = made[self.function.__name__].__code__
+
+    @contextmanager
+    def applied(self):
+        code = self.function.__code__
+        self.function.__code__ = self.code
+        try:
+            yield
+        finally:
+            self.function.__code__ = code
+
+    @functools.cache  # noqa: B019 (there are only those below)
+    def caught(self):
+        """Return the first case that catches it, and what is wrong there."""
+        with self.applied():
+            for case in cases.CASES:
+                try:
+                    case.run()
+                except Violation as violation:
+                    return case.name, str(violation).partition("\n")[0]
+        raise AssertionError(f"nothing catches that {self.bug}")
+
+
+ring, pool = iobuf_nb.ring, iobuf_nb.pool
+COUNT_IN = r" *fetch_add\(.*, waiters, 1, .*\n"
+SEEN = r" *seen = .*\n"
+RECHECK = r" *result = .*\n"
+FIND, HINT = r"( *)if compare_and_swap(.*)\n", r" *(store.*)\n"
+
+MUTANTS = [
+    Mutant(
+        "the lap is left out of a slot's state", ring._lead, r"return (.*)", r"lead = \1; return min(lead, lead % 2)"
+    ),
+    Mutant("the difference of states does not wrap", ring._lead, r"wrap\((.*)\) >>", r"(\1) >>"),
+    Mutant("a position follows that was skipped", ring._next, r"position \+ 1", r"position + 2"),
+    Mutant("the last slot is followed by one beyond the end", ring._next, "< queue.capacity", "<= queue.capacity"),
+    Mutant("the last slot is left out", ring._next, "< queue.capacity", "< queue.capacity - 1"),
+    Mutant("a lap ends at its first slot for ever", ring._next, r"\(position \| mask\) \+ 1", "position & ~mask"),
+    Mutant("the search jumps a lap too far", ring._after, r"lead - 1", "lead + 1"),
+    Mutant("a put's hint is moved too far", ring._put_at, r"(_next\(.*\))\)", r"_next(queue, \1))"),
+    Mutant("a get's hint is moved too far", ring._get_at, r"(_next\(.*\))\)", r"_next(queue, \1))"),
+    Mutant(
+        "a put's hint is moved before its compare-and-swap",
+        ring._put_at,
+        FIND + HINT,
+        r"\1\3\n\1if compare_and_swap\2\n",
+    ),
+    Mutant(
+        "a get's hint is moved before its compare-and-swap",
+        ring._get_at,
+        FIND + HINT,
+        r"\1\3\n\1if compare_and_swap\2\n",
+    ),
+    Mutant(
+        "a put stores in place of a compare-and-swap",
+        ring._put_at,
+        r"compare_and_swap\((.*), word, (.*)\):",
+        r"store(\1, \2) is None:",
+    ),
+    Mutant(
+        "a get stores in place of a compare-and-swap",
+        ring._get_at,
+        r"compare_and_swap\((.*), word, (.*)\):",
+        r"store(\1, \2) is None:",
+    ),
+    Mutant("a get leaves its slot as it was a lap ago", ring._get_at, r"- item \+", "- item -"),
+    Mutant("a put into a slot that was taken says full", ring._put_at, "return TAKEN", "return EMPTY"),
+    Mutant("a get from a slot that was taken says empty", ring._get_at, "return TAKEN", "return EMPTY"),
+    Mutant("a put that finds the queue full goes on", ring._put_at, "lead < 0", "lead < -1"),
+    Mutant("a put publishes with relaxed accesses", ring._put_at, '"seq_cst"', '"relaxed"'),
+    Mutant("a get takes with relaxed accesses", ring._get_at, '"seq_cst"', '"relaxed"'),
+    Mutant("a loser waits for the winner to move the hint", ring._contend, "lead == 0 or not behind", "True"),
+    Mutant("a put into a closed queue succeeds", ring.offer, r"load\(.*\) == 0", "True"),
+    Mutant(
+        "a waiter does not try again before it parks", ring.wait, rf"({SEEN}){RECHECK}", r"\1        result = EMPTY\n"
+    ),
+    Mutant("a waiter tries again before it reads the event", ring.wait, rf"({SEEN})({RECHECK})", r"\2\1"),
+    Mutant("a waiter counts itself in after its last try", ring.wait, f"({COUNT_IN})({SEEN})({RECHECK})", r"\2\3\1"),
+    Mutant(
+        "a waiter counts itself in by a plain store",
+        ring.wait,
+        r"fetch_add\((.*), waiters, 1, .*\)",
+        r"store(\1, waiters, load(\1, waiters) + 1)",
+    ),
+    Mutant("a waiter counts itself in with a relaxed access", ring.wait, r'(waiters, 1, )"seq_cst"', r'\1"relaxed"'),
+    Mutant("a waiter that is woken gives up", ring.wait, r"( *)park\((.*)\)\n", r"\1park(\2)\n\1return EMPTY\n"),
+    Mutant("a waker does not change the event", ring.notify, r"fetch_add\(.*\)", "pass"),
+    Mutant(
+        "a waker changes the event after it wakes",
+        ring.notify,
+        r"( *fetch_add.*\n)( *)if (wake\(.*?\))",
+        r"\2woken = \3\n\1\2if woken",
+    ),
+    Mutant("a waker wakes nobody", ring.notify, r"wake\(.*?\)", "0"),
+    Mutant("a put does not look for getters", ring.put_and_wake, r"load\(.*GETTERS.*\)", "False"),
+    Mutant(
+        "a put looks for getters before it puts",
+        ring.put_and_wake,
+        r"    (done = .*)\n    if done and (load\(.*\)):",
+        r"    waiting = \2\n    \1\n    if done and waiting:",
+    ),
+    Mutant("a put looks for getters with an acquire load", ring.put_and_wake, '"seq_cst"', '"acquire"'),
+    Mutant("a get does not look for putters", ring.get_and_wake, r"load\(.*PUTTERS.*\)", "False"),
+    Mutant("close wakes nobody", ring.shut, r"wake\(.*\)", "pass"),
+    Mutant("close wakes only one", ring.shut, "EVERYBODY", "1"),
+    Mutant("close does not change the events", ring.shut, r"fetch_add\(.*\)", "pass"),
+    Mutant("close wakes before it closes", ring.shut, r"(    store.*\n)([\s\S]*)", r"\2\1"),
+    Mutant(
+        "a getter looks whether the queue is closed after it found nothing",
+        BoundedQueue._attempt,
+        r"( *)(got = .*)\n",
+        r"\1\2\n\1closed = load(self.words, CLOSED_FLAG, 'seq_cst')\n",
+    ),
+    Mutant(
+        "a buffer is given back before its owner is wiped",
+        pool.give,
+        r"(    )(status = .*)\n",
+        r"\1put_and_wake(pool.ring, index)\n\1\2\n\1return status\n",
+    ),
+    Mutant(
+        "an owner is wiped by a plain store",
+        pool.disown,
+        r"not compare_and_swap\((.*?), holder, (.*)\):",
+        r"store(\1, \2) is not None:",
+    ),
+    Mutant("who holds a buffer is not looked at", pool.disown, r"(holder = .*)", r"\1; return OK"),
+    Mutant("an owner is not written down", pool.own, r"store\(.*\)", "pass"),
+]
+
+
+def table():
+    """Return the Markdown table: each bug, and the first case that catches it."""
+    lines = ["| Bug | First case that catches it |", "|---|---|"]
+    for mutant in MUTANTS:
+        case = mutant.caught()[0].replace("|", r"\|")
+        lines.append(f"| {mutant.bug} | {case} |")
+    return "\n".join(lines)
+
+
+README = """# How this library is tested
+
+`pytest` runs all of it. Every behaviour is tested twice, in Python and inside kernels; `test_interpreted.py` runs the
+same tests again with the JIT off, and with them the model checker of `model/`: it walks through every interleaving of
+small programs over the library's own source, under sequential consistency, x86's store buffers (`TSO`) and the relaxed
+orderings of C++ (`Relaxed`), with threads that die at any point. `model/scheduler.py` says how; `model/cases.py` lists
+the programs.
+
+A checker that passes proves little before it has been seen to fail. These are deliberate bugs in the library's source,
+each applied alone (`model/mutants.py`, which also writes this file: run it with `NUMBA_DISABLE_JIT=1` after a change).
+A case is named by its kind, its capacity, and what each thread does: `G` gets or waits for an item, `P` puts back what
+the thread got, a digit puts itself, `a` puts 0 without waiting, `C` closes. Cases are tried from SC over TSO to
+Relaxed, so that the first to catch a bug tells what it takes to see it.
+
+"""
+
+
+if __name__ == "__main__":
+    Path(__file__).parents[1].joinpath("README.md").write_text(f"{README}{table()}\n")

