@@ -1,6 +1,7 @@
 """The workloads on our side, each once, as kernels over anything that gets and puts; `peers/work.h` has the same in C.
 
-They wait for nothing but each other: who finds a pool empty or a queue full pauses and tries again.
+They wait for nothing but each other: who finds a pool empty or a queue full pauses, longer each time, in the end gives
+the processor away, and tries again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from iobuf_nb import BoundedQueue, BufferPool, atomics, pause
 from iobuf_nb._jit import hot, kernel
+from iobuf_nb.wait import spin
 
 from .vyukov import VyukovQueue
 
@@ -27,9 +29,11 @@ CORES = len(os.sched_getaffinity(0))
 @hot
 def take(pool):
     """Get until there is one."""
+    turn = 0
     item = pool.try_get()
     while item < 0:
-        pause(1)
+        spin(turn)
+        turn += 1
         item = pool.try_get()
     return item
 
@@ -37,8 +41,10 @@ def take(pool):
 @hot
 def give(pool, item):
     """Put until there is room."""
+    turn = 0
     while not pool.try_put(item):
-        pause(1)
+        spin(turn)
+        turn += 1
 
 
 @kernel

@@ -13,6 +13,7 @@
  */
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -35,7 +36,7 @@ static int64_t left(struct pool *pool) {
 }
 #endif
 
-static inline void relax(void) {
+static inline void pause_once(void) {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -43,14 +44,22 @@ static inline void relax(void) {
 #endif
 }
 
+/* 1, 2, 4 ... 128 pauses, then the processor. */
+static inline void relax(int turn) {
+    if (turn < 8)
+        for (int k = 0; k < 1 << turn; k++) pause_once();
+    else
+        sched_yield();
+}
+
 static inline int64_t take(seat *seat) {
     int64_t item;
-    while ((item = get(seat)) < 0) relax();
+    for (int turn = 0; (item = get(seat)) < 0; turn++) relax(turn);
     return item;
 }
 
 static inline void give(seat *seat, int64_t item) {
-    while (!put(seat, item)) relax();
+    for (int turn = 0; !put(seat, item); turn++) relax(turn);
 }
 
 #ifndef BULK
@@ -91,7 +100,7 @@ static int64_t now(void) {
 static void begin(struct worker *worker) {
     struct task *task = worker->task;
     __atomic_add_fetch(&task->ready, 1, __ATOMIC_SEQ_CST);
-    while (__atomic_load_n(&task->ready, __ATOMIC_ACQUIRE) < task->threads) relax();
+    while (__atomic_load_n(&task->ready, __ATOMIC_ACQUIRE) < task->threads) pause_once();
     worker->start = now();
 }
 
