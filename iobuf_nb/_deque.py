@@ -101,11 +101,11 @@ def _take_top(words, base, top):
 
 
 @kernel
-def push_many(words, base, most, indices):
-    """As its owner, add the first of `indices`, as many as there is room for: how many."""
+def push_many(words, base, most, indices, n):
+    """As its owner, add the first `n` of `indices`, or as many as there is room for: how many."""
     pushes = load(words, base + PUSHES, "relaxed")
     bottom = pushes - load(words, base + POPS, "relaxed")
-    n = min(len(indices), most - (bottom - load(words, base + TOP)))
+    n = min(n, most - (bottom - load(words, base + TOP)))
     if n <= 0:
         return 0
     for k in range(n):
@@ -115,11 +115,11 @@ def push_many(words, base, most, indices):
 
 
 @kernel
-def pop_many(words, base, asymmetric, out):
-    """As its owner, take the newest indices into the front of `out`: how many."""
+def pop_many(words, base, asymmetric, out, n):
+    """As its owner, take the newest `n` indices, or as many as there are, into the front of `out`: how many."""
     pops = load(words, base + POPS, "relaxed")
     end = load(words, base + PUSHES, "relaxed") - pops
-    n = min(len(out), end - load(words, base + TOP))
+    n = min(n, end - load(words, base + TOP))
     if n <= 0:
         return 0
     store(words, base + POPS, pops + n, "relaxed")

@@ -154,6 +154,16 @@ def _slowly(method, self, arguments, n, names):
 
 
 @hot
+def _elements(array):
+    return _to_pointer(_load_word(array + _DATA))
+
+
+@hot
+def _length(array):
+    return _load_word(_load_word(array + _SHAPE))
+
+
+@hot
 def _kind(block):
     return _load_word(block + _KIND) if block != 0 else OTHER
 
@@ -231,18 +241,18 @@ _give = _operation(_give_to_pool, _give_to_magazine)
 def _take_many_from_pool(owner, block, array):
     kind = _kind(block)
     if kind == POOL:
-        return take_many(load_handle(block, ITEM_POOL), _items_of(array))
+        return take_many(load_handle(block, ITEM_POOL), _elements(array), 0, _length(array))
     if kind == POOL + UNCHECKED:
-        return take_many(load_handle(block, ITEM_POOL_UNCHECKED), _items_of(array))
+        return take_many(load_handle(block, ITEM_POOL_UNCHECKED), _elements(array), 0, _length(array))
     return UNDECIDED
 
 
 def _take_many_from_magazine(owner, block, array):
     kind = _kind(block)
     if _is_ours(block, kind):
-        return take_many_from(load_handle(block, _MAGAZINE), _items_of(array))
+        return take_many_from(load_handle(block, _MAGAZINE), _elements(array), _length(array))
     if kind == MAGAZINE + UNCHECKED:
-        return take_many_from(load_handle(block, _MAGAZINE_UNCHECKED), _items_of(array))
+        return take_many_from(load_handle(block, _MAGAZINE_UNCHECKED), _elements(array), _length(array))
     return UNDECIDED
 
 
@@ -253,18 +263,18 @@ _take_many = _operation(_take_many_from_pool, _take_many_from_magazine)
 def _give_many_to_pool(owner, block, array):
     kind = _kind(block)
     if kind == POOL:
-        return give_many(load_handle(block, ITEM_POOL), _items_of(array))
+        return give_many(load_handle(block, ITEM_POOL), _elements(array), _length(array))
     if kind == POOL + UNCHECKED:
-        return give_many(load_handle(block, ITEM_POOL_UNCHECKED), _items_of(array))
+        return give_many(load_handle(block, ITEM_POOL_UNCHECKED), _elements(array), _length(array))
     return UNDECIDED
 
 
 def _give_many_to_magazine(owner, block, array):
     kind = _kind(block)
     if _is_ours(block, kind):
-        return give_many_to(load_handle(block, _MAGAZINE), _items_of(array))
+        return give_many_to(load_handle(block, _MAGAZINE), _elements(array), _length(array))
     if kind == MAGAZINE + UNCHECKED:
-        return give_many_to(load_handle(block, _MAGAZINE_UNCHECKED), _items_of(array))
+        return give_many_to(load_handle(block, _MAGAZINE_UNCHECKED), _elements(array), _length(array))
     return UNDECIDED
 
 
@@ -300,12 +310,7 @@ def _only_array(arguments, n, names):
     # The number of dimensions and the flags are C ints, half a word.
     if _load_word(array + _DIMENSIONS) & 0xFFFFFFFF != 1 or _load_word(array + _FLAGS) & _PLAIN != _PLAIN:
         return 0
-    return array if _load_word(_load_word(array + _SHAPE)) <= _MOST_AT_ONCE else 0
-
-
-@hot
-def _items_of(array):
-    return carray(_to_pointer(_load_word(array + _DATA)), (_load_word(_load_word(array + _SHAPE)),))
+    return array if _length(array) <= _MOST_AT_ONCE else 0
 
 
 def _try_get(owner, nothing):

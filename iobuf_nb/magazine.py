@@ -46,8 +46,8 @@ from ._handle import MAGAZINE, POOL, WORDS, Handle, HandleType, load_handle
 from ._jit import hot, kernel, kernel_face, kernel_overload, out_of_line
 from ._show import Shown
 from .atomics import compare_and_swap, load, register_heavy_fence, store
-from .pool import OK, PoolType, Source, disown, disown_many, own, take, take_many
-from .ring import CLOSED_FLAG, GET, GET_EVENT, GETTERS, notify, put_and_wake, wait
+from .pool import OK, PoolType, Source, disown, disown_many, elements, own, take, take_many
+from .ring import CLOSED_FLAG, GET, GET_EVENT, GETTERS, notify, put_all_and_wake, put_and_wake, wait
 from .wait import CLOSED, EMPTY, thread_id
 
 __all__ = ["Magazine", "MagazineSet"]
@@ -168,37 +168,35 @@ def put_elsewhere(magazine, index):
 
 
 @kernel
-def take_many_from(magazine, out):
-    """Take up to len(out) free buffers: how many."""
+def take_many_from(magazine, out, n):
+    """Take up to `n` free buffers: how many."""
     pool = magazine.pool
     enter(magazine)
     if load(pool.ring.words, CLOSED_FLAG):
         return 0
-    n = pop_many(pool.deques, magazine.base, magazine.asymmetric, out)
-    for k in range(n):
+    done = pop_many(pool.deques, magazine.base, magazine.asymmetric, out, n)
+    for k in range(done):
         own(pool, out[k])
-    if n < len(out) and magazine.size:
-        n += take_many(pool, out[n:])
-    return n
+    return take_many(pool, out, done, n) if done < n and magazine.size else done
 
 
 @kernel
-def give_many_to(magazine, indices):
-    """Give all the buffers back and return -1, or give none and return where the first refused one stands."""
+def give_many_to(magazine, indices, n):
+    """Give `n` buffers back and return -1, or give none and return where the first refused one stands."""
     pool = magazine.pool
     words = pool.ring.words
     enter(magazine)
-    refused = disown_many(pool, indices)
+    refused = disown_many(pool, indices, n)
     if refused >= 0:
         return refused
-    n = 0
+    kept = 0
     if load(words, GETTERS) == 0:
-        n = push_many(pool.deques, magazine.base, magazine.size, indices)
+        kept = push_many(pool.deques, magazine.base, magazine.size, indices, n)
         order_own(magazine.asymmetric)
-        for _ in range(min(n, load(words, GETTERS))):
+        for _ in range(min(kept, load(words, GETTERS))):
             notify(pool.ring, GET_EVENT)
-    for k in range(n, len(indices)):
-        put_and_wake(pool.ring, indices[k])
+    if kept < n:
+        put_all_and_wake(pool.ring, indices, kept, n)
     return -1
 
 
@@ -337,10 +335,10 @@ class Magazine(Source):
         return give_to(self, index)
 
     def _take_many(self, out: NDArray[np.int64]) -> int:
-        return take_many_from(self, out)
+        return take_many_from(self, elements(out), len(out))
 
     def _give_many(self, indices: NDArray[np.int64]) -> int:
-        return give_many_to(self, indices)
+        return give_many_to(self, elements(indices), len(indices))
 
     def was_size(self) -> int:
         """Return how many free buffers it held a moment ago; any thread may ask."""

@@ -51,6 +51,8 @@ from .ring import (
     QUEUE_TYPE,
     BoundedQueue,
     get_item,
+    get_items,
+    put_all_and_wake,
     put_and_wake,
     shut,
     size,
@@ -158,38 +160,43 @@ def give(pool, index):
 
 
 @kernel
-def take_many(pool, out):
-    """Take up to len(out) free buffers into `out`; return how many there were."""
-    for k in range(len(out)):
+def take_many(pool, out, begin, end):
+    """Take free buffers into out[begin:end], as long as there are any: where the next would stand."""
+    if load(pool.ring.words, CLOSED_FLAG):
+        return begin
+    done = get_items(pool.ring, out, begin, end)
+    for k in range(begin, done):
+        own(pool, out[k])
+    while done < end and load(pool.deques, _deque.COUNT):
         index = take(pool)
         if index < 0:
-            return k
-        out[k] = index
-    return len(out)
+            break
+        out[done] = index
+        done += 1
+    return done
 
 
 @kernel
-def disown_many(pool, indices):
-    """Take all the buffers out of their holders' hands: -1, or where the first refused one stands, and none is."""
-    for k in range(len(indices)):
+def disown_many(pool, indices, n):
+    """Take `n` buffers out of their holders' hands: -1, or where the first refused one stands, and none is taken."""
+    for k in range(n):
         if disown(pool, indices[k], True) != OK:
             if pool.checked:
                 for j in range(k):
                     store(pool.owners, indices[j], -load(pool.owners, indices[j]))
             return k
     if pool.checked:
-        for k in range(len(indices)):
+        for k in range(n):
             store(pool.owners, indices[k], FREE)
     return -1
 
 
 @kernel
-def give_many(pool, indices):
-    """Give all the buffers back and return -1, or give none and return where the first refused one stands."""
-    refused = disown_many(pool, indices)
+def give_many(pool, indices, n):
+    """Give `n` buffers back and return -1, or give none and return where the first refused one stands."""
+    refused = disown_many(pool, indices, n)
     if refused < 0:
-        for k in range(len(indices)):
-            put_and_wake(pool.ring, indices[k])
+        put_all_and_wake(pool.ring, indices, 0, n)
     return refused
 
 
@@ -291,22 +298,41 @@ def _copy_in_kernel(target: Any, data: Any) -> Any:
     return copy
 
 
-def index_array(array: Any, writable: bool) -> Any:
-    """Return `array` if it can hold indices, be it to read or to write them."""
+def check_indices(array: Any, writable: bool) -> None:
+    """Refuse what cannot hold indices, be it to read or to write them."""
     if not (isinstance(array, np.ndarray) and array.dtype == np.int64 and array.ndim == 1):
         raise TypeError(f"indices must be a one-dimensional int64 array, not {array!r:.60}")
     if writable and not array.flags.writeable:
         raise ValueError("indices must be a writable array, to be filled, not a read-only one")
-    return array
 
 
-@kernel_overload(index_array)
-def _index_array_in_kernel(array: Any, writable: Any) -> Any:
+@kernel_overload(check_indices)
+def _check_indices_in_kernel(array: Any, writable: Any) -> Any:
     if not (isinstance(array, types.Array) and array.dtype == types.int64 and array.ndim == 1):
         raise errors.TypingError(f"indices must be a one-dimensional int64 array, not {array}")
     if getattr(writable, "literal_value", True) and not array.mutable:
         raise errors.TypingError("indices must be a writable array, to be filled, not a read-only one")
-    return lambda array, writable: array
+    return lambda array, writable: None
+
+
+def elements(indices: Any) -> Any:
+    """Return an array of indices as functions take it that must not count references to it: in kernels, a pointer."""
+    return indices
+
+
+@intrinsic
+def _first_element(typingctx: Any, array: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return context.make_array(array)(context, builder, args[0]).data
+
+    return WORDS(array), codegen
+
+
+@kernel_overload(elements)
+def _elements_in_kernel(indices: Any) -> Any:
+    if isinstance(indices, types.Array) and (indices.dtype, indices.layout) == (types.int64, "C"):
+        return lambda indices: _first_element(indices)
+    return lambda indices: indices
 
 
 class Source(Handle, Shown):
@@ -431,7 +457,8 @@ class Source(Handle, Shown):
         -----
         Never waits: 0 means that none was free or the pool is closed. Each buffer is taken by itself.
         """
-        return self._take_many(index_array(out, True))
+        check_indices(out, True)
+        return self._take_many(out)
 
     def put_many(self, indices: NDArray[np.int64]) -> None:
         """Give all these buffers back; if one of them cannot be, give none back and raise as `put` does.
@@ -440,7 +467,8 @@ class Source(Handle, Shown):
         ----------
         indices : int64 array, 1-D
         """
-        refused = self._give_many(index_array(indices, False))
+        check_indices(indices, False)
+        refused = self._give_many(indices)
         if refused >= 0:
             index = indices[refused]
             refuse(self, index, OUT_OF_RANGE if index < 0 or index >= self.capacity else NOT_OUT)
@@ -509,10 +537,10 @@ class _Pool(Source):
         return give(self, index)
 
     def _take_many(self, out: NDArray[np.int64]) -> int:
-        return take_many(self, out)
+        return take_many(self, elements(out), 0, len(out))
 
     def _give_many(self, indices: NDArray[np.int64]) -> int:
-        return give_many(self, indices)
+        return give_many(self, elements(indices), len(indices))
 
     async def aget(self, timeout: float | None = None) -> int:
         """Take a free buffer and return its index, letting the event loop run on while there is none.

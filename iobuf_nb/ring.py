@@ -200,6 +200,39 @@ def get_item(queue):
 
 
 @kernel
+def put_items(queue, items, begin, end):
+    """Append items[begin:end], which must be in range, as long as there is room: where the first left over stands."""
+    position = load(queue.words, TAIL)
+    for k in range(begin, end):
+        result, lead = _put_at(queue, position, items[k])
+        if result == TAKEN:
+            result = _contend(queue, items[k], position, lead)
+            position = load(queue.words, TAIL)
+        else:
+            position = _next(queue, position)
+        if result == EMPTY:
+            return k
+    return end
+
+
+@kernel
+def get_items(queue, out, begin, end):
+    """Take the oldest items into out[begin:end], as long as there are any: where the next would stand."""
+    position = load(queue.words, HEAD)
+    for k in range(begin, end):
+        item, lead = _get_at(queue, position)
+        if item == TAKEN:
+            item = _contend(queue, GET, position, lead)
+            position = load(queue.words, HEAD)
+        else:
+            position = _next(queue, position)
+        if item == EMPTY:
+            return k
+        out[k] = item
+    return end
+
+
+@kernel
 def notify(queue, event):
     """Wake one of those who wait for `event`."""
     out_of_line()
@@ -215,6 +248,14 @@ def put_and_wake(queue, item):
     if done and load(queue.words, GETTERS, "seq_cst"):
         notify(queue, GET_EVENT)
     return done
+
+
+@kernel
+def put_all_and_wake(queue, items, begin, end):
+    """Append items[begin:end], for which there must be room, and wake as many getters."""
+    put_items(queue, items, begin, end)
+    for _ in range(min(end - begin, load(queue.words, GETTERS, "seq_cst"))):
+        notify(queue, GET_EVENT)
 
 
 @hot
