@@ -38,8 +38,7 @@ THIEVES = TOP + 1  # how many are at work
 SLOTS = 2 * LINE
 _WORDS = SLOTS + MOST
 
-NOBODYS = _FIRST + MOST_DEQUES * _WORDS  # the base of one that stays empty for ever
-WORDS = NOBODYS + _WORDS
+WORDS = _FIRST + MOST_DEQUES * _WORDS
 
 
 @hot

@@ -31,7 +31,6 @@ from ._deque import (
     COUNT,
     MOST,
     MOST_DEQUES,
-    NOBODYS,
     USER,
     base_of,
     held,
@@ -53,6 +52,7 @@ from .wait import CLOSED, EMPTY, thread_id
 __all__ = ["Magazine", "MagazineSet"]
 
 NOBODY = -1  # the user of a deque whose magazine is closed
+SIZE = 3  # where in a descriptor block a magazine's size stands
 
 
 class MagazineType(HandleType):
@@ -104,56 +104,56 @@ def adopt(magazine):
     """Make this thread the user of a magazine that has none, or refuse."""
     words, user = magazine.pool.deques, magazine.base + USER
     out_of_line()
-    if magazine.size and not compare_and_swap(words, user, 0, thread_id()):
+    if not compare_and_swap(words, user, 0, thread_id()):
         raise RuntimeError("the magazine belongs to another thread until that releases it: thread", load(words, user))
 
 
 @hot
 def enter(magazine):
-    """Refuse a magazine that another thread uses."""
-    if magazine.pool.checked and load(magazine.pool.deques, magazine.base + USER) != thread_id():
+    """Say whether a magazine is open; refuse one that another thread uses."""
+    is_open = magazine.size > 0
+    if magazine.pool.checked and is_open and load(magazine.pool.deques, magazine.base + USER) != thread_id():
         adopt(magazine)
+    return is_open
 
 
 @hot
 def take_from(magazine):
     """Take a free buffer, the one put last if it is still here: its index, or EMPTY."""
     pool = magazine.pool
-    enter(magazine)
-    if load(pool.ring.words, CLOSED_FLAG):
+    if not enter(magazine) or load(pool.ring.words, CLOSED_FLAG):
         return EMPTY
     index = pop(pool.deques, magazine.base, magazine.asymmetric)
     if index < 0:
-        return take_elsewhere(magazine)
+        return take_elsewhere(pool)
     own(pool, index)
     return index
 
 
 @kernel
-def take_elsewhere(magazine):
-    """Take a free buffer that is not in this magazine."""
+def take_elsewhere(pool):
+    """Take a free buffer that is not in this thread's magazine."""
     out_of_line()
-    return take(magazine.pool) if magazine.size else EMPTY
+    return take(pool)
 
 
 @hot
 def give_to(magazine, index):
     """Give a buffer back: OK, or why not, and nothing changed."""
-    pool = magazine.pool
-    enter(magazine)
-    status = disown(pool, index, False)
+    keeps = enter(magazine)
+    status = disown(magazine.pool, index, False)
     if status == OK:
-        keep(magazine, index)
+        keep(magazine, index, keeps)
     return status
 
 
 @hot
-def keep(magazine, index):
-    """Push a free index, or put it into the ring if there is no room or somebody waits."""
+def keep(magazine, index, keeps):
+    """Push a free index, or put it into the ring if it is not to be kept, if there is no room, or if somebody waits."""
     pool = magazine.pool
     words = pool.ring.words
-    if load(words, GETTERS) or not push(pool.deques, magazine.base, magazine.size, index):
-        put_elsewhere(magazine, index)
+    if not keeps or load(words, GETTERS) or not push(pool.deques, magazine.base, magazine.size, index):
+        put_elsewhere(pool.ring, index)
     else:
         order_own(magazine.asymmetric)
         if load(words, GETTERS):  # who began to wait in between may have looked here too early
@@ -161,23 +161,22 @@ def keep(magazine, index):
 
 
 @kernel
-def put_elsewhere(magazine, index):
+def put_elsewhere(ring, index):
     """Put a free index into the ring."""
     out_of_line()
-    put_and_wake(magazine.pool.ring, index)
+    put_and_wake(ring, index)
 
 
 @kernel
 def take_many_from(magazine, out, n):
     """Take up to `n` free buffers: how many."""
     pool = magazine.pool
-    enter(magazine)
-    if load(pool.ring.words, CLOSED_FLAG):
+    if not enter(magazine) or load(pool.ring.words, CLOSED_FLAG):
         return 0
     done = pop_many(pool.deques, magazine.base, magazine.asymmetric, out, n)
     for k in range(done):
         own(pool, out[k])
-    return take_many(pool, out, done, n) if done < n and magazine.size else done
+    return take_many(pool, out, done, n) if done < n else done
 
 
 @kernel
@@ -185,12 +184,12 @@ def give_many_to(magazine, indices, n):
     """Give `n` buffers back and return -1, or give none and return where the first refused one stands."""
     pool = magazine.pool
     words = pool.ring.words
-    enter(magazine)
+    keeps = enter(magazine)
     refused = disown_many(pool, indices, n)
     if refused >= 0:
         return refused
     kept = 0
-    if load(words, GETTERS) == 0:
+    if keeps and load(words, GETTERS) == 0:
         kept = push_many(pool.deques, magazine.base, magazine.size, indices, n)
         order_own(magazine.asymmetric)
         for _ in range(min(kept, load(words, GETTERS))):
@@ -207,13 +206,6 @@ def empty(pool, base):
     while index >= 0:
         put_and_wake(pool.ring, index)
         index = steal(pool.deques, base)
-
-
-@hot
-def hand_over(magazine):
-    """Make this thread the user of a magazine, whoever was."""
-    if magazine.pool.checked and magazine.size:
-        store(magazine.pool.deques, magazine.base + USER, thread_id())
 
 
 _reserving = threading.Lock()
@@ -264,7 +256,7 @@ class Magazine(Source):
     -----
     A magazine is for one thread at a time. If the pool is checked, it belongs to the thread that uses it first, until
     `release`; every other thread gets RuntimeError, whatever it calls. If the pool is not checked, nobody looks.
-    Only `close` may be called by any thread, when the user has ended or waits.
+    Only `close` may be called by any thread, when no kernel that was given the magazine is running.
 
     A thread that ends without closing its magazine takes nothing along: its buffers can be got all the same. `close`
     puts them back into the ring, where they are found more quickly; a magazine that is dropped leaves them to the next
@@ -342,7 +334,7 @@ class Magazine(Source):
 
     def was_size(self) -> int:
         """Return how many free buffers it held a moment ago; any thread may ask."""
-        return held(self.pool.deques, self.base)
+        return held(self.pool.deques, self.base) if self.size else 0
 
     def release(self) -> None:
         """Let another thread be the next user, with all that lies here.
@@ -352,8 +344,7 @@ class Magazine(Source):
         RuntimeError
             The pool is checked, and the magazine belongs to another thread.
         """
-        enter(self)
-        if self.size:
+        if enter(self):
             store(self.pool.deques, self.base + USER, 0)
 
     @property
@@ -368,11 +359,9 @@ class Magazine(Source):
         """
         if self.size == 0:
             return
-        base = self.base
-        self.base, self.size = NOBODYS, 0
-        self._block[2:4] = self.base, self.size
-        store(self.pool.deques, base + USER, NOBODY)
-        empty(self.pool, base)
+        self.size = self._block[SIZE] = 0
+        store(self.pool.deques, self.base + USER, NOBODY)
+        empty(self.pool, self.base)
         self.pool._free_deques.append(self._number)
 
     def __enter__(self) -> Magazine:
@@ -390,7 +379,8 @@ class Magazine(Source):
         return {"pool": repr(self.pool), "size": self.size, "held": self.was_size()}
 
     def _occupancy(self) -> float:
-        return self.was_size() / self.size if self.size else 0.0
+        # It may hold more than `size` that it took over from the last one with its number.
+        return min(self.was_size() / self.size, 1.0) if self.size else 0.0
 
 
 class MagazineSet(Handle, Shown):
@@ -406,9 +396,8 @@ class MagazineSet(Handle, Shown):
 
     Notes
     -----
-    ``magazines[k]``, in Python and in kernels, hands magazine `k` over to the calling thread: fetch it once, at the
-    start of the thread's share of the work. If two threads work with one `k` at a time and the pool is checked, the one
-    that fetched it first gets RuntimeError at its next call. IndexError if `k` is not from 0 to n - 1.
+    ``magazines[k]`` is magazine `k`, in Python and in kernels; IndexError if `k` is not from 0 to n - 1. It belongs to
+    the thread that uses it first until `Magazine.release`: so release it at the end of the thread's share of the work.
 
     Examples
     --------
@@ -420,6 +409,7 @@ class MagazineSet(Handle, Shown):
     ...         magazine = magazines[k]
     ...         for _ in range(rounds):
     ...             magazine.try_put(magazine.try_get())
+    ...         magazine.release()
     >>> pool = BufferPool(64, 4096)
     >>> with MagazineSet(pool, 4) as magazines:
     ...     work(magazines, 1000)
@@ -449,9 +439,7 @@ class MagazineSet(Handle, Shown):
         number = operator.index(k)
         if not 0 <= number < self.n:
             raise IndexError(f"k must be from 0 to {self.n - 1}, not {k}")
-        magazine = self._all[number]
-        hand_over(magazine)
-        return magazine
+        return self._all[number]
 
     def close(self) -> None:
         """Close them all; see `Magazine.close`."""
@@ -482,9 +470,7 @@ def _fetch(magazines: Any, k: Any) -> Any:
     def fetch(magazines, k):
         if k < 0 or k >= magazines.n:
             raise IndexError("k must be from 0 to n - 1; (k, n) are", k, magazines.n)
-        magazine = load_handle(load(magazines.magazines, k), kind)
-        hand_over(magazine)
-        return magazine
+        return load_handle(load(magazines.magazines, k), kind)
 
     return fetch
 
