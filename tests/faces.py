@@ -90,6 +90,22 @@ def fill(pool, make):
     pool.fill(make)
 
 
+def size(magazine):
+    return magazine.size
+
+
+def release(magazine):
+    magazine.release()
+
+
+def fetch(magazines, k):
+    return magazines[k]
+
+
+def length(magazines):
+    return len(magazines)
+
+
 FUNCTIONS = [item for item in list(globals().values()) if callable(item) and item.__module__ == __name__]
 
 python = SimpleNamespace(name="python", jit=lambda function: function, **{f.__name__: f for f in FUNCTIONS})

@@ -17,6 +17,7 @@ TESTS = Path(__file__).parent
     [
         ["model"],
         ["test_atomics.py", "test_ring.py", "test_pool.py", "test_wait.py", "test_aio.py", "test_backoff.py"],
+        ["test_magazine.py"],
         ["test_iovec.py", "test_syscalls.py", "test_syscalls_errors.py", "test_uring.py", "test_stream.py"],
     ],
     ids=str,
