@@ -175,21 +175,38 @@ def wait_case(capacity, scripts, first=()):
     return program, Spec((tuple(first), False), closing_fifo(capacity)), check
 
 
-def pool_wait_case(scripts):
-    """G waits for the only buffer, P puts it back."""
+def bulk_case(capacity, scripts):
+    """G waits for a buffer, B gets up to two at once, P puts the oldest that the thread holds, D all that it holds."""
 
     def program():
-        made = BufferPool(1, 1)
+        made = BufferPool(capacity, 1)
         pools.append(made)
 
         def wait_for_one(got):
             got.append(made.get())
-            return got[0]
+            return 1
 
-        return [made.ring.words, made.owners], written(scripts, {"G": ("G", wait_for_one), "P": put_back(made)})
+        def get_two(got):
+            out = np.zeros(2, np.int64)
+            n = made.get_many(out)
+            got.extend(out[:n].tolist())
+            return n
+
+        def put_all(got):
+            n = len(got)
+            made.put_many(np.array(got, np.int64))
+            got.clear()
+            return -n
+
+        code = {"G": ("G", wait_for_one), "B": ("B", get_two), "P": put_back(made), "D": ("D", put_all)}
+        return [made.ring.words, made.owners], written(scripts, code)
 
     def check(results):
-        assert pools[-1].available() == 1
+        made = pools[-1]
+        out = sum(-(result is True) if name == "P" else result for name, result in itertools.chain(*results))
+        assert np.count_nonzero(made.owners) == out, "the wrong buffers have owners"
+        free = [made.try_get() for _ in range(capacity - out)]
+        assert len({*free, -1}) == capacity - out + 1 and made.try_get() == -1, "a buffer was lost or doubled"
 
     pools = []
     return program, None, check
@@ -226,6 +243,7 @@ BOUNDARIES = [2**30, 2**31, 2**32, 2**61, 2**62, 2**63, 2**64]
 POOLS = [(1, ("GP", "GP")), (2, ("GP", "GP")), (1, ("GPGP", "GP")), (2, ("GGPP", "GP"))]
 WAITS = [(1, ("G", "0")), (1, ("1", "G"), (0,)), (1, ("GG", "01")), (2, ("G", "G", "b"), (0,))]
 CLOSES = [(1, ("G", "C")), (1, ("1", "C"), (0,)), (1, ("GG", "aC")), (1, ("Ca", "1G"), (0,)), (2, ("G", "G", "C"))]
+BULKS = [(2, ("BD", "G")), (3, ("BD", "B")), (2, ("BD", "G", "G"))]
 
 #: Those that take a moment.
 CASES = [
@@ -235,7 +253,9 @@ CASES = [
     *(case(pool_case, *arguments, checked=checked) for checked in (True, False) for arguments in POOLS),
     case(two_puts_case),
     *(case(wait_case, *arguments) for arguments in (*WAITS, *CLOSES)),
-    case(pool_wait_case, ("GP", "GP")),
+    case(bulk_case, 1, ("GP", "GP")),
+    case(bulk_case, 2, ("BD", "BP")),
+    *(case(bulk_case, *arguments, preemptions=1) for arguments in BULKS),
     *(case(wait_case, *arguments, risings=1) for arguments in WAITS[:2]),
     *(case(queue_case, *arguments, full=True, **DEATH) for arguments in BACK_AND_FORTH[:2]),
     *(case(queue_case, *arguments, **DEATH) for arguments in TO_AND_FRO[:5]),
@@ -266,7 +286,10 @@ LARGE = [
     case(wait_case, 1, ("G", "G", "01"), preemptions=3),
     case(wait_case, 3, ("GG", "G", "abc"), preemptions=3),
     case(wait_case, 2, ("0", "G", "C")),
-    case(pool_wait_case, ("GPGP", "GP"), preemptions=3),
+    case(bulk_case, 1, ("GPGP", "GP"), preemptions=3),
+    *(case(bulk_case, *arguments) for arguments in BULKS[:2]),
+    case(bulk_case, 2, ("BD", "G", "G"), preemptions=3),
+    case(bulk_case, 2, ("BD", "BD"), memory=TSO),
     *(case(wait_case, *arguments, risings=1) for arguments in (*WAITS[2:], (1, ("12", "GGG"), (0,)))),
     case(queue_case, 2, ("GP", "GPGPGP"), full=True, **DEATH),
     *(case(queue_case, *arguments, **DEATH) for arguments in TO_AND_FRO[5:]),

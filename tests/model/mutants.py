@@ -135,6 +135,9 @@ MUTANTS = [
         r"    waiting = \2\n    \1\n    if done and waiting:",
     ),
     Mutant("a put looks for getters with an acquire load", ring.put_and_wake, '"seq_cst"', '"acquire"'),
+    Mutant("a bulk put wakes only one", ring.put_all_and_wake, r"range\(.*\)", "range(1)"),
+    Mutant("a bulk put leaves every other slot out", ring.put_items, r"= (_next\(.*\))", r"= _next(queue, \1)"),
+    Mutant("a bulk get leaves every other slot out", ring.get_items, r"= (_next\(.*\))", r"= _next(queue, \1)"),
     Mutant("a get does not look for putters", ring.get_and_wake, r"load\(.*PUTTERS.*\)", "False"),
     Mutant("close wakes nobody", ring.shut, r"wake\(.*\)", "pass"),
     Mutant("close wakes only one", ring.shut, "EVERYBODY", "1"),
@@ -183,8 +186,9 @@ the programs.
 A checker that passes proves little before it has been seen to fail. These are deliberate bugs in the library's source,
 each applied alone (`model/mutants.py`, which also writes this file: run it with `NUMBA_DISABLE_JIT=1` after a change).
 A case is named by its kind, its capacity, and what each thread does: `G` gets or waits for an item, `P` puts back what
-the thread got, a digit puts itself, `a` puts 0 without waiting, `C` closes. Cases are tried from SC over TSO to
-Relaxed, so that the first to catch a bug tells what it takes to see it.
+the thread got, a digit puts itself, `a` puts 0 without waiting, `B` gets two at once, `D` puts all back, `C` closes.
+Cases are tried from sequential consistency over TSO to Relaxed, so that the first to catch a bug tells what it takes
+to see it.
 
 """
 

@@ -112,7 +112,7 @@ class Threads:
                     return int(words[i])
             for answer in answers:
                 return answer
-            asked.append(Access(operation, word, order, operands))
+            asked.append(Access(operation, word, order, tuple(map(int, operands))))
             raise Unanswered
 
         held = list(got)
