@@ -20,8 +20,8 @@ from numba import types
 
 from ._handle import WORDS, HandleType
 from ._jit import INTERPRETED, c_function, hot, kernel
-from .atomics import compare_and_swap, load, store
-from .pool import FREE, give, take
+from .atomics import load, store
+from .pool import OK, disown, give, take, unmark
 from .ring import put_and_wake
 from .wait import (
     FOREVER_NS,
@@ -160,11 +160,8 @@ def add(words, i, n):
 @hot
 def begin(registered, index, state):
     """Put a buffer that is out into the kernel's hands, or into ours: 0, or NOT_HELD and nothing changed."""
-    pool = registered.pool
-    if pool.checked:
-        holder = load(pool.owners, index)
-        if holder <= FREE or not compare_and_swap(pool.owners, index, holder, -holder):
-            return NOT_HELD
+    if disown(registered.pool, index, True) != OK:
+        return NOT_HELD
     store(registered.states, index, state)
     return 0
 
@@ -172,10 +169,9 @@ def begin(registered, index, state):
 @hot
 def finish(registered, index):
     """Put a buffer back into its holder's hands."""
-    pool = registered.pool
     store(registered.states, index, IDLE)
-    if pool.checked:
-        store(pool.owners, index, -load(pool.owners, index))
+    if registered.pool.checked:
+        unmark(registered.pool, index)
 
 
 @kernel

@@ -2,8 +2,8 @@
 
 A pool is a `BoundedQueue` of the free indices, an arena that holds the buffers, and a table of who holds each:
 
-- get: take an index from the queue, then write the holder into ``owners[index]``;
-- put: compare-and-swap ``owners[index]`` from its holder to FREE, then put the index back. Of two puts of one buffer
+- get: take an index from the queue, then write the holder into its word of `owners`;
+- put: compare-and-swap that word from its holder to FREE, then put the index back. Of two puts of one buffer
   only one can win that swap; the other is refused and changes nothing.
 
 A pool may have magazines besides (`magazine`), work-stealing deques that keep free indices for one thread each: whoever
@@ -67,8 +67,10 @@ if TYPE_CHECKING:
 
 __all__ = ["BufferPool", "ItemPool"]
 
-# owners[index]: FREE, the holder's thread identity (> 0), or its negative while put_many is about to return the buffer.
+# A word of `owners`: FREE, the holder's thread identity (> 0), or its negative while put_many is about to return it.
 FREE = 0
+_ROW_BITS = 3
+_ROWS = 1 << _ROW_BITS  # owners stand in so many rows, and neighbours in different ones
 
 # Results of giving a buffer back.
 OK = 0
@@ -119,10 +121,19 @@ def _checked(pool):
 
 
 @hot
+def owner_at(pool, index):
+    """Return where in `owners` a buffer's holder stands.
+
+    Two threads often hold neighbours, which the queue hands out one after the other: so these share no cache line.
+    """
+    return (index & (_ROWS - 1)) * ((pool.capacity + _ROWS - 1) >> _ROW_BITS) + (index >> _ROW_BITS)
+
+
+@hot
 def own(pool, index):
     """Write down that this thread holds `index`, which it just took from the queue."""
     if pool.checked:
-        store(pool.owners, index, thread_id())
+        store(pool.owners, owner_at(pool, index), thread_id())
 
 
 @hot
@@ -144,8 +155,9 @@ def disown(pool, index, mark):
     if index < 0 or index >= pool.capacity:
         return OUT_OF_RANGE
     if pool.checked:
-        holder = load(pool.owners, index)
-        if holder <= FREE or not compare_and_swap(pool.owners, index, holder, -holder if mark else FREE):
+        place = owner_at(pool, index)
+        holder = load(pool.owners, place)
+        if holder <= FREE or not compare_and_swap(pool.owners, place, holder, -holder if mark else FREE):
             return NOT_OUT
     return OK
 
@@ -176,6 +188,13 @@ def take_many(pool, out, begin, end):
     return done
 
 
+@hot
+def unmark(pool, index):
+    """Give a buffer that was taken away and marked back into its holder's hands."""
+    place = owner_at(pool, index)
+    store(pool.owners, place, -load(pool.owners, place))
+
+
 @kernel
 def disown_many(pool, indices, n):
     """Take `n` buffers out of their holders' hands: -1, or where the first refused one stands, and none is taken."""
@@ -183,11 +202,11 @@ def disown_many(pool, indices, n):
         if disown(pool, indices[k], True) != OK:
             if pool.checked:
                 for j in range(k):
-                    store(pool.owners, indices[j], -load(pool.owners, indices[j]))
+                    unmark(pool, indices[j])
             return k
     if pool.checked:
         for k in range(n):
-            store(pool.owners, indices[k], FREE)
+            store(pool.owners, owner_at(pool, indices[k]), FREE)
     return -1
 
 
@@ -250,6 +269,8 @@ def _buffer_in_kernel(pool, index):
 @compiled_as(_buffer_in_kernel)
 def buffer(pool: Any, index: Any) -> Any:
     """Return the buffer of a checked index, without a copy."""
+    if type(index) is int and 0 <= index < pool.capacity:  # the common case, in half the time
+        return pool._buffers[index]
     return pool._buffers[checked_index(pool, index)]
 
 
@@ -508,7 +529,7 @@ class _Pool(Source):
         # LINE slots more than indices: a get and the put after it then touch different cache lines (a third faster).
         self.ring = BoundedQueue(min(capacity + LINE, MAX_ITEMS), capacity)
         self.ring._put_first(capacity)
-        self.owners = aligned_mem(8 * capacity, 8 * LINE).view(np.int64)
+        self.owners = aligned_mem(8 * round_up(capacity, _ROWS), 8 * LINE).view(np.int64)
         self.deques = aligned_mem(8 * _deque.WORDS, 8 * LINE).view(np.int64)
         self._free_deques: deque[int] = deque()  # numbers whose magazines are closed
         self.nonblocking = nonblocking
@@ -629,7 +650,7 @@ class _Pool(Source):
         """
         if not self.checked:
             raise ValueError("holders() needs a pool made with checked=True; this one does not write them down")
-        owners = self.owners.copy()
+        owners = self.owners.reshape(_ROWS, -1).T.ravel()
         return {int(index): abs(int(owners[index])) for index in np.flatnonzero(owners)}
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ Three steps
 
 Who holds a buffer
     From when it is queued until its index comes out of the queue a buffer is the kernel's. In a checked pool
-    ``owners[index]`` is then the holder's negative, which `put` refuses like any buffer that is not out: no put, no
+    its word of `owners` is then the holder's negative, which `put` refuses like any buffer that is not out: no put, no
     second operation, and so nobody else who could get it. Operations that are still under way when the registration
     ends, by `close` or by garbage collection, are cancelled and waited for first.
 
@@ -82,7 +82,7 @@ from ._uring import (
 from .atomics import load
 from .iovec import iovec_from_registered
 from .memory import aligned_mem
-from .pool import NOT_OUT, OUT_OF_RANGE, BufferPool, as_index, give, refuse
+from .pool import NOT_OUT, OUT_OF_RANGE, BufferPool, as_index, give, owner_at, refuse
 from .ring import BoundedQueue, QueueType
 from .syscalls import as_descriptor
 from .wait import (
@@ -645,7 +645,8 @@ def _drain(ring: Ring, pool: BufferPool, states: NDArray[np.int64]) -> None:
 
 def _finish(pool: BufferPool, states: NDArray[np.int64], index: Any) -> None:
     states[index] = IDLE
-    pool.owners[index] = abs(pool.owners[index])
+    place = owner_at(pool, int(index))
+    pool.owners[place] = abs(pool.owners[place])
 
 
 def _refusal(code: int, what: str) -> OSError:
