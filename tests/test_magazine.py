@@ -645,6 +645,25 @@ def test_a_closed_magazine_gives_nothing_and_hands_on_what_it_gets(face, pool):
     assert not pool.checked or not face.try_put(magazine, taken[0])
 
 
+@compiled_only
+def test_closed_magazines_lose_nothing_whoever_asks_them(checked):
+    @njit(nogil=True)
+    def ask(magazine, n):
+        for _ in range(n):
+            magazine.try_get()
+
+    magazines = [checked.magazine() for _ in range(2)]
+    for magazine in magazines:
+        magazine.close()
+    ask(magazines[0], 1)
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(ask, magazine, 1_000_000) for magazine in magazines]:
+            done.result()
+    for source in magazines:
+        source.put(checked.get())
+        assert checked.available() == 4
+
+
 def test_context_manager_closes_whatever_happens(pool):
     with pytest.raises(KeyError), pool.magazine() as magazine:
         magazine.put(magazine.get())
@@ -798,21 +817,22 @@ def test_a_set_that_cannot_be_made_whole_gives_everything_back(checked):
     assert magazines[7].closed and checked.ring.was_size() == 4
 
 
-def test_fetching_hands_a_magazine_over(face, checked):
+def test_a_fetched_magazine_belongs_to_its_first_user_until_release(face, checked):
     magazines = MagazineSet(checked, 2)
     mine = face.fetch(magazines, 0)
     index = face.get(mine)
     face.put(mine, index)
-    with ThreadPoolExecutor(1) as thread:
-        with pytest.raises(RuntimeError, match=BELONGS):  # without fetching it
-            thread.submit(face.try_get, mine).result()
-        assert thread.submit(lambda: face.get(face.fetch(magazines, 0))).result() == index
-        for call in (lambda: face.try_get(mine), lambda: face.put(mine, index), lambda: face.release(mine)):
-            with pytest.raises(RuntimeError, match=BELONGS):
-                call()
-        thread.submit(face.put, mine, index).result()
-    assert face.get(face.fetch(magazines, 0)) == index
-    face.put(mine, index)
+
+    def fetch_and_get():
+        return face.get(face.fetch(magazines, 0))
+
+    with pytest.raises(RuntimeError, match=BELONGS):
+        elsewhere(fetch_and_get)
+    face.release(mine)
+    assert elsewhere(fetch_and_get) == index
+    with pytest.raises(RuntimeError, match=BELONGS):
+        face.put(mine, index)
+    face.put(face.fetch(magazines, 1), index)
 
 
 @compiled_only
@@ -827,6 +847,7 @@ def test_prange_over_the_magazines_of_a_set():
                 magazine.value(index)[0] += 1
                 done += 1
                 magazine.put(index)
+            magazine.release()
         return done
 
     pool = BufferPool(3, shape=1, dtype="i8")
