@@ -650,7 +650,7 @@ class _Pool(Source):
         """
         if not self.checked:
             raise ValueError("holders() needs a pool made with checked=True; this one does not write them down")
-        owners = self.owners.reshape(_ROWS, -1).T.ravel()
+        owners = self.owners.reshape(_ROWS, -1).T.flatten()  # a copy
         return {int(index): abs(int(owners[index])) for index in np.flatnonzero(owners)}
 
     def close(self) -> None:

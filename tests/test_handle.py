@@ -56,7 +56,7 @@ CACHED_KERNEL = """
     pool = BufferPool(4, 100)
     work(pool)
     pool.put(pool.get())
-    methods = _native._kept[1::3]
+    methods = {replaced.compiled for replaced in _native.REPLACED}
     hits = sum(work.stats.cache_hits.values()) + sum(method.cache_hits for method in methods)
     print(hits, 1 + len(methods) - hits)
 """
@@ -64,18 +64,18 @@ CACHED_KERNEL = """
 
 def test_a_second_process_compiles_nothing(tmp_path):
     assert run_script(tmp_path, CACHED_KERNEL)[0] == "0"
-    assert run_script(tmp_path, CACHED_KERNEL) == ["9", "0"]
+    assert run_script(tmp_path, CACHED_KERNEL) == ["7", "0"]
 
 
 def test_another_version_of_the_library_misses_the_cache(tmp_path):
     package = tmp_path / "site"
     shutil.copytree(Path(iobuf_nb.__file__).parent, package / "iobuf_nb", ignore=shutil.ignore_patterns("__pycache__"))
     run_script(tmp_path, CACHED_KERNEL, package=package)
-    assert run_script(tmp_path, CACHED_KERNEL, package=package) == ["9", "0"]
+    assert run_script(tmp_path, CACHED_KERNEL, package=package) == ["7", "0"]
     with (package / "iobuf_nb" / "ring.py").open("a") as file:
         file.write("# another version\n")
     # pool.py is untouched and so is the user's script, yet both must be compiled anew.
-    assert run_script(tmp_path, CACHED_KERNEL, package=package) == ["0", "9"]
+    assert run_script(tmp_path, CACHED_KERNEL, package=package) == ["0", "7"]
 
 
 def test_works_where_there_is_no_place_for_a_cache(tmp_path):
