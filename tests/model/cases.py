@@ -58,6 +58,26 @@ def put_back(source):
     return "P", lambda got: source.try_put(got.pop(0)) if got else None
 
 
+def get_two(source):
+    def operation(got):
+        out = np.zeros(2, np.int64)
+        n = source.get_many(out)
+        got.extend(out[:n].tolist())
+        return n
+
+    return "B", operation
+
+
+def put_all(source):
+    def operation(got):
+        n = len(got)
+        source.put_many(np.array(got, np.int64))
+        got.clear()
+        return -n
+
+    return "D", operation
+
+
 def put(queue, item):
     return f"P{item}", lambda got: queue.try_put(item)
 
@@ -186,19 +206,7 @@ def bulk_case(capacity, scripts):
             got.append(made.get())
             return 1
 
-        def get_two(got):
-            out = np.zeros(2, np.int64)
-            n = made.get_many(out)
-            got.extend(out[:n].tolist())
-            return n
-
-        def put_all(got):
-            n = len(got)
-            made.put_many(np.array(got, np.int64))
-            got.clear()
-            return -n
-
-        code = {"G": ("G", wait_for_one), "B": ("B", get_two), "P": put_back(made), "D": ("D", put_all)}
+        code = {"G": ("G", wait_for_one), "B": get_two(made), "P": put_back(made), "D": put_all(made)}
         return [made.ring.words, made.owners], written(scripts, code)
 
     def check(results):

@@ -4,7 +4,7 @@ import inspect
 import itertools
 import re
 
-import numpy as np
+import cases
 import pytest
 import scheduler
 from memories import SC, TSO, Relaxed
@@ -13,50 +13,19 @@ from specs import pool as free_list
 
 import iobuf_nb._deque
 import iobuf_nb.magazine
-import iobuf_nb.ring
 from iobuf_nb import BufferPool
 
 
-@pytest.fixture(autouse=True)
-def park_at_once(monkeypatch):
-    """Spinning tries the same things again and again: leave it out, and the clock, which no case here needs."""
-    monkeypatch.setattr(iobuf_nb.ring, "SPIN_TURNS", 0)
-    monkeypatch.setattr(iobuf_nb.ring, "now_ns", lambda: 0)
-
-
-def code(source, letter):
-    """G gets, P puts the oldest that the thread holds, W waits; B gets up to two at once, D puts all back at once."""
-
-    def get(got):
-        index = source.try_get()
-        if index >= 0:
-            got.append(index)
-        return index
-
-    def wait(got):
+def wait(source):
+    def operation(got):
         got.append(source.get())
         return got[-1]
 
-    def get_two(got):
-        out = np.empty(2, np.int64)
-        n = source.get_many(out)
-        got.extend(out[:n].tolist())
-        return n
+    return "G", operation
 
-    def put_all(got):
-        n = len(got)
-        source.put_many(np.array(got, np.int64))
-        got.clear()
-        return n
 
-    operations = {
-        "G": get,
-        "P": lambda got: source.try_put(got.pop(0)) if got else None,
-        "W": wait,
-        "B": get_two,
-        "D": put_all,
-    }
-    return "G" if letter.upper() == "W" else letter.upper(), operations[letter.upper()]
+#: G gets, P puts the oldest that the thread holds, W waits; B gets up to two at once, D puts all back at once.
+OPERATIONS = {"G": cases.get, "P": cases.put_back, "W": wait, "B": cases.get_two, "D": cases.put_all}
 
 
 def explore(capacity, held, scripts, **options):
@@ -71,7 +40,7 @@ def explore(capacity, held, scripts, **options):
             for index in [pool.get() for _ in range(n)]:
                 magazine.put(index)
         programs = [
-            [code(magazine if letter.isupper() else pool, letter) for letter in script]
+            [OPERATIONS[letter.upper()](magazine if letter.isupper() else pool) for letter in script]
             for magazine, script in zip(magazines, scripts, strict=True)
         ]
         return [pool.ring.words, pool.deques], programs
@@ -86,13 +55,13 @@ def explore(capacity, held, scripts, **options):
         assert pools[0].try_get() == -1
 
     def taken(name, result):
-        return {"G": lambda: result >= 0, "B": lambda: result, "P": lambda: -bool(result), "D": lambda: -result}[name]()
+        return {"G": lambda: result >= 0, "B": lambda: result, "P": lambda: -bool(result), "D": lambda: result}[name]()
 
     in_bulk = set("BDbd") & set("".join(scripts))
-    outcome = scheduler.explore(
-        fresh, None if in_bulk else Spec(frozenset(range(capacity)), free_list), check, **options
-    )
-    print(f"pool of {capacity}, magazines holding {held}: {' || '.join(scripts)}: {outcome}")
+    spec = None if in_bulk else Spec(frozenset(range(capacity)), free_list)
+    name = f"pool of {capacity}, magazines holding {held}: {' || '.join(scripts)}"
+    outcome = cases.Case(name, lambda: (fresh, spec, check), options).run()
+    print(f"{name}: {outcome}")
     return outcome
 
 
