@@ -196,7 +196,8 @@ def _story(operations, thread, row, states):
     told = told[-(_SHOWN + running) :]
     told = told[np.argsort(operations[told, INVOKE], kind="stable")]
     origin = operations[told, INVOKE].min()
-    lines = [f"nothing explains what the operation marked > returned; states before it: {states[:8].tolist()}"]
+    before = ", ".join(f"{state:#x}" for state in np.unique(states)[:8])
+    lines = [f"nothing explains what the operation marked > returned; before it, the state was {before}; times in ns:"]
     for k in told:
         kind, item, invoke, response = operations[k].tolist()
         mark = ">" if k == row else " "
