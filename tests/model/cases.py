@@ -17,6 +17,8 @@ import threads
 from memories import SC, TSO, Relaxed
 from specs import Spec, closing_fifo, fifo, pool
 
+import iobuf_nb._deque
+import iobuf_nb.magazine
 import iobuf_nb.pool
 import iobuf_nb.ring
 from iobuf_nb import BoundedQueue, BufferPool
@@ -33,12 +35,14 @@ class Case:
     walk: Callable = scheduler.explore
 
     def run(self):
-        """Walk through the case with nothing in it that only takes time: spinning, and clocks."""
+        """Walk through the case without spinning and clocks, which only take time, and with few slots in a deque."""
         with ExitStack() as stack:
             for module, name, stand_in in (
+                (iobuf_nb._deque, "MOST", 2),
                 (iobuf_nb.ring, "SPIN_TURNS", 0),
                 (iobuf_nb.ring, "now_ns", lambda: 0),
                 (iobuf_nb.pool, "thread_id", lambda: threads.running + 1),
+                (iobuf_nb.magazine, "thread_id", lambda: threads.running + 1),
             ):
                 stack.enter_context(patch.object(module, name, stand_in))
             return self.walk(*self.make(), **self.options)

@@ -4,6 +4,7 @@
 `TSO`      x86 (Sewell et al., "x86-TSO", 2010): a store that is not seq_cst waits in its thread's first-in first-out
            buffer, where only that thread sees it, until it is drained; a full fence, a read-modify-write, a seq_cst
            store and a system call drain the buffer of their own thread first, `heavy_fence` those of all threads.
+           `NoMembarrier` is the same where the system cannot do that: `heavy_fence` is a fence of its own thread.
 `Relaxed`  the orderings as C++ has them: a load may read any store that its thread has not learned to be outdated, and
            learns from a release store what that knew. Views of timestamps after Kang et al., "A promising semantics",
            2017, without promises: a load never reads what comes later, and stores to one word take effect in the order
@@ -109,6 +110,11 @@ class TSO(SC):
         for thread, buffer in enumerate(memory[1]):
             if buffer:
                 yield thread, self.drained(memory, thread, 1)
+
+
+class NoMembarrier(TSO):
+    def perform(self, memory, thread, access):
+        return super().perform(memory, thread, access._replace(operation=access.operation.removeprefix("heavy_")))
 
 
 class Relaxed(SC):

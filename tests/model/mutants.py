@@ -9,12 +9,15 @@ import inspect
 import re
 import textwrap
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cases
+import magazines
 from scheduler import Violation
 
+import iobuf_nb._deque
+import iobuf_nb.magazine
 import iobuf_nb.pool
 import iobuf_nb.ring
 from iobuf_nb.ring import BoundedQueue
@@ -26,6 +29,7 @@ class Mutant:
     function: object
     pattern: str
     instead: str
+    among: list = field(default_factory=lambda: cases.CASES)
 
     def __post_init__(self):
         source = textwrap.dedent(inspect.getsource(self.function))
@@ -48,7 +52,7 @@ class Mutant:
     def caught(self):
         """Return the first case that catches it, and what is wrong there."""
         with self.applied():
-            for case in cases.CASES:
+            for case in self.among:
                 try:
                     case.run()
                 except Violation as violation:
@@ -56,7 +60,7 @@ class Mutant:
         raise AssertionError(f"nothing catches that {self.bug}")
 
 
-ring, pool = iobuf_nb.ring, iobuf_nb.pool
+ring, pool, deque, magazine = iobuf_nb.ring, iobuf_nb.pool, iobuf_nb._deque, iobuf_nb.magazine
 COUNT_IN = r" *fetch_add\(.*, waiters, 1, .*\n"
 SEEN = r" *seen = .*\n"
 RECHECK = r" *result = .*\n"
@@ -163,6 +167,62 @@ MUTANTS = [
     ),
     Mutant("who holds a buffer is not looked at", pool.disown, r"(holder = .*)", r"\1; return OK"),
     Mutant("an owner is not written down", pool.own, r"store\(.*\)", "pass"),
+    *(
+        Mutant(*bug, among=magazines.CASES)
+        for bug in (
+            (
+                "a push is counted before its slot is written",
+                deque.push,
+                r"( *store\(.*SLOTS.*\n)( *store\(.*PUSHES.*\n)",
+                r"\2\1",
+            ),
+            ("a push is counted with a relaxed store", deque.push, r"pushes \+ 1", r'pushes + 1, "relaxed"'),
+            (
+                "a pop is given up before the top is fought for",
+                deque._finish,
+                r"( *index = .*\n)(?: *#.*\n)*( *store\(.*POPS.*\n)",
+                r"\2\1",
+            ),
+            ("an owner does not look for thieves", deque.pop, r" or \(bottom == top and thieves\)", ""),
+            ("an owner with thieves leaves them the last but one too", deque.pop, "bottom == top", "bottom <= top + 1"),
+            (
+                "an owner looks for the top before it looks for thieves",
+                deque.pop,
+                r"( *thieves = .*\n)( *top = .*\n)",
+                r"\2\1",
+            ),
+            ("an owner does not fence though thieves cannot", deque.order_own, r"        fence\(\)", "        pass"),
+            ("a thief does not tell that it is there", deque.steal, r" *fetch_add\(.*THIEVES, 1.*\n", ""),
+            ("a thief leaves the fence out", deque.steal, r" *heavy_fence.*\n", ""),
+            ("a thief fences for itself alone", deque.steal, "heavy_fence", "fence"),
+            (
+                "a thief takes without a compare-and-swap",
+                deque.steal,
+                r"if compare_and_swap\((.*), top, top \+ 1, .*\):",
+                r"if store(\1, top + 1) is None:",
+            ),
+            ("a thief reads its slot after it has won it", deque.steal, r"( *stolen = .*\n)( *if .*\n)", r"\2    \1"),
+            ("a bulk pop takes what thieves may take", deque.pop_many, r" \+ \(thieves > 0\)", ""),
+            ("a bulk pop counts what thieves took from it", deque.pop_many, r"pops \+ taken", "pops + n"),
+            ("nobody looks a second time for pushes", deque.seek, "after == before", "True"),
+            (
+                "the queue is looked at before the deques",
+                deque.seek,
+                r"(        before = 0\n(?:.*\n)*?)(        index = get_item.*\n.*\n.*\n)",
+                r"\2\1",
+            ),
+            ("there is no fence before the second look", deque.seek, r" *heavy_fence.*\n", ""),
+            ("a magazine is released by a relaxed store", magazine.Magazine.release, "0\\)", '0, "relaxed")'),
+            (
+                "a user takes a magazine by a plain store",
+                magazine.adopt,
+                r"not compare_and_swap\((.*?), 0, (.*)\):",
+                r"load(\1) or store(\1, \2):",
+            ),
+            ("a put looks for getters only before it", magazine.keep, r"if load\(words, GETTERS\):", "if False:"),
+            ("a bulk put looks for getters only before it", magazine.give_many_to, r"range\(.*\)", "range(0)"),
+        )
+    ),
 ]
 
 

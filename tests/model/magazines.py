@@ -1,0 +1,157 @@
+"""Programs over magazines: one owner for each buffer, and EMPTY only if all are out; in the form of `cases`."""
+
+import itertools
+
+from cases import case, get, get_two, put_all, put_back, written
+from memories import SC, TSO, NoMembarrier, Relaxed
+from specs import Spec
+from specs import pool as free_list
+
+import iobuf_nb.magazine
+from iobuf_nb import BufferPool
+
+
+def wait(source):
+    def operation(got):
+        got.append(source.get())
+        return got[-1]
+
+    return "G", operation  # it is a get whose answer is never EMPTY
+
+
+def empty(source):
+    return "E", lambda got: iobuf_nb.magazine.empty(source.pool, source.base)
+
+
+OPERATIONS = {"G": get, "P": put_back, "W": wait, "B": get_two, "D": put_all, "E": empty}
+
+
+def magazine_case(capacity, held, scripts, owners_fence=False, deaths=0):
+    """`held[k]` buffers lie in magazine k, which is that of thread k, at first; the rest in the pool's ring.
+
+    G gets, P puts the oldest that the thread holds, W waits; B gets up to two at once, D puts all back at once; E puts
+    what is in the magazine into the ring, as close does. Small letters are operations of the pool, with no magazine.
+    """
+
+    def program():
+        pool = BufferPool(capacity, 1, checked=False)
+        magazines = [pool.magazine(2) for _ in scripts]
+        for magazine, n in zip(magazines, held, strict=True):
+            magazine.asymmetric = not owners_fence
+            for index in [pool.get() for _ in range(n)]:
+                magazine.put(index)
+        pools.append((pool, magazines))
+        programs = [
+            [OPERATIONS[letter.upper()](magazine if letter.isupper() else pool) for letter in script]
+            for magazine, script in zip(magazines, scripts, strict=True)
+        ]
+        return [pool.ring.words, pool.deques], programs
+
+    pools = []
+    explained = set("".join(scripts).upper()) <= set("GPW")
+    spec = Spec(frozenset(range(capacity)), free_list) if explained else None
+    return program, spec, lambda results: check(pools[-1][0], results, deaths)
+
+
+def handed_on_case(capacity, held, scripts):
+    """All threads use one checked magazine, in which `held` buffers lie; R releases it. A refused call does nothing."""
+
+    def program():
+        pool = BufferPool(capacity, 1)
+        magazine = pool.magazine(2)
+        for index in [pool.get() for _ in range(held)]:
+            magazine.put(index)
+        magazine.release()
+        pools.append((pool, magazine))
+        code = {"G": get(magazine), "P": put_back(magazine), "R": ("R", lambda got: magazine.release())}
+        code = {letter: (name, unless_refused(operation)) for letter, (name, operation) in code.items()}
+        return [pool.ring.words, pool.deques, pool.owners], written(scripts, code)
+
+    def unless_refused(operation):
+        def tried(got):
+            held = list(got)
+            try:
+                return operation(got)
+            except RuntimeError:
+                got[:] = held
+                return None
+
+        return tried
+
+    pools = []
+    return program, None, lambda results: check(pools[-1][0], results)
+
+
+def check(pool, results, deaths=0):
+    """See that every buffer is free or out, and none twice; of what somebody died in, nobody knows the effect."""
+    free = [pool.try_get() for _ in range(pool.available())]
+    assert len(set(free)) == len(free) and -1 not in free, "a buffer was doubled"
+    out = sum(taken(name, result) for name, result in itertools.chain(*results))
+    assert abs(pool.capacity - out - len(free)) <= deaths, "a buffer was lost"
+    assert pool.try_get() == -1, "a buffer is there that was not counted"
+
+
+def taken(name, result):
+    """Return how many buffers an operation took away, less what it gave back."""
+    if name == "G":
+        return result is not None and result >= 0
+    return -(result is True) if name == "P" else result or 0
+
+
+PAIRS = [
+    (1, (1, 0), ("GP", "G")),
+    (1, (1, 0), ("GP", "GP")),
+    (1, (1, 0), ("GP", "g")),
+    (2, (2, 0), ("GPG", "G")),
+    (2, (1, 0), ("GGP", "g")),
+    (2, (2, 0), ("GG", "gp")),
+    (1, (0, 0), ("gP", "G")),
+    (2, (1, 1), ("GP", "gP")),
+    (2, (1, 0), ("GPG", "gPg")),
+    (1, (1, 0), ("G", "gg")),
+    (2, (1, 0), ("GGPP", "gg")),
+    (2, (1, 0), ("gpG", "g")),
+    (2, (1, 0), ("gGP", "G")),
+    (3, (2, 0), ("gP", "G")),
+]
+THREES = [(1, (1, 0, 0), ("GP", "g", "g")), (2, (1, 1, 0), ("GP", "G", "g"))]
+BULKS = [
+    (2, (2, 0), ("B", "G")),
+    (2, (2, 0), ("BD", "GP")),
+    (2, (2, 0), ("BDB", "gp")),
+    (2, (1, 1), ("BD", "BD")),
+    (2, (2, 0), ("BDB", "EG")),
+]
+WAITS = [  # the last takes longer
+    (1, (1, 0), ("GP", "w")),
+    (1, (1, 0), ("GP", "W")),
+    (2, (2, 0), ("BD", "w")),
+    (1, (1, 0), ("WP", "WP")),
+]
+CLOSES = [(1, (1, 0), ("E", "G")), (2, (2, 0), ("GPE", "GG")), (2, (2, 0), ("EG", "w"))]
+
+HANDED_ON = [(2, 1, ("GR", "GR")), (2, 2, ("GPR", "GG")), (2, 1, ("GPR", "GPR")), (2, 1, ("GRG", "GR"))]
+LONGEST = (2, (2, 0), ("GPGG", "GPG"))
+
+#: Those that take a moment.
+CASES = [
+    *(
+        case(magazine_case, *arguments, memory=memory)
+        for memory in (SC, TSO)
+        for arguments in (*PAIRS, *BULKS, *WAITS[:3], *CLOSES[:2])
+    ),
+    *(case(handed_on_case, *arguments, memory=memory) for memory in (SC, TSO, Relaxed) for arguments in HANDED_ON),
+    *(case(magazine_case, *arguments, owners_fence=True, memory=NoMembarrier) for arguments in PAIRS),
+    *(case(magazine_case, *arguments, memory=Relaxed) for arguments in PAIRS),
+    *(case(magazine_case, *arguments, deaths=1, alone=100, memory=TSO) for arguments in PAIRS),
+]
+#: Those that take seconds.
+LARGE = [
+    case(magazine_case, *LONGEST),
+    case(magazine_case, *LONGEST, memory=TSO),
+    case(magazine_case, *LONGEST, owners_fence=True, memory=NoMembarrier),
+    case(magazine_case, *LONGEST, memory=Relaxed),
+    case(magazine_case, *LONGEST, deaths=1, alone=100, memory=TSO),
+    *(case(magazine_case, *arguments, memory=memory) for memory in (SC, TSO) for arguments in (*WAITS[3:], CLOSES[2])),
+    *(case(magazine_case, *arguments, memory=TSO) for arguments in THREES),
+]
