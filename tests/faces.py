@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 from numba import njit
 
+from iobuf_nb import advance_iovec, fill_iovec, iovec_addr_len
+
 
 def try_get(pool):
     return pool.try_get()
@@ -90,6 +92,10 @@ def fill(pool, make):
     pool.fill(make)
 
 
+def close(pool):
+    pool.close()
+
+
 def size(magazine):
     return magazine.size
 
@@ -104,6 +110,46 @@ def fetch(magazines, k):
 
 def length(magazines):
     return len(magazines)
+
+
+def once(waiter):
+    waiter.once()
+
+
+def will_yield(waiter):
+    return waiter.will_yield
+
+
+def reset(waiter):
+    waiter.reset()
+
+
+def sleep(backoff):
+    backoff.wait()
+
+
+def set_base(backoff, base):
+    backoff.set_base(base)
+
+
+def set_max(backoff, max):
+    backoff.set_max(max)
+
+
+def pace(backoff):
+    return backoff.block, backoff.duration, backoff.base, backoff.max
+
+
+def advance(iovec, n):
+    return advance_iovec(iovec, n)
+
+
+def point(iovec, pool, indices, lengths):
+    return fill_iovec(iovec, pool, indices, lengths)
+
+
+def address_and_length(iovec):
+    return iovec_addr_len(iovec)
 
 
 FUNCTIONS = [item for item in list(globals().values()) if callable(item) and item.__module__ == __name__]

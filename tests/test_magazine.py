@@ -14,9 +14,6 @@ import faces
 import numba
 import numpy as np
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from numba import config, njit, prange, typeof
 from numba.core.errors import TypingError
 from test_handle import run_script
@@ -1106,92 +1103,3 @@ def test_closing_and_opening_beside_others_loses_nothing():
     assert wrong == few == 0 and got > 1000
     assert pool.deques[COUNT] <= 4
     assert_whole(pool)
-
-
-# ---- against a model -------------------------------------------------------------------------------------------------
-
-SOURCES = range(4)  # the pool, and magazines over it
-
-
-class AgainstSets(RuleBasedStateMachine):
-    """What is free and what is out, told by two sets; which of the free ones a get finds is left open."""
-
-    @initialize(capacity=st.sampled_from([1, 2, 5]), checked=st.booleans(), sizes=st.tuples(*[st.integers(1, 3)] * 3))
-    def start(self, capacity, checked, sizes):
-        self.pool = BufferPool(capacity, 16, checked=checked)
-        self.sources = [self.pool, *map(self.pool.magazine, sizes)]
-        self.free, self.out = set(range(capacity)), set()
-
-    def closed(self, source):
-        return source is not self.pool and source.closed
-
-    def took(self, source, indices):
-        """Whatever was got must have been free, and none is missing if there were enough."""
-        assert len(set(indices)) == len(indices) and set(indices) <= self.free
-        assert not (self.closed(source) and indices)
-        self.free -= set(indices)
-        self.out |= set(indices)
-
-    @rule(face=st.sampled_from([faces.python, faces.kernel]), k=st.sampled_from(SOURCES))
-    def get(self, face, k):
-        source = self.sources[k]
-        index = face.try_get(source)
-        assert index >= 0 or not self.free or self.closed(source)
-        self.took(source, [index] * (index >= 0))
-
-    @rule(face=st.sampled_from([faces.python, faces.kernel]), k=st.sampled_from(SOURCES), n=st.integers(0, 6))
-    def get_many(self, face, k, n):
-        source, out = self.sources[k], np.empty(n, np.int64)
-        count = face.get_many(source, out)
-        assert count == min(n, len(self.free)) or self.closed(source)
-        self.took(source, out[:count].tolist())
-
-    @rule(face=st.sampled_from([faces.python, faces.kernel]), k=st.sampled_from(SOURCES), index=st.integers(-1, 5))
-    def put(self, face, k, index):
-        if self.pool.checked or index not in self.free:
-            assert face.try_put(self.sources[k], index) == (index in self.out)
-            if index in self.out:
-                self.out.remove(index)
-                self.free.add(index)
-
-    @rule(face=st.sampled_from([faces.python, faces.kernel]), k=st.sampled_from(SOURCES), data=st.data())
-    def put_many(self, face, k, data):
-        indices = data.draw(st.lists(st.sampled_from(sorted(self.out)), unique=True) if self.out else st.just([]))
-        face.put_many(self.sources[k], np.array(indices, np.int64))
-        self.out -= set(indices)
-        self.free |= set(indices)
-
-    @precondition(lambda self: self.pool.checked and self.free)
-    @rule(face=st.sampled_from([faces.python, faces.kernel]), k=st.sampled_from(SOURCES), data=st.data())
-    def put_many_with_one_that_is_not_out(self, face, k, data):
-        indices = [*sorted(self.out), data.draw(st.sampled_from(sorted(self.free)))]
-        with pytest.raises(ValueError):
-            face.put_many(self.sources[k], np.array(indices))
-
-    @rule(k=st.sampled_from(SOURCES[1:]))
-    def close(self, k):
-        self.sources[k].close()
-
-    @rule(k=st.sampled_from(SOURCES[1:]), size=st.integers(1, 3))
-    def drop_and_open(self, k, size):
-        self.sources[k] = None
-        self.sources[k] = self.pool.magazine(size)
-
-    @invariant()
-    def nothing_is_lost(self):
-        if hasattr(self, "pool"):
-            magazines = self.sources[1:]
-            assert self.pool.available() == len(self.free)
-            assert not self.pool.checked or self.pool.holders().keys() == self.out
-            assert all(magazine.was_size() <= 3 for magazine in magazines)
-            assert self.pool.ring.was_size() + sum(magazine.was_size() for magazine in magazines) == len(self.free)
-            assert self.pool.deques[COUNT] == len(magazines)
-
-    def teardown(self):
-        if hasattr(self, "pool"):
-            self.pool.put_many(np.array(sorted(self.out), np.int64))
-            assert_whole(self.pool)
-
-
-AgainstSets.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestAgainstSets = AgainstSets.TestCase

@@ -5,8 +5,6 @@ import pickle
 import faces
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numba import config
 from numba.core.errors import TypingError
 
@@ -151,20 +149,6 @@ def test_finds_its_place_from_stale_hints(face, capacity, behind):
     assert face.was_size(queue) == 0
     queue.words[TAIL] -= behind << queue.order
     assert [face.try_put(queue, 0) for _ in range(capacity + 1)] == [True] * capacity + [False]
-
-
-@given(st.integers(1, 9), st.lists(st.integers(-1, 8), max_size=60))
-@settings(deadline=None)
-def test_agrees_with_a_list(capacity, script):
-    queue, model = BoundedQueue(capacity), []
-    for step in script:
-        if step < 0:
-            assert queue.try_get() == (model.pop(0) if model else -1)
-        elif step < capacity:
-            assert queue.try_put(step) == (len(model) < capacity)
-            if len(model) < capacity:
-                model.append(step)
-        assert queue.was_size() == len(model)
 
 
 def test_shows_itself():
