@@ -1,10 +1,10 @@
 import faces
+import numba
 import pytest
-from numba import config
 
 # The model checker decides what runs between two accesses to shared words, so it needs the code interpreted;
 # test_interpreted.py runs it that way.
-collect_ignore = [] if config.DISABLE_JIT else ["model"]
+collect_ignore = [] if numba.config.DISABLE_JIT else ["model"]
 
 
 @pytest.fixture(params=["python", "kernel"])
@@ -13,8 +13,17 @@ def face(request):
     return getattr(faces, request.param)
 
 
+@pytest.fixture(autouse=numba.config.DISABLE_JIT)
+def commands_that_are_slow(monkeypatch):
+    """Let the commands work with the JIT off, which they refuse because it takes so long."""
+    monkeypatch.setattr("iobuf_nb.__main__.INTERPRETED", False)
+
+
 def pytest_collection_modifyitems(config, items):
+    skipped = {"compiled": "about compiled code"} if numba.config.DISABLE_JIT else {}
     if "long" not in config.getoption("markexpr"):
-        for item in items:
-            if "long" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="takes minutes: pytest -m long"))
+        skipped["long"] = "takes minutes: pytest -m long"
+    for item in items:
+        for name, reason in skipped.items():
+            if name in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))

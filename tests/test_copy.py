@@ -209,6 +209,7 @@ raise SystemExit(main(["copy", sys.argv[1], sys.argv[2]]))
 """
 
 
+@pytest.mark.compiled
 def test_ctrl_c(src, tmp_path):
     dst = tmp_path / "dst"
     command = [sys.executable, "-c", CTRL_C, str(src), str(dst)]
