@@ -13,7 +13,7 @@ How it is decided
     Nothing is tried before it must be: only when an operation returns, those that are pending take effect in every
     order that ends with it (Lowe, "Testing for linearizability", 2017: just-in-time linearization). Configurations
     that have come to be equal are one. If none is left, no order explains the history. What a state is made of is
-    kept to one integer, and the set stays small, so a million operations take about a second.
+    kept to one integer, and the set stays small, so a million operations take less than a second.
 
 What is not done
     A history over independent objects is linearizable if each object's part of it is: Horn & Kroening, "Faster

@@ -419,7 +419,7 @@ POOL_MIX = Mix(
 MAGAZINE_MIX = POOL_MIX._replace(kernel=in_kernel(use_magazine_of), python=use_magazine_of)
 
 BLOCK = 16  # actions in a row that are of one list
-WINDOW = 2000  # operations of all threads between two meetings
+WINDOW = 4000  # operations of all threads between two meetings
 PYTHON_SHARE = 16  # plain Python makes this part of the operations that a kernel makes in the meantime
 MOST_ROWS = 2 * MANY  # of an action, if what it gets is counted with what is put for it later
 
@@ -478,7 +478,7 @@ def history_of(mix, sources, operations, windows, python=False):
 # ---- the clock -------------------------------------------------------------------------------------------------------
 
 TURN, STAMP = 0, 16
-ROUNDS = 10_000
+ROUNDS = 2_000
 
 
 @in_kernel
@@ -572,6 +572,7 @@ def verify(record_property, name, capacity, threads, operations, python=False):
     verdict = check(history, subject.step, capacity, [subject.start(capacity)])
     who = f"{threads} threads" + (", one of them Python" if python else "")
     record_property("figure", described(f"{name}, capacity {capacity}, {who}", history, windows))
+    tally["widest"] = max(tally["widest"], verdict.widest)
     assert not verdict.violation, verdict.violation
     kinds = np.concatenate(history)[:, KIND]
     assert overlapped(history) > 0 and (kinds == EMPTY).any()
@@ -827,5 +828,6 @@ def test_a_million_operations_were_checked(record_property):
         "figure",
         f"in total: {tally['operations']:,} operations in {tally['histories']} histories, "
         f"{tally['overlapped'] / tally['operations']:.0%} overlapped, "
-        f"{tally['empty']:,} EMPTY, {tally['full']:,} FULL, all linearizable",
+        f"{tally['empty']:,} EMPTY, {tally['full']:,} FULL, all linearizable; "
+        f"the checker held at most {tally['widest']:,} configurations at a time",
     )
