@@ -1,5 +1,16 @@
 """Bounded lock-free pools of page-aligned buffers, the same in Python, in notebooks and inside numba kernels.
 
+Notes
+-----
+Processes share nothing. Pools and queues belong to the process that made them and end with it, however it ends; they
+cannot be pickled. Make one in each process, and send what buffers hold.
+
+A forked child has a copy of all that its parent had. What was free can be got and put there, but nobody can wait for
+it. Buffers that other threads held are out in the copy, where `BufferPool.holders` names them and any thread may put
+them; the few that those threads were just getting or putting are lost to it. A magazine of another thread must be
+closed before its buffers are quick to get again. The parent notices nothing. Fork when no thread is compiling, for
+numba's lock stays locked in the child.
+
 Examples
 --------
 >>> import iobuf_nb

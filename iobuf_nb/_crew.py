@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
+import numpy as np
+
+from ._jit import compile_for, kernel
+from .atomics import fetch_add, load
+from .wait import nap
+
 LOOK_S = 0.05  # who waits for others looks around this often
+
+
+@kernel
+def _outlast(at_work):
+    """Wait until nobody is at work any more, whatever signals come."""
+    while load(at_work, 0, "seq_cst"):
+        nap(1_000_000)
 
 
 class Crew:
@@ -20,8 +35,12 @@ class Crew:
 
     def __init__(self, stop: Callable[[], None]) -> None:
         self._stop = stop
-        self._ended = threading.Semaphore(0)
+        # Not a semaphore: Ctrl-C at the wrong moment would leave its lock locked.
+        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._errors: list[BaseException] = []
+        self._over = False
+        self._at_work = np.zeros(1, np.int64)
+        compile_for(_outlast, self._at_work)  # not in the middle of Ctrl-C
 
     def run(
         self,
@@ -33,22 +52,28 @@ class Crew:
         """Call `work` on each input, in a thread of its own; return when all have ended, or raise the first error.
 
         In this thread `first` is called once, beside them, and then `meanwhile` every now and then; their errors count
-        too, Ctrl-C among them.
+        too, Ctrl-C among them. No thread is at work when this ends, even if Ctrl-C comes again and again.
         """
         started = []
         try:
-            for item in inputs:
-                thread = threading.Thread(target=self._guard, args=(work, item), name="iobuf_nb-worker")
-                thread.start()
-                started.append(thread)
-            if first is not None:
-                first()
-            # Not by joining: Python 3.11 takes a thread for ended if Ctrl-C interrupts that.
-            for _ in started:
-                while not self._ended.acquire(timeout=LOOK_S):
-                    meanwhile()
-        except BaseException as error:
-            self.fail(error)
+            try:
+                for item in inputs:
+                    thread = threading.Thread(target=self._guard, args=(work, item), name="iobuf_nb-worker")
+                    thread.start()
+                    started.append(thread)
+                if first is not None:
+                    first()
+                # Not by joining: Python 3.11 takes a thread for ended if Ctrl-C interrupts that.
+                for _ in started:
+                    while not self._has_ended():
+                        meanwhile()
+            except BaseException as error:
+                self.fail(error)
+        finally:
+            self._over = True
+            if self._at_work[0]:
+                self._stop()
+                _outlast(self._at_work)
         for thread in started:
             thread.join()
         if self._errors:
@@ -59,10 +84,20 @@ class Crew:
         self._errors.append(error)
         self._stop()
 
+    def _has_ended(self) -> bool:
+        """Wait a moment for one of the threads to end."""
+        with suppress(queue.Empty):
+            self._ended.get(timeout=LOOK_S)
+            return True
+        return False
+
     def _guard(self, work: Callable[[Any], None], item: Any) -> None:
+        fetch_add(self._at_work, 0, 1, "seq_cst")
         try:
-            work(item)
+            if not self._over:  # else nobody waits for this one, which was late
+                work(item)
         except BaseException as error:
             self.fail(error)
         finally:
-            self._ended.release()
+            fetch_add(self._at_work, 0, -1, "seq_cst")
+            self._ended.put(None)

@@ -34,6 +34,10 @@ _pinned: set[Handle] = set()
 before_first: dict[type, Callable[[], None]] = {}
 
 
+def _nothing() -> None:
+    """Stand in for what has been done, or is being done by another thread."""
+
+
 class Handle:
     """The Python side: an object that owns memory and can be passed to kernels."""
 
@@ -48,15 +52,17 @@ class Handle:
     def _describe(self, numba_type: HandleType, *members: int) -> None:
         """Write the descriptor block; `members` follow the order of the type's members."""
         for cls in type(self).__mro__:
-            if cls in before_first:
-                before_first.pop(cls)()
+            before_first.pop(cls, _nothing)()
         self._numba_type_ = numba_type
         self._block = np.array((0, numba_type.kind, *members), np.int64)
         self._block[0] = self._descriptor = self._block.ctypes.data
         _live[self._descriptor] = self
 
     def __reduce__(self) -> Any:
-        raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: its memory belongs to this process")
+        raise TypeError(
+            f"a {type(self).__name__} cannot be pickled or copied: its memory belongs to this process; "
+            "make one where it is needed, and give it to kernels as an argument"
+        )
 
 
 class HandleType(types.Type):

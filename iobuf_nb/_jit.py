@@ -17,15 +17,26 @@ from llvmlite import ir
 from numba import config, njit, typeof, types
 from numba.extending import intrinsic, overload, overload_attribute, overload_method
 
+#: True when numba runs kernels as plain Python (the environment variable ``NUMBA_DISABLE_JIT``).
+INTERPRETED = bool(config.DISABLE_JIT)
+
+#: Goes into the name of every numba type here, and into every cache file. numba takes cached code for fresh as long as
+#: the file of its function is unchanged: without this, kernels of a user, and functions here, would go on running what
+#: was inlined into them, constants included, from another version of the other files.
+FINGERPRINT = f"{zlib.crc32(b''.join(p.read_bytes() for p in sorted(Path(__file__).parent.glob('*.py')))):08x}"
+
 _INLINE = {"forceinline": True, "error_model": "numpy"}
 
 
 def _compiler(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     def compile_(function: Callable[..., Any]) -> Any:
         try:
-            return njit(cache=True, **options)(function)
+            compiled = njit(cache=True, **options)(function)
         except RuntimeError:  # there is no place for a cache that this user may write to
             return njit(**options)(function)
+        if not INTERPRETED:
+            compiled._cache._cache_file._source_stamp = FINGERPRINT
+        return compiled
 
     return compile_
 
@@ -33,13 +44,6 @@ def _compiler(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 hot = _compiler(**_INLINE)
 # A caller's forceinline is inherited if nothing is said.
 kernel = _compiler(nogil=True, error_model="numpy", forceinline=False)
-
-#: True when numba runs kernels as plain Python (the environment variable ``NUMBA_DISABLE_JIT``).
-INTERPRETED = bool(config.DISABLE_JIT)
-
-#: Goes into the name of every numba type here. numba keys a user's cached kernel by the user's file alone, so without
-#: it a kernel compiled against another version of these sources would go on running the code inlined from them.
-FINGERPRINT = f"{zlib.crc32(b''.join(p.read_bytes() for p in sorted(Path(__file__).parent.glob('*.py')))):08x}"
 
 
 def _same_lines(body: Any) -> Callable[..., Any]:

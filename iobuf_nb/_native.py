@@ -19,7 +19,6 @@ import ctypes
 import functools
 import inspect
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -35,7 +34,7 @@ from .atomics import load, register_heavy_fence
 from .magazine import Magazine, MagazineType, give_many_to, give_to, magazine_type, take_from, take_many_from
 from .pool import ITEM_POOL, ITEM_POOL_UNCHECKED, OK, BufferPool, ItemPool, give, give_many, take, take_many
 from .ring import QUEUE_TYPE, BoundedQueue, get_and_wake, offer
-from .wait import thread_id
+from .wait import lock_that_forks_wait_for, thread_id
 
 #: Why methods are not replaced here; None if they are.
 WHY_NOT: str | None = None
@@ -400,7 +399,7 @@ class Replacement(NamedTuple):
 
 
 REPLACED: list[Replacement] = []
-_lock = threading.Lock()
+_lock = lock_that_forks_wait_for()
 _ints: list[Any] = []  # the small ints, and an array of their addresses
 
 

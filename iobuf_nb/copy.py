@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +113,8 @@ def copy(
     TypeError, ValueError
         An argument is out of its range; `src` or `dst` is no regular file.
 
-    Whatever is raised, `dst` is as it was.
+    Whatever is raised, `dst` is as it was; only Ctrl-C at the very end may find the whole copy in its place. If the process
+    is killed, `dst` is as it was, too, and a part of the copy, ``.iobuf_nb-*``, is left beside it.
 
     Examples
     --------
@@ -157,7 +159,8 @@ def copy(
                 synced.result()
         os.replace(path, dst)
     except BaseException:
-        os.unlink(path)
+        with suppress(FileNotFoundError):  # Ctrl-C may come when it has just got its name
+            os.unlink(path)
         raise
     finally:
         os.close(fd)

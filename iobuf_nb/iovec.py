@@ -63,7 +63,7 @@ class IoVec(np.ndarray):
         self._unfit = getattr(origin, "_unfit", None)
 
     def __reduce__(self) -> Any:
-        raise TypeError("an IoVec cannot be pickled: its addresses belong to this process")
+        raise TypeError("an IoVec cannot be pickled: its addresses belong to this process; send what they point at")
 
 
 def memory_of(name: str, buffer: Any, writable: bool) -> NDArray[np.uint8]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import functools
 import operator
-import threading
 from typing import Any
 
 import numpy as np
@@ -47,7 +46,7 @@ from ._show import Shown
 from .atomics import compare_and_swap, load, register_heavy_fence, store
 from .pool import OK, PoolType, Source, disown, disown_many, elements, own, take, take_many
 from .ring import CLOSED_FLAG, GET, GET_EVENT, GETTERS, notify, put_all_and_wake, put_and_wake, wait
-from .wait import CLOSED, EMPTY, thread_id
+from .wait import CLOSED, EMPTY, lock_that_forks_wait_for, thread_id
 
 __all__ = ["Magazine", "MagazineSet"]
 
@@ -208,7 +207,7 @@ def empty(pool, base):
         index = steal(pool.deques, base)
 
 
-_reserving = threading.Lock()
+_reserving = lock_that_forks_wait_for()
 
 
 def _reserve(pool: Any) -> int:

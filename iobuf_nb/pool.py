@@ -426,6 +426,9 @@ class Source(Handle, Shown):
         Any number of threads may wait. A wait releases the GIL, also in a kernel that holds it, and ends with
         KeyboardInterrupt on Ctrl-C in the main thread. Inside `prange` numba delivers no exceptions reliably, Ctrl-C
         included: use `timeout` or `try_get` there. A kernel's own ``except`` cannot catch what a signal raised.
+
+        In a kernel Ctrl-C ends waits and nothing else. In Python, in the main thread alone, it may come when `get` has
+        returned and its index has no name yet, in `lease` too: then `holders` still tells that this thread has it.
         """
         limit = limit_ns(block, timeout)
         index = self._take()

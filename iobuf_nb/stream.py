@@ -49,7 +49,7 @@ from ._blocks import (
     work_on_queue,
 )
 from ._crew import LOOK_S, Crew
-from ._jit import INTERPRETED
+from ._jit import INTERPRETED, compile_for
 from .atomics import store
 from .pool import BufferPool
 from .ring import QUEUE_TYPE, BoundedQueue, shut
@@ -317,6 +317,8 @@ class _Job:
         turn.put(0)
         order.put(0)
         carry = np.empty(plan.step, np.uint8)
+
+        compile_for(shut, turn)  # not in the middle of Ctrl-C
 
         def stop() -> None:
             store(words, STOP, 1)

@@ -58,6 +58,14 @@ _LOOK_NS = 50_000_000  # the main thread looks for signals this often at least
 _NAP_NS = 1_000_000  # where there is no futex
 
 
+def lock_that_forks_wait_for() -> threading.RLock:
+    """Return a lock that no forked child finds in the hands of a thread that it does not have."""
+    lock = threading.RLock()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    return lock
+
+
 class WouldBlock(BlockingIOError, queue.Empty, queue.Full):
     """An operation that may not wait, or not any longer, found nothing to take or no room.
 
@@ -139,6 +147,19 @@ def spin(turn: int) -> None:
 
 
 @kernel
+def _nap(ns):
+    state = release_gil()
+    _usleep(ns // 1000 + 1)
+    regain_gil(state)
+
+
+@compiled_as(lambda ns: _nap(ns))
+def nap(ns: int) -> None:
+    """Sleep `ns` nanoseconds without the GIL, whatever signals come."""
+    time.sleep(ns / 1e9)
+
+
+@kernel
 def _sleep(ns):
     end = now_ns() + ns
     while True:
@@ -147,9 +168,7 @@ def _sleep(ns):
             return
         if _thread_id() == _main_thread():
             left = min(left, _LOOK_NS)
-        state = release_gil()
-        _usleep(left // 1000 + 1)
-        regain_gil(state)
+        _nap(left)
         check_signals()
 
 
@@ -164,7 +183,7 @@ def _park(address, expected, most_ns):
     if _thread_id() == _main_thread():
         most_ns = min(most_ns, _LOOK_NS)
     if _FUTEX < 0:
-        _sleep(min(most_ns, _NAP_NS))
+        _nap(min(most_ns, _NAP_NS))
         return
     if most_ns <= 0:
         return
