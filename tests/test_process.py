@@ -436,7 +436,8 @@ AT_EXIT = {
         @atexit.register
         def last():
             with pool.magazine() as mine, pool.lease() as buffer:
-                buffer[:] = mine.get()
+                mine.put(mine.get())
+                buffer[:] = 1
             expect(WouldBlock, BufferPool.get, taken, timeout=0.1)
             taken.put(held)
             print("last", pool.available())
