@@ -6,7 +6,6 @@ import ctypes
 import gc
 import mmap
 import os
-import pickle
 import socket
 import weakref
 
@@ -161,11 +160,6 @@ def test_it_keeps_its_buffers_and_pools_alive(make, derive):
     del kept
     gc.collect()
     assert alive() is None
-
-
-def test_it_stays_in_its_process():
-    with pytest.raises(TypeError, match="an IoVec cannot be pickled: its addresses belong to this process"):
-        pickle.dumps(iovec_from_buffers([b"x"]))
 
 
 @pytest.mark.parametrize(

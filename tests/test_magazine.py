@@ -1,11 +1,9 @@
 """Magazines: a stack for one thread from which nobody is kept away; whose it is, how it ends, how it stands load."""
 
 import asyncio
-import copy
 import functools
 import gc
 import os
-import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -725,14 +723,6 @@ def test_refuses_what_is_no_pool(checked):
                 make(bad)
             assert repr(bad)[:20] in str(caught.value)
     magazine.close()
-
-
-@pytest.mark.parametrize("make", [Magazine, lambda pool: MagazineSet(pool, 2)])
-def test_cannot_be_copied(checked, make):
-    thing = make(checked)
-    for way in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match=f"a {type(thing).__name__} cannot be pickled or copied"):
-            way(thing)
 
 
 def test_shows_itself(checked):

@@ -1,6 +1,5 @@
 """BufferPool and ItemPool as one thread sees them: what is handed out, what is refused, what is changed by neither."""
 
-import copy
 import gc
 import threading
 import warnings
@@ -409,8 +408,3 @@ def test_pools_show_themselves():
         assert repr(pool) == "BufferPool(capacity=4, in_use=1, checked=True, shape=(1024,), dtype=uint8)"
         assert "25.0 %" in pool._repr_html_()
     assert repr(ItemPool([1])) == "ItemPool(capacity=1, in_use=0, checked=True)"
-
-
-def test_pools_cannot_be_copied(pool):
-    with pytest.raises(TypeError, match="a BufferPool cannot be pickled or copied"):
-        copy.copy(pool)

@@ -67,7 +67,8 @@ class Process:
         if file is None:
             command += ["-c", PRELUDE + script]
         else:
-            file.write_text(PRELUDE + script)
+            if not file.exists():  # the time of its change counts for numba
+                file.write_text(PRELUDE + script)
             command += [str(file)]
         environment = os.environ | {"PYTHONPATH": str(Path(iobuf_nb.__file__).parents[1])} | environment
         self.popen = subprocess.Popen(

@@ -1,7 +1,5 @@
 """BoundedQueue as one thread sees it: order, exact capacity, limits, wrapping."""
 
-import pickle
-
 import faces
 import numpy as np
 import pytest
@@ -156,8 +154,3 @@ def test_shows_itself():
     queue.put(1)
     assert repr(queue) == "BoundedQueue(capacity=4, items=4, size=1, closed=False)"
     assert "25.0 %" in queue._repr_html_() and "<meter" in queue._repr_html_()
-
-
-def test_cannot_be_pickled():
-    with pytest.raises(TypeError, match="a BoundedQueue cannot be pickled or copied"):
-        pickle.dumps(BoundedQueue(4))

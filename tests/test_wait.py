@@ -14,7 +14,6 @@ from numba import config, njit
 
 import iobuf_nb
 from iobuf_nb import BoundedQueue, BufferPool, PoolClosed, WouldBlock
-from iobuf_nb.ring import GETTERS
 
 JITS = [lambda function: function, njit(nogil=True), njit]
 EVERY_WAY = pytest.mark.parametrize("jit", JITS, ids=["python", "nogil kernel", "GIL-holding kernel"])
@@ -247,34 +246,6 @@ def test_a_protocol_without_the_recheck_loses_wake_ups(tmp_path):
     assert source.count(recheck) == 1
     ring.write_text(source.replace(recheck, recheck.replace("source._attempt(item)", "EMPTY", 1)))
     assert hand_over(1, 60, package=tmp_path) == 1
-
-
-AT_EXIT = """
-import sys, threading
-from numba import njit
-from iobuf_nb import BufferPool
-how, times = sys.argv[1], int(sys.argv[2])
-def wait(pool):
-    return pool.get()
-wait = {"python": lambda f: f, "nogil": njit(nogil=True), "gil": njit}[how](wait)
-pool = BufferPool(1, 16)
-pool.put(wait(pool))
-pool.get()
-for _ in range(times):
-    threading.Thread(target=wait, args=(pool,), daemon=True).start()
-while pool.ring.words[48] < times:  # until all of them have parked
-    pass
-print("waiting", flush=True)
-"""
-
-
-@compiled_only
-@pytest.mark.parametrize("how", ["python", "nogil", "gil"])
-def test_the_interpreter_may_end_while_threads_wait(how):
-    assert GETTERS == 48
-    command = [sys.executable, "-c", AT_EXIT, how, "3"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (run.returncode, run.stdout, run.stderr) == (0, "waiting\n", "")
 
 
 SUBINTERPRETER = """
