@@ -82,7 +82,7 @@ class Process:
             start_new_session=True,
         )
 
-    def finish(self, timeout=120):
+    def finish(self, timeout=300):
         """Wait for its end, and return how it ended and what it wrote; one that hangs is aborted."""
         try:
             output, errors = self.popen.communicate(timeout=timeout)
@@ -92,7 +92,7 @@ class Process:
             errors = f"it hangs:\n{errors}"
         return self.popen.returncode, output, errors
 
-    def output(self, timeout=120):
+    def output(self, timeout=300):
         """Return what it wrote, if all went well and it had nothing to complain of."""
         status, output, errors = self.finish(timeout)
         assert (status, errors) == (0, ""), f"status {status}\n{output}\n{errors}"
