@@ -577,12 +577,16 @@ while not over:
     try:
         once()
         rounds += 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:  # Python's threading makes the latter of the former at times
+        assert isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt), error
         interrupts += 1
     # An index that was got, but had not reached its name when Ctrl-C came, is where holders() says.
     stray = [index for index, holder in pool.holders().items() if holder != competitor.ident]
-    pool.put_many(np.array(stray, np.int64))
     strays += len(stray)
+    if how == "python":
+        pool.put_many(np.array(stray, np.int64))
+    else:  # two Ctrl-C in some microseconds break off the wait for workers, who then come to their end a little later
+        until(lambda: not set(pool.holders().values()) - {competitor.ident})
 stop[0] = 1
 competitor.join()
 assert pool.available() == 1 and not pool.holders() and pool.ring.words[ring.GETTERS] == 0
@@ -607,7 +611,7 @@ def test_a_storm_of_ctrl_c_loses_nothing(how, signals, tmp_path, record_property
     assert status == 0, output + errors
     interrupts, strays, rounds = map(int, output.split())
     assert interrupts > 0
-    if how != "python":
+    if "gil" in how:
         assert strays == 0
     target = tmp_path / "source.copy"
     assert not target.exists() or target.read_bytes() == source.read_bytes()
