@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import operator
 from typing import Any, SupportsIndex
 
@@ -31,10 +32,10 @@ def power_of_two(name: str, value: SupportsIndex, low: int, high: int) -> int:
 def seconds(name: str, value: Any, allowed: str) -> float:
     """Return a number of seconds as a float; `allowed` says in an error what it may be."""
     try:
-        if isinstance(value, (bool, str, bytes)):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError
         return float(value)
-    except (TypeError, ValueError):
+    except TypeError:
         raise TypeError(f"{name} must be {allowed}, not {value!r:.60}") from None
     except OverflowError:
         return math.inf

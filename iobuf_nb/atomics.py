@@ -9,7 +9,8 @@ own handles). Each function means the same in both worlds:
   `hook` and so decides what every access reads.
 
 A plain ``words[i]`` in a loop may be read once and never again: the compiler is free to hoist it. Shared words go
-through these functions only. Kernels do not check `i`; Python does.
+through these functions only. Kernels do not check `i`; Python does: IndexError if there is no such word, TypeError or
+ValueError for what is no integer of 64 bits, no such array, or no such order.
 
 Examples
 --------
@@ -34,6 +35,7 @@ import platform
 import sys
 import threading
 from collections.abc import Callable
+from itertools import repeat
 from typing import Any, Literal
 
 import numpy as np
@@ -223,18 +225,24 @@ def _pause(typingctx: Any) -> Any:
     return types.void(), codegen
 
 
-def _pauses(n=1):
-    for _ in range(n):
-        _pause()
-
-
-@compiled_as(_pauses)
 def pause(n: int = 1) -> None:
     """Tell the processor `n` times that this thread spins; from Python, where each call takes longer, it does nothing.
 
     One pause takes some 40 ns on recent x86-64 (the PAUSE instruction), less elsewhere (YIELD on ARM64).
     """
     _check.integer("n", n, 0, 2**31)
+
+
+@kernel_overload(pause)
+def _pause_in_kernel(n: Any = 1) -> Any:
+    if not isinstance(n, (int, types.Integer, types.Omitted)):
+        raise errors.TypingError(f"n must be an integer, not {n}")
+
+    def pauses(n=1):
+        for _ in range(n):
+            _pause()
+
+    return pauses
 
 
 @compiled_as(lambda value: value)
@@ -355,7 +363,7 @@ def _overload_fence(order: Any = "seq_cst") -> Any:
 
 def _check_order(operation: str, order: Any) -> None:
     allowed = _ALLOWED.get(operation, _ALL)
-    if order not in allowed:
+    if not isinstance(order, str) or order not in allowed:
         names = ", ".join(name for name in _LLVM if name in allowed)
         raise ValueError(f"order of atomics.{operation} must be one of {names}, not {order!r}")
 
@@ -366,7 +374,8 @@ def _bad_words(operation: str, words: Any) -> str:
     )
 
 
-def _check_words(operation: str, words: Any, i: int) -> None:
+def _check_words(operation: str, words: Any, i: int) -> int:
+    """Refuse what is no word; return `i` as an int."""
     if not isinstance(words, np.ndarray):
         raise TypeError(_bad_words(operation, type(words).__name__))
     flags = words.flags
@@ -385,6 +394,7 @@ def _check_words(operation: str, words: Any, i: int) -> None:
         raise TypeError(f"i of atomics.{operation} must be an integer, not {i!r:.60}") from None
     if not 0 <= number < len(words):
         raise IndexError(f"i of atomics.{operation} must be from 0 to {len(words) - 1}, not {i}")
+    return number
 
 
 #: What a word holds after each operation, given what it held before and the operands.
@@ -401,12 +411,11 @@ _interpreter_lock = threading.Lock()
 
 
 def _interpret(operation: str, words: Any, i: int, order: str, *operands: int) -> Any:
-    _check_words(operation, words, i)
+    i = _check_words(operation, words, i)
     _check_order(operation, order)
     if not INTERPRETED:
-        for value in operands:
-            _check.integer(f"a value of atomics.{operation}", value, -(2**63), 2**63 - 1)
-        return _NATIVE[operation](words, i, *operands)
+        names = ("expected", "desired") if operation == "compare_and_swap" else ("value",)
+        return _NATIVE[operation](words, i, *map(_check.integer, names, operands, repeat(-(2**63)), repeat(2**63 - 1)))
 
     if hook is not None:
         return hook(operation, words, i, order, *operands)

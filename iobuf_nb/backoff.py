@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils
+from numba import types
+from numba.core import cgutils, errors
 from numba.extending import intrinsic, overload
 
 from . import _check
 from ._handle import WORDS, Handle, HandleType
-from ._jit import compiled_as, hot, kernel, kernel_face
+from ._jit import hot, kernel, kernel_face, kernel_overload
 from .atomics import load, store, wrap
 from .wait import SPINS, now_ns, sleep, spin
 
@@ -112,27 +113,39 @@ class SpinWait(Handle):
         return load(self.words, TURN, "relaxed") >= SPINS
 
 
-def _check_limits_in_kernel(base, max):
-    if not base > 0:
-        raise ValueError("base must be a number of seconds > 0, not", base)
-    if not base <= max <= _LONGEST:
-        raise ValueError("max must be a number of seconds from base to 2**33; (max, base) are", max, base)
-
-
-@compiled_as(_check_limits_in_kernel)
-def check_limits(base: float, max: float) -> None:
-    """Refuse limits that no sleep could keep to."""
+def as_limits(base: float, max: float) -> tuple[float, float]:
+    """Return limits as floats, or refuse those that no sleep could keep to."""
     allowed = "a number of seconds > 0"
-    if not _check.seconds("base", base, allowed) > 0:
-        raise ValueError(f"base must be {allowed}, not {base!r}")
-    allowed = f"a number of seconds from base ({base}) to 2**33"
-    if not base <= _check.seconds("max", max, allowed) <= _LONGEST:
-        raise ValueError(f"max must be {allowed}, not {max!r}")
+    shortest = _check.seconds("base", base, allowed)
+    if not shortest > 0:
+        raise ValueError(f"base must be {allowed}, not {base!r:.60}")
+    allowed = f"a number of seconds from base ({shortest}) to 2**33"
+    longest = _check.seconds("max", max, allowed)
+    if not shortest <= longest <= _LONGEST:
+        raise ValueError(f"max must be {allowed}, not {max!r:.60}")
+    return shortest, longest
+
+
+@kernel_overload(as_limits)
+def _as_limits_in_kernel(base: Any, max: Any) -> Any:
+    for name, value in (("base", base), ("max", max)):
+        if not isinstance(value, (float, types.Integer, types.Float)):
+            raise errors.TypingError(f"{name} must be a number of seconds, not {value}")
+
+    def limits(base, max):
+        if not base > 0:
+            raise ValueError("base must be a number of seconds > 0, not", base)
+        if not base <= max <= _LONGEST:
+            raise ValueError("max must be a number of seconds from base to 2**33; (max, base) are", max, base)
+        return float(base), float(max)
+
+    return limits
 
 
 @hot
-def set_limits(backoff, base, max):
+def set_limits(backoff, limits):
     """Write the limits, which must have been checked."""
+    base, max = limits
     store(backoff.words, BASE, int(base * 1e9), "relaxed")
     store(backoff.words, MAX, int(max * 1e9), "relaxed")
 
@@ -205,11 +218,11 @@ class Backoff(Handle):
     """
 
     def __init__(self, base: float = 500e-6, max: float = 0.1) -> None:
-        check_limits(base, max)
+        limits = as_limits(base, max)
         self.words = np.zeros(_WORDS, np.int64)
         self._describe(BACKOFF_TYPE, self.words.ctypes.data)
         store(self.words, RANDOM, time.monotonic_ns() ^ self.words.ctypes.data, "relaxed")
-        set_limits(self, base, max)
+        set_limits(self, limits)
         restart(self)
 
     def wait(self) -> None:
@@ -221,14 +234,12 @@ class Backoff(Handle):
         restart(self)
 
     def set_base(self, base: float) -> None:
-        """Set `base`, in seconds, which `max` must not be below; ValueError otherwise."""
-        check_limits(base, self.max)
-        set_limits(self, base, self.max)
+        """Set `base`, in seconds, which `max` must not be below; TypeError or ValueError otherwise."""
+        set_limits(self, as_limits(base, self.max))
 
     def set_max(self, max: float) -> None:
-        """Set `max`, in seconds, which must not be below `base`; ValueError otherwise."""
-        check_limits(self.base, max)
-        set_limits(self, self.base, max)
+        """Set `max`, in seconds, which must not be below `base`; TypeError or ValueError otherwise."""
+        set_limits(self, as_limits(self.base, max))
 
     @property
     def block(self) -> int:
@@ -273,10 +284,10 @@ def _spin_wait_in_kernel():
 @overload(Backoff, inline="always")
 def _backoff_in_kernel(base=500e-6, max=0.1):
     def make(base=500e-6, max=0.1):
-        check_limits(base, max)
+        limits = as_limits(base, max)
         backoff = _backoff_on_the_stack()
         store(backoff.words, RANDOM, now_ns(), "relaxed")
-        set_limits(backoff, base, max)
+        set_limits(backoff, limits)
         restart(backoff)
         return backoff
 

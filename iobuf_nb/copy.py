@@ -127,7 +127,7 @@ def copy(
     True
     """
     start = time.perf_counter()
-    src, dst = os.fspath(src), os.path.realpath(dst)
+    src, dst = _path("src", src), os.path.realpath(_path("dst", dst))
     if os.path.isdir(dst):
         dst = os.path.join(dst, os.path.basename(src))
     if os.path.exists(dst) and not os.path.isfile(dst):
@@ -167,6 +167,13 @@ def copy(
     if sync:
         _sync_directory(os.path.dirname(dst))
     return CopyResult(done, time.perf_counter() - start)
+
+
+def _path(name: str, path: Any) -> str:
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise TypeError(f"{name} must be a path, not {path!r:.60}") from None
 
 
 def _fill(fd: int, path: str, src: str, dst: str, hashes: NDArray[np.uint64], options: dict[str, Any]) -> int:

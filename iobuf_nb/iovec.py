@@ -16,7 +16,8 @@ from numba.np.numpy_support import from_dtype
 from numpy.typing import NDArray
 
 from . import _check
-from ._jit import compiled_as, kernel, kernel_overload
+from ._handle import HandleType
+from ._jit import kernel, kernel_overload
 from .memory import aligned_mem
 from .tier import Tier
 
@@ -51,8 +52,8 @@ class IoVec(np.ndarray):
     _unfit: str | None = None  # why one cannot read into this memory
 
     def __new__(cls, n: int, owners: Any) -> IoVec:
-        """Return `n` zeroed entries that keep `owners`."""
-        iovec = super().__new__(cls, n, IOVEC_DTYPE)
+        """Return `n` zeroed entries that keep `owners`; TypeError, ValueError or MemoryError for other `n`."""
+        iovec = super().__new__(cls, _check.integer("n", n, 0, 2**32), IOVEC_DTYPE)
         iovec.fill(0)
         iovec._owners = owners
         return iovec
@@ -72,7 +73,7 @@ def memory_of(name: str, buffer: Any, writable: bool) -> NDArray[np.uint8]:
         array = np.asarray(buffer if isinstance(buffer, np.ndarray) else memoryview(buffer))
     except TypeError:
         raise TypeError(f"{name} must be bytes-like or an array, not {buffer!r:.60}") from None
-    except ValueError:  # numpy knows no such items: pointers, for one
+    except (ValueError, RuntimeError):  # numpy knows no such items: pointers, for one, or single records
         array = np.frombuffer(buffer, np.uint8)
     if array.dtype.hasobject:
         raise TypeError(f"{name} must be plain memory, not an array of Python objects")
@@ -109,14 +110,23 @@ def iovec_from_buffers(buffers: Iterable[Any], *, writable: bool = False) -> IoV
     >>> iovec["len"].tolist()
     [10, 128]
     """
+    return iovec_of("buffers", buffers, writable)
+
+
+def iovec_of(name: str, buffers: Any, writable: bool) -> IoVec:
+    """Return an iovec over `buffers`, which errors call by `name`."""
     if isinstance(buffers, (bytes, bytearray, memoryview)):
-        raise TypeError(f"buffers must be a sequence of buffers, not one: {buffers!r:.60}")
-    pieces = [memory_of(f"buffers[{k}]", buffer, writable) for k, buffer in enumerate(buffers)]
+        raise TypeError(f"{name} must be a sequence of buffers, not one: {buffers!r:.60}")
+    try:
+        buffers = list(buffers)
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence of buffers, not {buffers!r:.60}") from None
+    pieces = [memory_of(f"{name}[{k}]", buffer, writable) for k, buffer in enumerate(buffers)]
     iovec = IoVec(len(pieces), pieces)
     for k, piece in enumerate(pieces):
         iovec[k] = (piece.ctypes.data, piece.nbytes)
     read_only = [k for k, piece in enumerate(pieces) if not piece.flags.writeable]
-    iovec._unfit = f"buffers[{read_only[0]}] is read-only" if read_only else _overlap(iovec)
+    iovec._unfit = f"{name}[{read_only[0]}] is read-only" if read_only else _overlap(iovec)
     if writable:
         require_writable(iovec)
     return iovec
@@ -146,18 +156,34 @@ def iovec_over(pool: Any, indices: Any, lengths: Any) -> Any:
     return iovec
 
 
-def _iovec_over_in_kernel(pool, indices, lengths):
-    iovec = np.empty(len(indices), IOVEC_DTYPE)
-    fill_iovec(iovec, pool, indices, lengths)
-    return iovec
+@kernel_overload(iovec_over)
+def _iovec_over_in_kernel(pool: Any, indices: Any, lengths: Any) -> Any:
+    _require_integers(indices, lengths)
+
+    def over(pool, indices, lengths):
+        iovec = np.empty(len(indices), IOVEC_DTYPE)
+        fill_iovec(iovec, pool, indices, lengths)
+        return iovec
+
+    return over
 
 
-compiled_as(_iovec_over_in_kernel)(iovec_over)
+def _require_integers(indices: Any, lengths: Any) -> None:
+    """Refuse, while a kernel is compiled, what `_integers` refuses in Python."""
+    for name, values in (("indices", indices), ("lengths", lengths)):
+        if name == "lengths" and values in (None, types.none):
+            continue
+        if not (isinstance(values, types.Array) and values.ndim == 1 and isinstance(values.dtype, types.Integer)):
+            raise errors.TypingError(f"{name} must be a one-dimensional array of integers in a kernel, not {values}")
 
 
 def _integers(name: str, values: Any) -> NDArray[np.int64]:
-    array = np.asarray(values)
-    if array.ndim != 1 or not (array.dtype.kind in "iu" or len(array) == 0):
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of several lengths
+        raise TypeError(f"{name} must be a sequence of integers, not {values!r:.60}") from None
+    empty = array.size == 0 and array.dtype == np.float64  # what numpy makes of []
+    if array.ndim != 1 or not (array.dtype.kind in "iu" or empty):
         raise TypeError(f"{name} must be a sequence of integers, not {values!r:.60}")
     return np.ascontiguousarray(array, np.int64)
 
@@ -199,6 +225,7 @@ def fill_iovec(iovec: Any, pool: Any, indices: Any, lengths: Any = None) -> int:
     2048
     """
     check_iovec(iovec, True)
+    check_pool(pool)
     return _fill(iovec, pool, _integers("indices", indices), None if lengths is None else _integers("lengths", lengths))
 
 
@@ -225,12 +252,16 @@ def _fill(iovec, pool, indices, lengths):
 @kernel_overload(fill_iovec)
 def _fill_in_kernel(iovec: Any, pool: Any, indices: Any, lengths: Any = None) -> Any:
     require_iovec(iovec, True)
-    for name, values in (("indices", indices), ("lengths", lengths)):
-        if values not in (None, types.none) and not (
-            isinstance(values, types.Array) and values.ndim == 1 and isinstance(values.dtype, types.Integer)
-        ):
-            raise errors.TypingError(f"{name} must be a one-dimensional array of integers in a kernel, not {values}")
+    if not (isinstance(pool, HandleType) and "arena" in pool.attributes):
+        raise errors.TypingError(f"pool must be a BufferPool, not {pool}")
+    _require_integers(indices, lengths)
     return lambda iovec, pool, indices, lengths=None: _fill(iovec, pool, indices, lengths)
+
+
+def check_pool(pool: Any) -> None:
+    """Refuse what is no pool of buffers."""
+    if not hasattr(pool, "arena"):  # the class is not known here
+        raise TypeError(f"pool must be a BufferPool, not {pool!r:.60}")
 
 
 def check_iovec(iovec: Any, writable: bool = False) -> None:
@@ -263,6 +294,11 @@ def advance_iovec(iovec: Any, n: int) -> int:
     -------
     int
         Where the first entry with anything left stands, len(iovec) if none has: go on with ``iovec[first:]``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `iovec` is no such array; `n` is out of its range.
 
     Examples
     --------
@@ -304,7 +340,8 @@ def _advance_in_kernel(iovec: Any, n: Any) -> Any:
 def iovec_addr_len(iovec: Any) -> tuple[int, int]:
     """Return the address and the number of entries, for a system call of one's own; (0, 0) if there are none.
 
-    The same in Python and in kernels. The iovec must live until the call is over.
+    The same in Python and in kernels. The iovec must live until the call is over. TypeError if it is no array of
+    `IOVEC_DTYPE`, one-dimensional and contiguous.
 
     Examples
     --------
@@ -332,8 +369,8 @@ def iovec_from_registered(pool: Any) -> IoVec:
 
     Raises
     ------
-    ValueError
-        One buffer alone is larger than 1 GiB.
+    TypeError, ValueError
+        `pool` is no such pool; one buffer alone is larger than 1 GiB.
 
     Examples
     --------
@@ -341,6 +378,7 @@ def iovec_from_registered(pool: Any) -> IoVec:
     >>> iovec_from_registered(BufferPool(16, 4096))["len"].tolist()
     [65536]
     """
+    check_pool(pool)
     per_piece = _REGISTERED_BYTES // pool.stride
     if per_piece == 0:
         raise ValueError(f"pool must have buffers of at most {_REGISTERED_BYTES} bytes, not {pool.stride}")
@@ -392,6 +430,8 @@ def view_as_buffers(mem: Any, tier: Tier | int, offset: int = 0, n: int | None =
 
 def new_buffers(n: int, size: int) -> NDArray[np.uint8]:
     """Return `n` zeroed buffers of `size` bytes, one after the other from a page on: an array of shape (n, size).
+
+    Errors are those of `aligned_mem`.
 
     Examples
     --------

@@ -250,6 +250,8 @@ class Magazine(Source):
     ------
     RuntimeError
         The pool has 256 open magazines already.
+    TypeError, ValueError
+        An argument is out of its range.
 
     Notes
     -----
@@ -309,11 +311,11 @@ class Magazine(Source):
         return self.pool.checked
 
     def value(self, index: int) -> Any:
-        """Return what an index stands for; see the pool's method."""
+        """Return what an index stands for; see the pool's method, also for IndexError and TypeError."""
         return self.pool.value(index)
 
     def set_value(self, index: int, data: Any) -> None:
-        """Write what an index stands for; see the pool's method."""
+        """Write what an index stands for; see the pool's method, also for IndexError, TypeError and ValueError."""
         self.pool.set_value(index, data)
 
     def _take(self) -> int:
@@ -395,8 +397,9 @@ class MagazineSet(Handle, Shown):
 
     Notes
     -----
-    ``magazines[k]`` is magazine `k`, in Python and in kernels; IndexError if `k` is not from 0 to n - 1. It belongs to
-    the thread that uses it first until `Magazine.release`: so release it at the end of the thread's share of the work.
+    ``magazines[k]`` is magazine `k`, in Python and in kernels; IndexError if `k` is not from 0 to n - 1, TypeError if
+    it is not an integer. It belongs to the thread that uses it first until `Magazine.release`: so release it at the end
+    of the thread's share of the work. Other errors are those of `Magazine`.
 
     Examples
     --------
@@ -435,7 +438,10 @@ class MagazineSet(Handle, Shown):
         return self.n
 
     def __getitem__(self, k: int) -> Magazine:
-        number = operator.index(k)
+        try:
+            number = operator.index(k)
+        except TypeError:
+            raise TypeError(f"k must be an integer, not {k!r:.60}") from None
         if not 0 <= number < self.n:
             raise IndexError(f"k must be from 0 to {self.n - 1}, not {k}")
         return self._all[number]

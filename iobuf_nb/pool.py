@@ -319,21 +319,22 @@ def _copy_in_kernel(target: Any, data: Any) -> Any:
     return copy
 
 
-def check_indices(array: Any, writable: bool) -> None:
+def check_indices(name: str, array: Any, writable: bool) -> None:
     """Refuse what cannot hold indices, be it to read or to write them."""
     if not (isinstance(array, np.ndarray) and array.dtype == np.int64 and array.ndim == 1):
-        raise TypeError(f"indices must be a one-dimensional int64 array, not {array!r:.60}")
+        raise TypeError(f"{name} must be a one-dimensional int64 array, not {array!r:.60}")
     if writable and not array.flags.writeable:
-        raise ValueError("indices must be a writable array, to be filled, not a read-only one")
+        raise ValueError(f"{name} must be a writable array, to be filled, not a read-only one")
 
 
 @kernel_overload(check_indices)
-def _check_indices_in_kernel(array: Any, writable: Any) -> Any:
+def _check_indices_in_kernel(name: Any, array: Any, writable: Any) -> Any:
+    name = getattr(name, "literal_value", "indices")  # numba tries again without literals, if this refuses
     if not (isinstance(array, types.Array) and array.dtype == types.int64 and array.ndim == 1):
-        raise errors.TypingError(f"indices must be a one-dimensional int64 array, not {array}")
+        raise errors.TypingError(f"{name} must be a one-dimensional int64 array, not {array}")
     if getattr(writable, "literal_value", True) and not array.mutable:
-        raise errors.TypingError("indices must be a writable array, to be filled, not a read-only one")
-    return lambda array, writable: None
+        raise errors.TypingError(f"{name} must be a writable array, to be filled, not a read-only one")
+    return lambda name, array, writable: None
 
 
 def elements(indices: Any) -> Any:
@@ -446,6 +447,7 @@ class Source(Handle, Shown):
         """Give a buffer back and return True; False, and nothing changed, if it is not out or no such buffer exists.
 
         Lock-free. Any thread may put. Without `checked`, only the range is looked at. A closed pool takes buffers back.
+        TypeError if `index` is not an integer.
         """
         return self._give(as_index(index)) == OK
 
@@ -480,8 +482,13 @@ class Source(Handle, Shown):
         Notes
         -----
         Never waits: 0 means that none was free or the pool is closed. Each buffer is taken by itself.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `out` is no such array, or a read-only one.
         """
-        check_indices(out, True)
+        check_indices("out", out, True)
         return self._take_many(out)
 
     def put_many(self, indices: NDArray[np.int64]) -> None:
@@ -491,7 +498,7 @@ class Source(Handle, Shown):
         ----------
         indices : int64 array, 1-D
         """
-        check_indices(indices, False)
+        check_indices("indices", indices, False)
         refused = self._give_many(indices)
         if refused >= 0:
             index = indices[refused]
@@ -612,7 +619,7 @@ class _Pool(Source):
     def magazine(self, size: int = 32) -> Magazine:
         """Return a magazine over this pool: a stack of at most `size` free buffers for one thread; Python only.
 
-        See `iobuf_nb.Magazine`.
+        See `iobuf_nb.Magazine`, also for errors.
         """
         from .magazine import Magazine
 
@@ -813,6 +820,8 @@ class BufferPool(_Pool):
         ------
         IndexError
             `index` is not from 0 to `capacity` - 1; not checked in kernels if the pool is not.
+        TypeError
+            `index` is not an integer.
 
         Notes
         -----
@@ -832,7 +841,7 @@ class BufferPool(_Pool):
         Raises
         ------
         IndexError, TypeError, ValueError
-            No such buffer; data of another kind; longer than the buffer.
+            No such buffer, as in `value`; data of another kind; longer than the buffer.
         """
         copy_into(buffer(self, index), data)
 
@@ -867,7 +876,7 @@ class BufferPool(_Pool):
     def register(self, ring: Ring, receive: int = 0) -> RegisteredPool:
         """Register the arena with io_uring, so that its buffers are read and written by index; Python only.
 
-        Needs the extra ``uring``; see `iobuf_nb.uring.RegisteredPool`.
+        Needs the extra ``uring``; see `iobuf_nb.uring.RegisteredPool`, also for errors.
         """
         from .uring import RegisteredPool  # an optional edge: most programs do without io_uring
 
@@ -876,8 +885,8 @@ class BufferPool(_Pool):
     def fill(self, make: Callable[[], Any]) -> None:
         """Copy what `make()` returns into every buffer, calling it for each: a pool's first contents.
 
-        In a kernel `make` is a jitted function. ValueError if a buffer is out; PoolClosed after `close`. Call it before
-        other threads use the pool.
+        In a kernel `make` is a jitted function. ValueError if a buffer is out; PoolClosed after `close`; other errors
+        are those of `set_value`, and TypeError if `make` cannot be called. Call it before other threads use the pool.
         """
         if self.closed:
             raise PoolClosed("fill of a closed pool")
@@ -902,6 +911,11 @@ class ItemPool(_Pool):
     checked, nonblocking : bool
         As in `BufferPool`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        `items` is no iterable, or holds nothing.
+
     Examples
     --------
     >>> pool = ItemPool(["first", "second"])
@@ -914,7 +928,10 @@ class ItemPool(_Pool):
     __slots__ = ("_items",)
 
     def __init__(self, items: Iterable[Any], *, checked: bool = True, nonblocking: bool = False) -> None:
-        self._items = list(items)
+        try:
+            self._items = [*iter(items)]
+        except TypeError:
+            raise TypeError(f"items must be an iterable of objects, not {items!r:.60}") from None
         if not self._items:
             raise ValueError("items must hold at least one object, not none")
         self._set_up(len(self._items), checked, nonblocking)
@@ -922,11 +939,11 @@ class ItemPool(_Pool):
         self._describe(kind, *self._members())
 
     def value(self, index: int) -> Any:
-        """Return the object behind `index`; IndexError if there is none."""
+        """Return the object behind `index`; IndexError if there is none, TypeError if `index` is not an integer."""
         return self._items[checked_index(self, index)]
 
     def set_value(self, index: int, item: Any) -> None:
-        """Put `item` in the place of the object behind `index`; IndexError if there is none."""
+        """Put `item` in the place of the object behind `index`; errors are those of `value`."""
         self._items[checked_index(self, index)] = item
 
 

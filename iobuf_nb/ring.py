@@ -379,6 +379,11 @@ class BoundedQueue(Handle, Shown):
     capacity, items : int
         As given; readable in kernels too.
 
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        An argument is out of its range, or the system cannot give the memory.
+
     Examples
     --------
     >>> queue = BoundedQueue(8)

@@ -201,7 +201,7 @@ def stream(
     sources = list(source) if isinstance(source, (list, tuple)) else [source]
     for item in sources:
         _check_source(item)
-    if engine not in ("auto", "preadv", "uring", "mmap"):
+    if not isinstance(engine, str) or engine not in ("auto", "preadv", "uring", "mmap"):
         raise ValueError(f"engine must be 'auto', 'preadv', 'uring' or 'mmap', not {engine!r}")
     alone = getattr(kernel, "targetoptions", {}).get("parallel", False) and not ordered
     usual = 1 if alone else _processors()
@@ -219,7 +219,8 @@ def stream(
             if engine == "uring":
                 size = _step(_check.integer("tier", size, 1, 2**40), record, align, 0, end_of_line)
             each = _URING_BUFFERS if engine == "uring" else 1
-            pool = stack.enter_context(BufferPool(count * each if buffers is None else buffers, size))
+            most = count * each if buffers is None else _check.integer("buffers", buffers, 1, 2**32)
+            pool = stack.enter_context(BufferPool(most, _check.integer("tier", size, 1, 2**40)))
         elif not isinstance(pool, BufferPool):
             raise TypeError(f"pool must be a BufferPool, not {pool!r:.60}")
         states = [state() if callable(state) else copy.deepcopy(state) for _ in range(1 if ordered else count)]

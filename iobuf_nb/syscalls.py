@@ -9,6 +9,8 @@ also a sequence of buffers; more entries than the system takes at once (IOV_MAX,
 the last may be short. The ``_full`` variants go on after a short transfer until all is done. What they return is less
 only at the end of a file or stream, or where an error came after some bytes: the next call then reports it.
 
+An argument that is out of its range raises ValueError, and one of another kind TypeError, before anything is called.
+
 With the JIT off (``NUMBA_DISABLE_JIT``) a kernel is Python, and gets the errors raised too.
 """
 
@@ -34,7 +36,7 @@ from .iovec import (
     IOVEC_DTYPE,
     advance_iovec,
     check_iovec,
-    iovec_from_buffers,
+    iovec_of,
     memory_of,
     require_iovec,
     require_writable,
@@ -246,7 +248,7 @@ def as_descriptor(fd: Any) -> int:
 
 def _as_iovec(iovec: Any, into: bool) -> Any:
     if not isinstance(iovec, np.ndarray) or iovec.dtype != IOVEC_DTYPE:
-        return iovec_from_buffers(iovec, writable=into)
+        return iovec_of("iovec", iovec, into)
     check_iovec(iovec)
     if len(iovec) and (iovec["len"].min() < 0 or iovec["len"].sum(dtype=float) >= 2.0**63):
         raise ValueError("iovec must have lengths from 0 up, of less than 2**63 bytes (SSIZE_MAX) in all")

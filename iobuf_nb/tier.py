@@ -41,7 +41,7 @@ class Tier(IntEnum):
 
     @classmethod
     def for_size(cls, n: int) -> Tier:
-        """Return the smallest tier whose buffers hold `n` bytes; ValueError above GIANT."""
+        """Return the smallest tier whose buffers hold `n` bytes; ValueError above GIANT, TypeError for no integer."""
         n = _check.integer("n", n, 1, cls.GIANT)
         return next(tier for tier in cls if n <= tier)
 

@@ -33,11 +33,11 @@ from typing import Any
 import numpy as np
 from llvmlite import binding, ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, errors
 from numba.extending import intrinsic
 
 from . import _check, atomics
-from ._jit import compiled_as, hot, kernel
+from ._jit import compiled_as, hot, kernel, kernel_overload
 from .atomics import pause
 
 __all__ = ["PoolClosed", "WouldBlock"]
@@ -78,21 +78,29 @@ class PoolClosed(RuntimeError):
     """The pool or queue has been closed."""
 
 
-def _limit_in_kernel(block, timeout):
-    if not block:
-        return 0
-    if timeout is None:
-        return -1
-    if not timeout >= 0:
-        raise ValueError("timeout must be None or a number of seconds >= 0, not", timeout)
-    return np.int64(min(timeout, 2.0**33) * 1e9)
-
-
-@compiled_as(_limit_in_kernel)
 def limit_ns(block: bool, timeout: float | None) -> int:
     """Return the longest wait in nanoseconds that `block` and `timeout` (seconds) ask for; -1 without limit."""
     limit = _check.timeout_ns(timeout)
     return limit if block else 0
+
+
+@kernel_overload(limit_ns)
+def _limit_in_kernel(block: Any, timeout: Any) -> Any:
+    if not isinstance(block, (bool, types.Boolean, types.Number)):
+        raise errors.TypingError(f"block must be a bool, not {block}")
+    if timeout not in (None, types.none) and not isinstance(timeout, (types.Number, types.Optional)):
+        raise errors.TypingError(f"timeout must be None or a number of seconds >= 0, not {timeout}")
+
+    def limit(block, timeout):
+        if not block:
+            return 0
+        if timeout is None:
+            return -1
+        if not timeout >= 0:
+            raise ValueError("timeout must be None or a number of seconds >= 0, not", timeout)
+        return np.int64(min(timeout, 2.0**33) * 1e9)
+
+    return limit
 
 
 @kernel

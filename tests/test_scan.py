@@ -171,8 +171,8 @@ def test_progress_reaches_the_end(file):
         (2**40, {}, ValueError, "source .a file descriptor. must be an integer from 0 to"),
         ("/dev/null", {"workers": 0}, ValueError, "workers must be an integer from 1 to 1024, not 0"),
         ("/dev/null", {"workers": "2"}, TypeError, "workers must be .* not '2'"),
-        ("/dev/null", {"buffers": 0}, ValueError, "capacity must be .* not 0"),
-        ("/dev/null", {"tier": 0}, ValueError, "size must be .* not 0"),
+        ("/dev/null", {"buffers": 0}, ValueError, "buffers must be .* not 0"),
+        ("/dev/null", {"tier": 0}, ValueError, "tier must be .* not 0"),
         ("/proc/self/mem", {}, OSError, "Input/output error at offset 0: '/proc/self/mem'"),
     ],
 )
@@ -269,8 +269,8 @@ def test_without_a_path_it_makes_its_own_file_and_removes_it(monkeypatch, tmp_pa
         (["scan", "/tmp"], 1, "/tmp: Is a directory"),
         (["scan", "/proc/self/mem"], 1, "/proc/self/mem: Input/output error at offset 0"),
         (["scan", "/dev/null", "--workers", "0"], 2, "workers must be an integer from 1 to 1024, not 0"),
-        (["scan", "/dev/null", "--buffers", "-3"], 2, "capacity must be an integer from 1 to 4294967296, not -3"),
-        (["scan", "/dev/null", "--buffers", "1099511627776"], 2, "capacity must be"),
+        (["scan", "/dev/null", "--buffers", "-3"], 2, "buffers must be an integer from 1 to 4294967296, not -3"),
+        (["scan", "/dev/null", "--buffers", "1099511627776"], 2, "buffers must be"),
         (["scan", "/dev/null", "--buffers", "400000000"], 2, "address space"),
     ],
 )

@@ -1,0 +1,685 @@
+"""Calls every public function, method and constructor with arguments that nobody should pass, mixed with good ones.
+
+``python fuzz.py python LOG SEED CALLS [NAME]`` makes CALLS calls of each target (whose name contains NAME), and writes
+LOG.json: how much it did, and what was wrong. What is about to be called stands in the file LOG, which tells what has
+killed the process, or has been stopped by the alarm because it blocked.
+
+Three promises are looked at, for each call that fails:
+
+- the error is one that the docstring names, or one that an argument raised itself;
+- if it is a TypeError, ValueError or IndexError, it names an argument;
+- neither the object nor any argument has changed.
+
+``python fuzz.py kernel ...`` calls inside kernels, where each parameter in turn gets CALLS values of types that it may
+not take: that either works, or the kernel is not compiled, for a reason that names the parameter.
+"""
+
+import array
+import asyncio
+import builtins
+import contextlib
+import decimal
+import functools
+import importlib
+import inspect
+import json
+import mmap
+import os
+import pkgutil
+import random
+import re
+import resource
+import signal
+import socket
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numba import njit
+from numba.core.errors import TypingError
+
+import iobuf_nb
+from iobuf_nb import (
+    IOVEC_DTYPE,
+    Backoff,
+    BoundedQueue,
+    BufferPool,
+    ItemPool,
+    Magazine,
+    MagazineSet,
+    SpinWait,
+    Tier,
+    iovec_from_buffers,
+)
+from iobuf_nb.ring import NONBLOCKING_FLAG
+from iobuf_nb.uring import RegisteredPool, Ring
+
+SECONDS = 100  # a call that takes longer is taken for one that blocks
+ROOM = 3 << 29  # bytes of address space that calls may take beside what the process has after its imports
+SLOW = {"stream": 10, "scan": 10, "copy": 10, "RegisteredPool": 2, "Ring": 2}  # these get so many times fewer calls
+
+EXEMPT = {
+    "CopyResult": "a value that holds what it is given",
+    "ScanResult": "a value that holds what it is given",
+    "StreamResult": "a value that holds what it is given",
+    "StreamError": "an error that holds what it is given",
+    "PoolClosed": "an error that holds what it is given",
+    "WouldBlock": "an error that holds what it is given",
+    "Tier": "its call is that of the standard library's IntEnum",
+}
+
+
+# ---- what is called --------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def public():
+    """Return all public functions and classes, and the module that each is from."""
+    names = [name for _, name, _ in pkgutil.iter_modules(iobuf_nb.__path__) if not name.startswith("_")]
+    modules = [iobuf_nb, *(importlib.import_module(f"iobuf_nb.{name}") for name in names)]
+    found = {}
+    for module in modules:
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if callable(thing):
+                owner = sys.modules[thing.__module__]
+                short = owner.__name__.removeprefix("iobuf_nb.")
+                found[f"{short}.{name}" if short in ("atomics", "syscalls") else name] = thing, owner
+    return found
+
+
+def methods(cls):
+    """Return the names of a class's own public methods, settable properties, and operators."""
+    for name in sorted({name for base in cls.__mro__ if base.__module__.startswith("iobuf_nb") for name in vars(base)}):
+        member = inspect.getattr_static(cls, name)
+        if isinstance(member, property):
+            if member.fset:
+                yield name
+        elif name == "__getitem__" or (not name.startswith("_") and callable(getattr(cls, name))):
+            yield name
+
+
+def targets():
+    """Return everything to call: {name: (function of (self, arguments), signature, docstrings, class or None)}."""
+    found = {}
+    for name, (thing, module) in public().items():
+        if not inspect.isclass(thing):
+            found[name] = (
+                thing,
+                inspect.signature(thing),
+                documented(thing.__doc__ + module.__doc__, vars(module)),
+                None,
+            )
+            continue
+        space = {**vars(module), **{key: getattr(thing, key) for key in dir(thing)}}
+        if name not in EXEMPT:
+            of = thing.__new__ if issubclass(thing, np.ndarray) else thing.__init__
+            signature = inspect.signature(functools.partial(of, None))
+            found[name] = thing, signature, documented(thing.__doc__ + (of.__doc__ or ""), space), None
+        for method in methods(thing):
+            member = inspect.getattr_static(thing, method)
+            function = member.fset if isinstance(member, property) else getattr(thing, method)
+            static = inspect.ismethod(function)  # of the class
+            signature = inspect.signature(function if static else functools.partial(function, None))
+            doc = (member.__doc__ if isinstance(member, property) else inspect.getdoc(function)) or ""
+            errors = documented(doc, space) | documented(thing.__doc__ if method == "__getitem__" else "", space)
+            found[f"{name}.{method}"] = function, signature, errors, None if static else thing
+    return found
+
+
+def documented(doc, space, depth=3):
+    """Return the errors that a docstring names, also by reference: "as in `x`", "those of `x`"."""
+    names = set(re.findall(r"\b[A-Z]\w*(?:Error|Closed|Block|Interrupt)\b", doc or ""))
+    found = {getattr(builtins, name, None) or vars(iobuf_nb)[name] for name in names}
+    for name in (
+        re.findall(r"(?:[Aa]s|[Aa]s\s+in|[Ll]ike|[Tt]hose\s+of|[Ss]ee)\s+`(?:[\w.]+\.)?(\w+)`", doc or "")
+        if depth
+        else ()
+    ):
+        thing = space.get(name) or public().get(name, [None])[0]
+        found |= documented(getattr(thing, "__doc__", ""), space, depth - 1)
+    return frozenset(found)
+
+
+# ---- what it is called with ------------------------------------------------------------------------------------------
+
+
+class Raised(Exception):
+    """What arguments raise themselves."""
+
+
+class Number(int):
+    """An int that is of another class."""
+
+
+class Index:
+    """An integer only by its __index__."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        return self.value
+
+
+class Bad:
+    """Whatever is asked of it, it raises."""
+
+    def fail(self, *_):
+        raise Raised
+
+    __index__ = __int__ = __float__ = __len__ = __iter__ = __bool__ = __fspath__ = __buffer__ = __array__ = fileno = (
+        fail
+    )
+    __hash__ = object.__hash__
+
+
+class Lying:
+    """An object whose fileno is no number."""
+
+    def fileno(self):
+        return "7"
+
+
+INTEGERS = [
+    0,
+    1,
+    -1,
+    255,
+    256,
+    2**31 - 1,
+    2**31,
+    2**32,
+    2**62,
+    2**63 - 1,
+    2**63,
+    2**64,
+    10**30,
+    -(2**31),
+    -(2**63),
+    -(2**64),
+]
+NUMBERS = [0.0, -0.0, 1.0, 0.5, -1.5, 1e308, float("nan"), float("inf"), -float("inf"), 1j, decimal.Decimal(1)]
+DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c16", "M8[s]", "m8[s]", "S3", "U3"]
+NASTY = {
+    **{repr(value): lambda value=value: value for value in (None, True, False, *INTEGERS, *NUMBERS)},
+    **{f"np.{dtype}": lambda dtype=dtype: np.array([1]).astype(dtype)[0] for dtype in DTYPES},
+    **{f"{dtype} array": lambda dtype=dtype: np.array([1, 0]).astype(dtype) for dtype in DTYPES},
+    "int64 array, 0-d": lambda: np.array(1),
+    "int64 array, 2-d": lambda: np.array([[0, 1]]),
+    "int64 array, empty": lambda: np.zeros(0, np.int64),
+    "int64 array, strided": lambda: np.arange(4)[::2],
+    "int64 array, backwards": lambda: np.arange(4)[::-1],
+    "int64 array, readonly": lambda: np.frombuffer(bytes(16), np.int64),
+    "int64 array, misaligned": lambda: np.frombuffer(bytearray(17), np.uint8)[1:].view(np.int64),
+    "int64 array, big-endian": lambda: np.zeros(2, ">i8"),
+    "int64 array of large ones": lambda: np.array([2**62, -(2**62)]),
+    "uint64 array of large ones": lambda: np.array([2**64 - 1, 2**63], "u8"),
+    "object array": lambda: np.array([1, None], object),
+    "record array": lambda: np.zeros(2, "i4,f8"),
+    "zero-size records": lambda: np.zeros(2, "V0"),
+    "iovec of nothing": lambda: np.zeros(0, IOVEC_DTYPE),
+    "iovec of zeros": lambda: np.zeros(3, IOVEC_DTYPE),
+    "iovec of bad lengths": lambda: np.array([(0, -1), (0, 2**62)], IOVEC_DTYPE),
+    "iovec, readonly": lambda: np.frombuffer(bytes(16), IOVEC_DTYPE),
+    "iovec, strided": lambda: np.zeros(4, IOVEC_DTYPE)[::2],
+    "''": str,
+    "'x'": lambda: "x",
+    "surrogate": lambda: "\ud800",
+    "nul": lambda: "a\0b",
+    "path of nothing": lambda: "/nowhere/at/all",
+    "b''": bytes,
+    "b'abc'": lambda: b"abc",
+    "bytearray": lambda: bytearray(b"1"),
+    "memoryview": lambda: memoryview(bytearray(8)),
+    "memoryview, readonly": lambda: memoryview(bytes(8)),
+    "memoryview, strided": lambda: memoryview(bytearray(8))[::2],
+    "memoryview, 0-d": lambda: memoryview(np.array(1)),
+    "memoryview, released": lambda: _released(),
+    "array.array": lambda: array.array("d", [1, 2]),
+    "mmap": lambda: mmap.mmap(-1, 16),
+    "list": lambda: [0, 1],
+    "list of nothing": list,
+    "list of lists": lambda: [[0], [1, 2]],
+    "list of anything": lambda: [None, "x", 2**70],
+    "list of large ones": lambda: [2**63, 1],
+    "tuple": lambda: (0, 1),
+    "dict": lambda: {"a": 1},
+    "set": lambda: {0},
+    "range": lambda: range(2),
+    "iterator": lambda: iter([0, 1]),
+    "int": lambda: int,
+    "len": lambda: len,
+    "object": object,
+    "Bad": Bad,
+    "Lying": Lying,
+    "Number(1)": lambda: Number(1),
+    "Number(-1)": lambda: Number(-1),
+    "Index(1)": lambda: Index(1),
+    "Index(2**63)": lambda: Index(2**63),
+    "a pool": lambda: BufferPool(2, 16),
+    "an unchecked pool": lambda: BufferPool(2, 16, checked=False),
+    "an item pool": lambda: ItemPool("ab"),
+    "a closed pool": lambda: _closed(BufferPool(2, 16)),
+    "a queue": lambda: BoundedQueue(2),
+    "a magazine": lambda: BufferPool(2, 16).magazine(),
+    "a backoff": Backoff,
+    "closed file": lambda: _closed(_file()),
+    "closed socket": lambda: _closed(socket.socket()),
+    "Tier.NANO": lambda: Tier.NANO,
+}
+
+
+def _released():
+    view = memoryview(b"abc")
+    view.release()
+    return view
+
+
+def _closed(thing):
+    thing.close()
+    return thing
+
+
+def _file(size=10_000):
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    file.write(bytes(range(250)) * (size // 250))
+    file.seek(0)
+    return file
+
+
+def _socket():
+    one, other = socket.socketpair()
+    one.setblocking(False)
+    other.sendall(bytes(100))
+    return one
+
+
+@njit
+def _kernel(buffer, n, offset, state):
+    state[0] += n
+
+
+@njit
+def _failing(buffer, n, offset, state):
+    raise ValueError("this kernel fails")
+
+
+FOLDER = tempfile.TemporaryDirectory()
+PATH = os.path.join(FOLDER.name, "file")
+
+
+def _indices(rng, self):
+    capacity = getattr(self, "capacity", 4)
+    return np.array([rng.randint(-1, capacity) for _ in range(rng.randint(0, capacity))], np.int64)
+
+
+def _held(rng, self):
+    """An index of a buffer that is out, or another."""
+    pool = getattr(self, "pool", self)
+    out = list(pool.holders()) if getattr(pool, "checked", False) else []
+    return rng.choice(out) if out and rng.random() < 0.8 else rng.randint(-1, 5)
+
+
+WORDS = [0, 1, -(2**63), 2**63 - 1]
+#: For each parameter, by its name: good values, or nearly, of random and of the object whose method it is.
+GOOD = {
+    "index": [_held],
+    "item": [lambda rng, self: rng.randint(-1, 5)],
+    "k": [lambda rng, self: rng.randint(-1, 2)],
+    "indices": [_indices, lambda rng, self: _indices(rng, self).tolist(), lambda *_: range(2)],
+    "out": [lambda rng, self: np.empty(rng.randint(0, 6), np.int64)],
+    "lengths": [lambda *_: None, lambda rng, self: [rng.randint(-1, 17) for _ in range(rng.randint(0, 4))]],
+    "data": [lambda rng, self: bytes(rng.randint(0, 17)), lambda *_: np.ones(4, np.uint8)],
+    "make": [lambda rng, self: lambda: bytes(rng.choice([1, 1, 1, 17])), lambda *_: Bad().fail],
+    "block": [lambda rng, self: rng.random() < 0.5],
+    "timeout": [lambda *_: 0, lambda *_: 0.001],
+    "capacity": [lambda rng, self: rng.randint(1, 9)],
+    "items": [lambda rng, self: rng.randint(1, 9), lambda *_: "abc"],
+    "size": [lambda rng, self: rng.randint(1, 2000), lambda *_: Tier.SMALL],
+    "block_size": [lambda rng, self: rng.randint(1, 2000)],
+    "shape": [lambda *_: None, lambda *_: (2, 3), lambda *_: 4, lambda *_: (2**20, 2**20, 2**20), lambda *_: (2, -1)],
+    "dtype": [
+        lambda rng, self: rng.choice([None, "f4", "i8", "i4,f8", "O", "V0", "S0", ">i4", "f2", ("f4", 2), "(0,)f4"])
+    ],
+    "page_size": [lambda *_: None, lambda *_: 4096, lambda *_: 2**30, lambda *_: 3],
+    "n": [lambda rng, self: rng.randint(0, 40)],
+    "order": [lambda rng, self: rng.choice(["relaxed", "acquire", "release", "acq_rel", "seq_cst"])],
+    "words": [lambda *_: np.zeros(3, np.int64)],
+    "i": [lambda rng, self: rng.randint(-1, 3)],
+    **{key: [lambda rng, self: rng.choice(WORDS)] for key in ("value", "expected", "desired")},
+    "base": [lambda *_: 1e-9],
+    "max": [lambda *_: 1e-6],
+    "buffers": [
+        lambda rng, self: [bytearray(4), np.zeros((2, 2))],
+        lambda *_: [b"read-only"],
+        lambda rng, self: rng.randint(1, 4),
+    ],
+    "iovec": [
+        lambda *_: np.zeros(2, IOVEC_DTYPE),
+        lambda *_: iovec_from_buffers([bytearray(10), np.zeros(5)]),
+        lambda *_: iovec_from_buffers([b"read-only"]),
+        lambda *_: [bytearray(3), bytearray(4)],
+    ],
+    "buffer": [lambda *_: bytearray(10), lambda *_: np.zeros((2, 3)), lambda *_: bytes(5)],
+    "pool": [
+        lambda *_: BufferPool(4, 16),
+        lambda *_: BufferPool(2, 8192),
+        lambda *_: BufferPool(3, shape=(2, 2), dtype="f8"),
+    ],
+    "ring": [lambda *_: Ring(4), lambda *_: _closed(Ring(4))],
+    "queue": [lambda *_: _nonblocking(BoundedQueue(4)), lambda *_: _nonblocking(BoundedQueue(2))],
+    "receive": [lambda rng, self: rng.randint(0, 5)],
+    "entries": [lambda rng, self: rng.choice([1, 3, 64])],
+    "mem": [lambda *_: bytearray(1000), lambda *_: bytes(100), lambda *_: np.zeros((4, 25), "i4")],
+    "tier": [lambda *_: Tier.PICO, lambda *_: 10, lambda *_: 4096],
+    "offset": [lambda rng, self: rng.choice([-1, 0, 1, 5000, 20_000])],
+    "end": [lambda rng, self: rng.choice([0, 1000, 10_000])],
+    "length": [lambda rng, self: rng.choice([-2, -1, 0, 10, 5000])],
+    "fd": [lambda *_: _file(), lambda *_: _socket()],
+    "flags": [lambda *_: 0, lambda *_: socket.MSG_DONTWAIT],
+    "timeout_ms": [lambda rng, self: rng.choice([-1, 0, 1])],
+    "at_least": [lambda rng, self: rng.randint(-1, 3)],
+    "source": [lambda *_: PATH, lambda *_: _file(), lambda *_: [PATH, PATH]],
+    "src": [lambda *_: PATH],
+    "dst": [lambda *_: PATH + "-copy", lambda *_: FOLDER.name, lambda *_: PATH],
+    "kernel": [lambda *_: _kernel] * 4 + [lambda *_: _failing, lambda *_: lambda: None],
+    "state": [lambda *_: np.zeros(1, np.int64)] * 4,
+    "combine": [lambda *_: np.add, lambda *_: None],
+    "workers": [lambda rng, self: rng.randint(1, 3), lambda *_: None],
+    "engine": [lambda rng, self: rng.choice(["auto", "preadv", "uring", "mmap", "?"])],
+    "record": [lambda rng, self: rng.choice([None, 1, 3, 8, 250, 10**6])],
+    "delimiter": [lambda rng, self: rng.choice([None, None, b"\n", b"ab"])],
+    "progress": [lambda *_: False, lambda *_: lambda done, size: None],
+    "owners": [lambda *_: None],
+}
+# With many values that are allowed, these would take seconds, or wait for what never comes.
+ONLY_GOOD = {"state", "progress", "combine"}
+
+
+def _nonblocking(queue):
+    queue.words[NONBLOCKING_FLAG] = 1
+    return queue
+
+
+def _used(rng, pool):
+    """Take some of a pool's buffers out; no call on it waits."""
+    pool.nonblocking = True
+    for _ in range(rng.randint(0, pool.capacity)):
+        pool.get()
+    if rng.random() < 0.1:
+        pool.close()
+    return pool
+
+
+def _queue(rng):
+    queue = _nonblocking(BoundedQueue(4))
+    for _ in range(rng.randint(0, 4)):
+        queue.put(rng.randint(0, 3))
+    if rng.random() < 0.2:
+        queue.close()
+    return queue
+
+
+def _magazine(rng):
+    source = BufferPool(4, 16, checked=rng.random() < 0.7).magazine(2)
+    source.pool.nonblocking = True
+    for index in [source.get() for _ in range(rng.randint(0, 4))]:
+        if rng.random() < 0.5:
+            source.put(index)
+    return source if rng.random() < 0.8 else _closed(source)
+
+
+MAKE = {
+    BoundedQueue: _queue,
+    BufferPool: lambda rng: _used(rng, BufferPool(4, 16, checked=rng.random() < 0.7)),
+    ItemPool: lambda rng: _used(rng, ItemPool("abcd", checked=rng.random() < 0.7)),
+    Magazine: _magazine,
+    MagazineSet: lambda rng: MagazineSet(BufferPool(4, 16), 2),
+    Backoff: lambda rng: Backoff(1e-9, 1e-6),
+    SpinWait: lambda rng: SpinWait(),
+    Tier: lambda rng: rng.choice(list(Tier)),
+    Ring: lambda rng: Ring(4),
+    RegisteredPool: lambda rng: RegisteredPool(_used(rng, BufferPool(4, 16)), Ring(4), receive=rng.choice([0, 2])),
+}
+
+
+#: For kernels: a good value of each parameter, and values of types that hardly any takes.
+IN_KERNELS = {
+    **dict.fromkeys(("index", "item", "k", "i", "value", "expected", "desired", "n"), lambda: 0),
+    **dict.fromkeys(("offset", "end", "flags", "timeout_ms", "at_least"), lambda: 0),
+    **dict.fromkeys(("indices", "out", "words"), lambda: np.zeros(1, np.int64)),
+    **dict.fromkeys(("data", "buffer"), lambda: np.zeros(1, np.uint8)),
+    "base": lambda: 1e-9,
+    "max": lambda: 1e-6,
+    "fd": lambda: -1,
+    "iovec": lambda: np.zeros(1, IOVEC_DTYPE),
+    "pool": lambda: BufferPool(2, 16),
+    "queue": lambda: BoundedQueue(4),
+}
+UNKNOWN = ("big-endian", "0-d")  # no kernel takes the former, and numba's len() fails on the latter
+OTHER_TYPES = {
+    **{name: NASTY[name] for name in ("None", "0.5", "1j", "'x'", "b''", "tuple", "np.f4", "np.M8[s]")},
+    **{f"{name} array": NASTY[f"{name} array"] for name in ("?", "f8", "c16", "M8[s]", "record")},
+    **{name: NASTY[name] for name in NASTY if name.startswith("int64 array") and name[13:] not in UNKNOWN},
+    **{name: NASTY[name] for name in ("a pool", "an item pool", "a queue", "a magazine", "a backoff")},
+}
+PYTHON_ONLY = {
+    *(
+        "lease",
+        "aget",
+        "alease",
+        "magazine",
+        "register",
+        "nonblocking",
+        "for_size",
+        "ItemPool.value",
+        "ItemPool.set_value",
+    ),
+    *("iovec_from_buffers", "iovec_from_registered", "new_buffers", "view_as_buffers", "stream", "scan", "copy"),
+    *(name for name in vars(iobuf_nb.memory) if name.endswith(("mem", "block", "blocks", "page_size"))),
+    "fill",  # what cannot be called, numba says in words of its own
+}
+
+
+# ---- what is looked at -----------------------------------------------------------------------------------------------
+
+
+def looks(thing):
+    """Return all that can be seen of an object, to compare."""
+    if isinstance(thing, (BufferPool, ItemPool)):
+        held = thing.holders() if thing.checked else None
+        values = [thing.value(k) for k in range(thing.capacity)]
+        return thing.available(), held, thing.closed, thing.nonblocking, [repr(value) for value in values]
+    if isinstance(thing, Magazine):
+        return thing.was_size(), thing.size, looks(thing.pool)
+    if isinstance(thing, MagazineSet):
+        return [looks(magazine) for magazine in thing]
+    if isinstance(thing, BoundedQueue):
+        return thing.words.tobytes()
+    if isinstance(thing, Backoff):
+        return thing.block, thing.duration, thing.base, thing.max
+    if isinstance(thing, RegisteredPool):
+        return looks(thing.pool), thing.in_flight, thing.closed, looks(thing.ring)
+    if isinstance(thing, Ring):
+        return repr(thing)
+    if isinstance(thing, np.ndarray):
+        return thing.shape, thing.dtype, thing.tobytes() if not thing.dtype.hasobject else thing.tolist()
+    if isinstance(thing, (bytearray, array.array)):
+        return bytes(thing)
+    if isinstance(thing, list):
+        return [looks(each) for each in thing]
+    return None
+
+
+def call(function, arguments):
+    """Call, and go all the way where the call alone does little."""
+    result = function(**arguments) if isinstance(arguments, dict) else function(*arguments[0], **arguments[1])
+    if inspect.iscoroutine(result):
+        asyncio.run(result)
+    elif isinstance(result, contextlib.AbstractAsyncContextManager):
+        asyncio.run(_enter(result))
+    elif isinstance(result, contextlib._GeneratorContextManager):
+        with result:
+            pass
+
+
+async def _enter(manager):
+    async with manager:
+        pass
+
+
+def draw(rng, signature, self):
+    """Draw arguments for a signature: {name: (label, value)}."""
+    drawn = {}
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            continue
+        if parameter.kind is parameter.VAR_KEYWORD:
+            names = [key for key in ("huge_pages", "lock", "populate") if rng.random() < 0.2]
+        elif parameter.default is not parameter.empty and rng.random() < 0.5:
+            continue
+        else:
+            names = [name]
+        for each in names:
+            good = GOOD.get(each, [lambda rng, self: rng.random() < 0.5])
+            if each in ONLY_GOOD or rng.random() < 0.6:
+                k = rng.randrange(len(good))
+                drawn[each] = f"good {k}", good[k](rng, self)
+            else:
+                label = rng.choice(list(NASTY))
+                drawn[each] = label, NASTY[label]()
+    return drawn
+
+
+class Report:
+    """What was called, and what was wrong."""
+
+    def __init__(self, log):
+        self.path = log
+        Path(log).write_bytes(bytes(1 << 16))
+        with open(log, "r+b") as file:
+            self.last = mmap.mmap(file.fileno(), 0)
+        self.targets, self.calls, self.failed, self.wrong = set(), 0, 0, {}
+
+    @contextlib.contextmanager
+    def about_to(self, target, text):
+        """Note a call before it is made, and stop the process if it blocks."""
+        note = text.encode() + b"\0"
+        self.last[: len(note)] = note
+        self.targets.add(target)
+        self.calls += 1
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def judged(self, target, text, complaint):
+        self.failed += 1
+        if complaint:
+            self.wrong.setdefault(f"{target}: {complaint.split('(')[0]}", f"{text} {complaint}")
+
+    def write(self):
+        result = {"targets": len(self.targets), "calls": self.calls, "failed": self.failed, "wrong": self.wrong}
+        Path(self.path + ".json").write_text(json.dumps(result))
+
+
+def fuzz_python(report, seed, calls, only):
+    usual = iobuf_nb.page_size()
+    for name, (function, signature, errors, cls) in targets().items():
+        rng = random.Random(f"{seed} {name}")
+        calls_of_this = calls // SLOW.get(name.split(".")[0], 1) if signature.parameters else 10
+        for number in range(calls_of_this if only in name else 0):
+            self = MAKE[cls](rng) if cls else None
+            drawn = draw(rng, signature, self)
+            text = f"{name}({', '.join(f'{key}={label}' for key, (label, _) in drawn.items())})  # {seed=} {number=}"
+            arguments = {key: value for key, (_, value) in drawn.items()}
+            before = looks(self), [looks(value) for value in arguments.values()]
+            try:
+                with report.about_to(name, text):
+                    call(function if cls is None else functools.partial(function, self), arguments)
+            except Exception as error:
+                complaint = judge(name, error, errors, signature)
+                if not complaint and (looks(self), [looks(value) for value in arguments.values()]) != before:
+                    complaint = "it failed, and changed something"
+                report.judged(name, text, complaint)
+            iobuf_nb.set_page_size(usual)
+            del self, drawn, arguments
+
+
+def is_for_kernels(name):
+    """Say whether kernels have it too: of the constructors, only that of `Backoff`."""
+    is_class = inspect.isclass(public().get(name, [None])[0])
+    return name == "Backoff" if is_class else not PYTHON_ONLY & {name, name.split(".")[-1]}
+
+
+def fuzz_kernel(report, seed, calls, only):
+    for name, (function, signature, errors, cls) in targets().items():
+        required = [key for key, each in signature.parameters.items() if each.default is each.empty]
+        for wrong in signature.parameters if only in name and is_for_kernels(name) else ():
+            names = [*required, *({wrong} - {*required})]
+            call = f"self.{name.split('.')[1]}" if cls else "function"
+            passed = [*required, *([f"{wrong}={wrong}"] if wrong not in required else [])]
+            body = "self[k]" if name.endswith("__getitem__") else f"{call}({', '.join(passed)})"
+            space = {"function": function}
+            exec(f"def kernel(self, {', '.join(names)}):\n    {body}", space)
+            rng = random.Random(f"{seed} {name} {wrong}")
+            for label in rng.sample(sorted(OTHER_TYPES), min(calls, len(OTHER_TYPES))):
+                text = f"kernel: {name}({wrong}={label})"
+                arguments = [OTHER_TYPES[label]() if key == wrong else IN_KERNELS[key]() for key in names]
+                self = MAKE[cls](rng) if cls else 0
+                try:
+                    with report.about_to(name, text):
+                        njit(space["kernel"])(self, *arguments)
+                except TypingError as error:
+                    known = {wrong, ALIASES.get(wrong), f"{wrong}s"}
+                    sentences = re.findall(r"[^\n:]* must [^\n]*", str(error))
+                    named = any(known & set(re.findall(r"\w+", sentence)) for sentence in sentences)
+                    report.judged(name, text, None if named else f"names no argument: {error!s:.300}")
+                except Exception as error:
+                    report.judged(name, text, judge(name, error, errors, signature))
+
+
+def main(face, log, seed, calls, only=""):
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    warnings.simplefilter("error")
+    warnings.simplefilter("ignore", ResourceWarning)
+    Path(PATH).write_bytes(bytes(range(250)) * 40)
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + ROOM, resource.RLIM_INFINITY))
+    report = Report(log)
+    {"python": fuzz_python, "kernel": fuzz_kernel}[face](report, int(seed), int(calls), only)
+    report.write()
+
+
+# How else an argument is called: one of them, what it returns, and together with others.
+ALIASES = {"indices": "index", "make": "data", "expected": "values", "desired": "values", "value": "values"}
+
+# What an argument says when it is asked, of what its own state is or has no answer to.
+OWN = re.compile("truth value of an|released memoryview object|I/O operation on closed file|object is not callable")
+
+
+def judge(name, error, errors, signature):
+    """Return what is wrong with an error, or None."""
+    cause = error
+    while cause:
+        if isinstance(cause, Raised) or OWN.search(str(cause)):
+            return None
+        cause = cause.__cause__ or cause.__context__
+    # These two stand for their subclasses, of which Python chooses one by errno, and numpy has one.
+    named = errors & {type(error)} or isinstance(error, tuple(errors & {OSError, MemoryError}))
+    if not named:
+        return f"not documented: {error!r:.300}"
+    if isinstance(error, (TypeError, ValueError, IndexError)):
+        known = {*signature.parameters, "huge_pages", "lock", "populate", *name.split(".")[-1:]}
+        known |= {ALIASES.get(name) for name in known}
+        if not known & set(re.findall(r"\w+", str(error))):
+            return f"names no argument: {error!r:.300}"
+    return None
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
