@@ -1,6 +1,8 @@
-"""The same tests with the JIT off, where the model checker and coverage tools can look inside."""
+"""The same tests with the JIT off, where the model checker can look inside and every line of a kernel is seen."""
 
+import functools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,28 +10,56 @@ from pathlib import Path
 import pytest
 from numba import config
 
-TESTS = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
+PYTEST = ["pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-W", "ignore:overflow"]
+GROUPS = {
+    "model": ["model"],
+    "queues and pools": ["test_atomics", "test_ring", "test_pool", "test_wait", "test_aio", "test_backoff"],
+    "magazines": ["test_magazine", "test_machines"],
+    "memory and system calls": ["test_memory", "test_tier", "test_iovec", "test_syscalls", "test_syscalls_errors"],
+    "files": ["test_stream", "test_copy", "test_scan", "test_uring"],
+}
+
+pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="this is that run")
 
 
-@pytest.mark.skipif(config.DISABLE_JIT, reason="this is that run")
-@pytest.mark.parametrize(
-    "what",
-    [
-        ["model"],
-        ["test_atomics.py", "test_ring.py", "test_pool.py", "test_wait.py", "test_aio.py", "test_backoff.py"],
-        ["test_magazine.py"],
-        ["test_iovec.py", "test_syscalls.py", "test_syscalls_errors.py", "test_uring.py", "test_stream.py"],
-    ],
-    ids=str,
-)
-def test_passes_with_the_jit_off(what):
-    command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-rP"]
-    run = subprocess.run(
-        [*command, *(str(TESTS / name) for name in what)],
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        cwd=TESTS.parent,
-        capture_output=True,
-        text=True,
-    )
-    print(*(line for line in run.stdout.splitlines() if "Outcome" in line), run.stdout.splitlines()[-1], sep="\n")
-    assert run.returncode == 0, run.stdout + run.stderr
+@pytest.fixture(scope="module")
+def interpret(tmp_path_factory):
+    """Run a group of tests with the JIT off, once, and write down which lines it reaches; return how it went."""
+    environment = {
+        **os.environ,
+        "NUMBA_DISABLE_JIT": "1",
+        "COVERAGE_FILE": str(tmp_path_factory.mktemp("coverage") / "lines"),
+    }
+
+    def python(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", *arguments], env=environment, cwd=ROOT, capture_output=True, text=True
+        )
+
+    @functools.cache
+    def run(group):
+        files = [f"tests/{name}" if name == "model" else f"tests/{name}.py" for name in GROUPS[group]]
+        # What the model checker runs is reached by other tests, and it runs it millions of times.
+        return python(*([] if group == "model" else ["coverage", "run", "-m"]), *PYTEST, *files)
+
+    run.python = python
+    return run
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_passes_with_the_jit_off(interpret, group):
+    done = interpret(group)
+    print(done.stdout.splitlines()[-1])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_nearly_every_line_is_reached(interpret, record_property):
+    for group in GROUPS.keys() - {"model"}:
+        interpret(group)
+    interpret.python("coverage", "combine")
+    report = interpret.python("coverage", "report", "--show-missing")
+    print(report.stdout)
+    total = re.search(r"^TOTAL +(\d+) +(\d+) +(\d+)%$", report.stdout, re.MULTILINE)
+    record_property("figure", "of {} lines {} are not reached: {} %".format(*total.groups()))
+    assert report.returncode == 0, report.stdout + report.stderr

@@ -47,6 +47,11 @@ class Case:
                 stack.enter_context(patch.object(module, name, stand_in))
             return self.walk(*self.make(), **self.options)
 
+    def unbounded(self, most):
+        """Return the case with all its schedules, of which the walk takes in those that lead to `most` states."""
+        options = {name: self.options[name] for name in ("memory", "deaths", "risings") if name in self.options}
+        return Case(f"{self.name}, unbounded", self.make, {**options, "most": most})
+
 
 def get(source):
     def operation(got):

@@ -135,23 +135,18 @@ LONGEST = (2, (2, 0), ("GPGG", "GPG"))
 
 #: Those that take a moment.
 CASES = [
-    *(
-        case(magazine_case, *arguments, memory=memory)
-        for memory in (SC, TSO)
-        for arguments in (*PAIRS, *BULKS, *WAITS[:3], *CLOSES[:2])
-    ),
-    *(case(handed_on_case, *arguments, memory=memory) for memory in (SC, TSO, Relaxed) for arguments in HANDED_ON),
+    *(case(magazine_case, *arguments) for arguments in (*PAIRS, *BULKS, *WAITS[:3], CLOSES[0])),
+    *(case(handed_on_case, *arguments, memory=memory) for memory in (SC, TSO) for arguments in HANDED_ON),
+    *(case(magazine_case, *arguments, memory=TSO) for arguments in PAIRS),
     *(case(magazine_case, *arguments, owners_fence=True, memory=NoMembarrier) for arguments in PAIRS),
+    *(case(handed_on_case, *arguments, memory=Relaxed) for arguments in HANDED_ON),
     *(case(magazine_case, *arguments, memory=Relaxed) for arguments in PAIRS),
-    *(case(magazine_case, *arguments, deaths=1, alone=100, memory=TSO) for arguments in PAIRS),
 ]
 #: Those that take seconds.
 LARGE = [
-    case(magazine_case, *LONGEST),
-    case(magazine_case, *LONGEST, memory=TSO),
+    *(case(magazine_case, *arguments) for arguments in (LONGEST, WAITS[3], *CLOSES[1:])),
+    *(case(magazine_case, *arguments, memory=TSO) for arguments in (LONGEST, *BULKS, *WAITS, *CLOSES, *THREES)),
     case(magazine_case, *LONGEST, owners_fence=True, memory=NoMembarrier),
+    *(case(magazine_case, *arguments, deaths=1, alone=100, memory=TSO) for arguments in (*PAIRS, LONGEST)),
     case(magazine_case, *LONGEST, memory=Relaxed),
-    case(magazine_case, *LONGEST, deaths=1, alone=100, memory=TSO),
-    *(case(magazine_case, *arguments, memory=memory) for memory in (SC, TSO) for arguments in (*WAITS[3:], CLOSES[2])),
-    *(case(magazine_case, *arguments, memory=TSO) for arguments in THREES),
 ]

@@ -10,7 +10,6 @@ import re
 import textwrap
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import cases
 import magazines
@@ -224,34 +223,3 @@ MUTANTS = [
         )
     ),
 ]
-
-
-def table():
-    """Return the Markdown table: each bug, and the first case that catches it."""
-    lines = ["| Bug | First case that catches it |", "|---|---|"]
-    for mutant in MUTANTS:
-        case = mutant.caught()[0].replace("|", r"\|")
-        lines.append(f"| {mutant.bug} | {case} |")
-    return "\n".join(lines)
-
-
-README = """# How this library is tested
-
-`pytest` runs all of it. Every behaviour is tested twice, in Python and inside kernels; `test_interpreted.py` runs the
-same tests again with the JIT off, and with them the model checker of `model/`: it walks through every interleaving of
-small programs over the library's own source, under sequential consistency, x86's store buffers (`TSO`) and the relaxed
-orderings of C++ (`Relaxed`), with threads that die at any point. `model/scheduler.py` says how; `model/cases.py` lists
-the programs.
-
-A checker that passes proves little before it has been seen to fail. These are deliberate bugs in the library's source,
-each applied alone (`model/mutants.py`, which also writes this file: run it with `NUMBA_DISABLE_JIT=1` after a change).
-A case is named by its kind, its capacity, and what each thread does: `G` gets or waits for an item, `P` puts back what
-the thread got, a digit puts itself, `a` puts 0 without waiting, `B` gets two at once, `D` puts all back, `C` closes.
-Cases are tried from sequential consistency over TSO to Relaxed, so that the first to catch a bug tells what it takes
-to see it.
-
-"""
-
-
-if __name__ == "__main__":
-    Path(__file__).parents[1].joinpath("README.md").write_text(f"{README}{table()}\n")

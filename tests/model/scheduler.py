@@ -19,6 +19,7 @@ at: in every state each thread must be able to end its operation by itself, wher
 """
 
 import itertools
+import math
 import random
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ class Outcome:
     states: int = 0
     steps: int = 0
     ends: int = 0
-    bound: str = "none"
+    bound: str = ""  # why it is not all
 
 
 class Search:
@@ -175,7 +176,7 @@ class Search:
         assert steps <= self.limit, f"alone, thread {thread} does not end {node.name} in {self.limit} steps"
 
 
-def explore(program, spec=None, check=None, **options):
+def explore(program, spec=None, check=None, most=math.inf, **options):
     """Walk through every state of a program; return the Outcome, or raise Violation.
 
     Parameters
@@ -193,13 +194,17 @@ def explore(program, spec=None, check=None, **options):
         How many threads may die, each at any point, and how often a parked one may get up without being woken.
     preemptions : int, optional
         Look only at schedules that take the turn from a thread which could go on at most so often.
+    most : int, optional
+        Stop after so many states.
     alone : int, optional
         In how many steps each thread must be able to end its operation by itself, whatever the state.
     """
     search = Search(program, spec, check, **options)
-    outcome = until_all_words_are_known(search, depth_first)
+    outcome = until_all_words_are_known(search, lambda *search: depth_first(*search, most))
     if search.bounded:
         outcome.bound = f"{options['preemptions']} preemptions"
+    elif outcome.states >= most:
+        outcome.bound = f"the first {most:,}"
     return outcome
 
 
@@ -229,8 +234,8 @@ def until_all_words_are_known(search, walk):
             raise Violation("\n".join([str(error), *trace(search, path), f"schedule {schedule!r}"])) from error
 
 
-def depth_first(search, path):
-    """Visit every state once; `path` names the moves to where it is."""
+def depth_first(search, path, most):
+    """Visit every state once, or `most` of them; `path` names the moves to where it is."""
     outcome = Outcome()
     seen = set()
     stack = []
@@ -244,7 +249,7 @@ def depth_first(search, path):
         stack.append(iter(moves))
 
     enter(search.start())
-    while stack:
+    while stack and len(seen) < most:
         for label, _, state in stack[-1]:
             if state not in seen:
                 path.append(label)

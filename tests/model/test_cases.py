@@ -3,12 +3,27 @@
 import cases
 import magazines
 import pytest
+import scheduler
 
 ALL = [*cases.CASES, *cases.LARGE, *magazines.CASES, *magazines.LARGE]
+BOUNDED = [case for case in ALL if "preemptions" in case.options or case.walk is not scheduler.explore]
+
+
+def run(case, record_property):
+    outcome = case.run()
+    for name, count in (("programs", 1), ("states", outcome.states), ("steps", outcome.steps)):
+        record_property(name, count)
+    if outcome.bound:
+        record_property("figure", f"in part: {case.name}: {outcome.states:,} states, {outcome.bound}")
+    assert outcome.states > 20
 
 
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
-def test_no_schedule_breaks_it(case):
-    outcome = case.run()
-    print(f"{case.name}: {outcome}")
-    assert outcome.states > 20
+def test_no_schedule_breaks_it(case, record_property):
+    run(case, record_property)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", BOUNDED, ids=lambda case: case.name)
+def test_nor_does_one_of_many_more_that_are_left_out_above(case, record_property):
+    run(case.unbounded(300_000), record_property)

@@ -1,0 +1,116 @@
+"""Run the proofs that README.md tells of, and write their figures there: `python tests/report.py [--long] [NUMBER..]`.
+
+A test tells a figure by `record_property`: a number, which is added to those of the same name, or a sentence named
+"figure", which is listed.
+"""
+
+import argparse
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+TESTS = Path(__file__).parent
+README = TESTS / "README.md"
+RESULTS = TESTS / "results.json"
+
+INTERPRETED = "NUMBA_DISABLE_JIT=1 "
+#: The heading that a command's figures stand below, the command, and whether there is a long variant.
+PROOFS = {
+    1: ("pytest tests/model", INTERPRETED, True),
+    2: ("pytest tests/test_linearizability.py", "", True),
+    3: ("pytest tests/model/test_mutants.py", INTERPRETED, False),
+    4: ("pytest tests/model/test_cases.py -k position", INTERPRETED, False),
+    5: ("pytest tests/test_stress.py", "", True),
+    6: ("pytest tests/test_machines.py tests/test_fuzz.py", "", True),
+    7: ("pytest tests/test_process.py", "", True),
+    8: ("pytest tests/test_interpreted.py", "", False),
+}
+
+
+def commands(number, long):
+    command, environment, has_long = PROOFS[number]
+    return f"{environment}{command}{' -m long' if long else ''}" if has_long or not long else None
+
+
+def measured(command):
+    """Run a command; return how many tests passed, in how many seconds, and what they told."""
+    settings, arguments = re.fullmatch(r"((?:\w+=\w+ )*)pytest (.*)", command).groups()
+    environment = os.environ | dict(setting.split("=") for setting in settings.split())
+    with tempfile.NamedTemporaryFile(suffix=".xml") as file:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-o",
+                "addopts=",
+                f"--junitxml={file.name}",
+                *shlex.split(arguments),
+            ],
+            cwd=TESTS.parent,
+            env=environment,
+        )
+        assert done.returncode == 0, f"{command} failed: there is nothing to tell"
+        suite = ElementTree.parse(file.name).find("testsuite")
+    sums, sentences = Counter(), []
+    for told in suite.iter("property"):
+        if told.get("name") == "figure":
+            sentences.append(told.get("value"))
+        else:
+            sums[told.get("name")] += int(told.get("value"))
+    passed = int(suite.get("tests")) - int(suite.get("skipped"))
+    return {"passed": passed, "seconds": float(suite.get("time")), "sums": sums, "sentences": sentences}
+
+
+def told(command, result):
+    """Return a result as Markdown."""
+    sums = "".join(f"; {name}: {total:,}" for name, total in result["sums"].items())
+    first = f"`{command}`: {result['passed']:,} tests passed in {result['seconds']:.0f} s{sums}"
+    rows = [sentence for sentence in result["sentences"] if sentence.startswith("|")]
+    header = ["", "| Bug | First case that catches it |", "|---|---|"] if rows else []
+    return "\n".join([first, *(f"- {each}" for each in result["sentences"] if each not in rows), *header, *rows])
+
+
+def replaced(text, name, block):
+    """Return the text with what stands between two marks replaced."""
+    begin, end = f"<!-- {name}: written by a program -->\n", f"<!-- end of {name} -->"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    assert after, f"there is no place for {name}"
+    return f"{before}{begin}{block}\n{end}{after}"
+
+
+def with_figures(text, results):
+    for number in PROOFS:
+        lines = [
+            told(command, results[command])
+            for command in (commands(number, False), commands(number, True))
+            if command in results
+        ]
+        text = replaced(text, f"figures of {number}", "\n\n".join(lines))
+    return text
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("numbers", nargs="*", type=int, default=list(PROOFS))
+    parser.add_argument("--long", action="store_true")
+    options = parser.parse_args()
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for number in options.numbers:
+        if command := commands(number, options.long):
+            results[command] = measured(command)
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    README.write_text(with_figures(README.read_text(), results))
+
+
+if __name__ == "__main__":
+    main()
