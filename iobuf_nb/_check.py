@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import os
 from typing import Any, SupportsIndex
 
 
@@ -39,6 +40,20 @@ def seconds(name: str, value: Any, allowed: str) -> float:
         raise TypeError(f"{name} must be {allowed}, not {value!r:.60}") from None
     except OverflowError:
         return math.inf
+
+
+def path(name: str, value: Any) -> str:
+    """Return a path as a str; TypeError for what is none, ValueError for one that no system call takes."""
+    try:
+        text = os.fsdecode(value)
+        fits = b"\0" not in os.fsencode(text)
+    except TypeError:
+        raise TypeError(f"{name} must be a path, not {value!r:.60}") from None
+    except UnicodeError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} must be a path that the system can take, not {value!r:.60}")
+    return text
 
 
 def timeout_ns(timeout: Any) -> int:

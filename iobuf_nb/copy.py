@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _check
 from ._jit import kernel
 from .stream import ALIGNMENT, DIRECT_BYTES, StreamError, Throughput, open_file, stream
 from .syscalls import pwrite_full
@@ -127,7 +128,7 @@ def copy(
     True
     """
     start = time.perf_counter()
-    src, dst = _path("src", src), os.path.realpath(_path("dst", dst))
+    src, dst = _check.path("src", src), os.path.realpath(_check.path("dst", dst))
     if os.path.isdir(dst):
         dst = os.path.join(dst, os.path.basename(src))
     if os.path.exists(dst) and not os.path.isfile(dst):
@@ -167,13 +168,6 @@ def copy(
     if sync:
         _sync_directory(os.path.dirname(dst))
     return CopyResult(done, time.perf_counter() - start)
-
-
-def _path(name: str, path: Any) -> str:
-    try:
-        return os.fsdecode(path)
-    except TypeError:
-        raise TypeError(f"{name} must be a path, not {path!r:.60}") from None
 
 
 def _fill(fd: int, path: str, src: str, dst: str, hashes: NDArray[np.uint64], options: dict[str, Any]) -> int:

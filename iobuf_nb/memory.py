@@ -114,7 +114,8 @@ def aligned_mem_blocks(n: int, page_size: int | None = None, **options: bool) ->
     """
     n = _check.integer("n", n, 1, 2**32)
     block = _page_size if page_size is None else _check.power_of_two("page_size", page_size, 1, 2**30)
-    return aligned_mem(n * block, block, **options).reshape(n, block)
+    size = _check.integer("n * page_size", n * block, 1, _MAX_BYTES)
+    return aligned_mem(size, block, **options).reshape(n, block)
 
 
 def aligned_mem_block() -> NDArray[np.uint8]:
@@ -141,7 +142,8 @@ def cache_line_aligned_mem_blocks(n: int, block_size: int, **options: bool) -> N
     n = _check.integer("n", n, 1, 2**32)
     block_size = _check.integer("block_size", block_size, 1, 2**40)
     stride = round_up(block_size, CACHE_LINE_SIZE)
-    return cache_line_aligned_mem(n * stride, **options).reshape(n, stride)[:, :block_size]
+    size = _check.integer("n * block_size", n * stride, 1, _MAX_BYTES)
+    return cache_line_aligned_mem(size, **options).reshape(n, stride)[:, :block_size]
 
 
 def round_up(size: int, multiple: int) -> int:

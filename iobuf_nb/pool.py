@@ -286,7 +286,7 @@ def copy_into(target: NDArray[Any], data: Any) -> None:
     """Copy `data` over the beginning of `target`: an array of its dtype, or bytes if it is a row of bytes."""
     if isinstance(data, (bytes, bytearray, memoryview)):
         data = np.frombuffer(memoryview(data).tobytes(), np.uint8)
-    elif not isinstance(data, np.ndarray):
+    elif not isinstance(data, (np.ndarray, np.generic)):
         try:
             data = np.asarray(data, target.dtype)
         except (TypeError, ValueError, OverflowError):

@@ -431,6 +431,8 @@ def _check_source(source: Any) -> None:
         raise TypeError(f"source must be a path, a file descriptor or an object with fileno(), not {source!r:.60}")
     if isinstance(source, int):
         _check.integer("source (a file descriptor)", source, 0, 2**31 - 1)
+    elif not hasattr(source, "fileno"):
+        _check.path("source", source)
 
 
 def _like(dtype: DTypeLike) -> NDArray[Any]:

@@ -11,11 +11,30 @@ import sys
 from pathlib import Path
 
 import fuzz
+import numpy as np
 import pytest
-from numba import config
+from numba import config, njit
+from numba.core.errors import TypingError
 
 import iobuf_nb
-from iobuf_nb import BoundedQueue, BufferPool, atomics
+from iobuf_nb import (
+    Backoff,
+    BoundedQueue,
+    BufferPool,
+    IoVec,
+    ItemPool,
+    MagazineSet,
+    aligned_mem_blocks,
+    atomics,
+    cache_line_aligned_mem_blocks,
+    copy,
+    fill_iovec,
+    iovec_from_buffers,
+    iovec_from_registered,
+    scan,
+    stream,
+    syscalls,
+)
 
 pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="about compiled code")
 
@@ -73,6 +92,7 @@ def test_everything_public_is_fuzzed():
     assert not parameters - YES_OR_NO, f"no good values are known for {sorted(parameters - YES_OR_NO)}"
 
 
+# Set to yes or no, and so to anything.
 YES_OR_NO = {("BufferPool.nonblocking", "value"), ("ItemPool.nonblocking", "value")}
 
 
@@ -132,6 +152,8 @@ def test_crashes_and_calls_that_block_are_found(tmp_path, monkeypatch, source, s
         run(tmp_path, "python", 1)
 
 
+NO_IOVEC, NO_INDEX = np.zeros(0, iobuf_nb.IOVEC_DTYPE), np.zeros(0, np.int64)
+
 # ---- what it has found -----------------------------------------------------------------------------------------------
 
 
@@ -142,14 +164,67 @@ class Index:
         return 1
 
 
-@pytest.mark.parametrize("one", [Index(), fuzz.Number(1), fuzz.np.uint8(1), fuzz.np.array(1)])
+@pytest.mark.parametrize("one", [Index(), fuzz.Number(1), np.uint8(1), np.array(1)])
 def test_atomics_take_whatever_is_an_integer(one):
-    words = fuzz.np.zeros(3, fuzz.np.int64)
+    words = np.zeros(3, np.int64)
     assert atomics.fetch_add(words, one, one) == 0 and atomics.load(words, one) == 1
     assert atomics.compare_and_swap(words, one, one, one)
 
 
-@pytest.mark.parametrize("order", [[], {}, fuzz.np.zeros(2), None, 1])
+@pytest.mark.parametrize("order", [[], {}, np.zeros(2), None, 1])
 def test_orders_that_are_no_strings_are_refused_by_name(order):
     with pytest.raises(ValueError, match=r"order of atomics\.load must be one of"):
-        atomics.load(fuzz.np.zeros(1, fuzz.np.int64), 0, order)
+        atomics.load(np.zeros(1, np.int64), 0, order)
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda: Backoff(np.timedelta64(1, "s")), TypeError, "base must be a number of seconds"),
+        (lambda: Backoff(max=1 + 0j), TypeError, "max must be a number of seconds"),
+        (lambda: BoundedQueue(1).get(timeout=bytearray(b"1")), TypeError, "timeout must be None or a number"),
+        (lambda: ItemPool(5), TypeError, "items must be an iterable of objects, not 5"),
+        (lambda: MagazineSet(BufferPool(2, 16), 2)["1"], TypeError, "k must be an integer, not '1'"),
+        (lambda: IoVec(-1, None), ValueError, "n must be an integer from 0 to 4294967296, not -1"),
+        (lambda: iovec_from_buffers(5), TypeError, "buffers must be a sequence of buffers, not 5"),
+        (lambda: iovec_from_registered(5), TypeError, "pool must be a BufferPool, not 5"),
+        (lambda: fill_iovec(NO_IOVEC, 5, []), TypeError, "pool must be a BufferPool, not 5"),
+        (lambda: BufferPool(2, 16).iovec(NO_IOVEC), TypeError, "indices must be a sequence of integers"),
+        (lambda: BufferPool(2, 16).iovec([[0], [0, 1]]), TypeError, "indices must be a sequence of integers"),
+        (lambda: syscalls.readv(0, 5), TypeError, "iovec must be a sequence of buffers, not 5"),
+        (lambda: copy(5, "x"), TypeError, "src must be a path, not 5"),
+        (lambda: copy("a\0b", "x"), ValueError, "src must be a path that the system can take"),
+        (lambda: scan("\ud800"), ValueError, "source must be a path that the system can take"),
+        (lambda: aligned_mem_blocks(2**31, 2**30), ValueError, r"n \* page_size must be an integer"),
+        (lambda: cache_line_aligned_mem_blocks(2**31, 2**30), ValueError, r"n \* block_size must be an integer"),
+        (lambda: BufferPool(2, 16).set_value(0, np.complex128(1)), TypeError, "data must be of dtype uint8"),
+        (lambda: stream("x", None, engine=np.zeros(1, "V4")), ValueError, "engine must be 'auto'"),
+        (lambda: scan("x", buffers="2"), TypeError, "buffers must be an integer"),
+        (lambda: scan("x", tier="2"), TypeError, "tier must be an integer"),
+    ],
+)
+def test_what_was_refused_by_others_is_refused_by_name(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_limits_may_be_numbers_of_any_type():
+    backoff = Backoff(np.float16(0.5), fuzz.Tier.PICO)
+    backoff.set_max(np.float16(8))
+    assert (backoff.base, backoff.max) == (0.5, 8)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda pool: pool.get(timeout=pool), "timeout must be None or a number of seconds >= 0"),
+        (lambda pool: pool.get(block=pool), "block must be a bool"),
+        (lambda pool: pool.iovec(None), "indices must be a one-dimensional array of integers"),
+        (lambda pool: fill_iovec(pool.iovec(NO_INDEX), 5, NO_INDEX), "pool must be a BufferPool"),
+        (lambda pool: Backoff(base=pool).block, "base must be a number of seconds"),
+        (lambda pool: atomics.pause(pool), "n must be an integer"),
+    ],
+)
+def test_kernels_say_it_in_our_words(call, message):
+    with pytest.raises(TypingError, match=message):
+        njit(call)(BufferPool(2, 16))
