@@ -88,7 +88,7 @@ def limit_ns(block: bool, timeout: float | None) -> int:
 def _limit_in_kernel(block: Any, timeout: Any) -> Any:
     if not isinstance(block, (bool, types.Boolean, types.Number)):
         raise errors.TypingError(f"block must be a bool, not {block}")
-    if timeout not in (None, types.none) and not isinstance(timeout, (types.Number, types.Optional)):
+    if timeout not in (None, types.none) and not isinstance(timeout, (types.Integer, types.Float, types.Optional)):
         raise errors.TypingError(f"timeout must be None or a number of seconds >= 0, not {timeout}")
 
     def limit(block, timeout):
@@ -104,71 +104,71 @@ def _limit_in_kernel(block: Any, timeout: Any) -> Any:
 
 
 @kernel
-def _clock_ns():
+def _now_in_kernel():
     timespec = np.empty(2, np.int64)
     _clock_gettime(_CLOCK_MONOTONIC, timespec.ctypes.data)
     return timespec[0] * 1_000_000_000 + timespec[1]
 
 
-@compiled_as(lambda: _clock_ns())
+@compiled_as(lambda: _now_in_kernel())
 def now_ns() -> int:
     """Return the monotonic clock in nanoseconds."""
     return time.monotonic_ns()
 
 
 @hot
-def _release_gil():
+def _release_gil_in_kernel():
     # PyGILState_Check will not do: it says yes to everybody while the interpreter ends, or once it has had a child.
     own = _own_state()
     return _save_thread() if own != 0 and own == _running_state() else 0
 
 
-@compiled_as(lambda: _release_gil())
+@compiled_as(lambda: _release_gil_in_kernel())
 def release_gil() -> int:
     """Let go of the GIL if this thread holds it; `regain_gil` needs what this returns."""
     return 0
 
 
 @hot
-def _regain_gil(state):
+def _regain_gil_in_kernel(state):
     if state != 0:
         _restore_thread(state)
 
 
-@compiled_as(lambda state: _regain_gil(state))
+@compiled_as(lambda state: _regain_gil_in_kernel(state))
 def regain_gil(state: int) -> None:
     """Take the GIL back if `release_gil` let go of it."""
 
 
 @kernel
-def _spin(turn):
+def _spin_in_kernel(turn):
     if turn < SPINS:
         pause(1 << turn)
     else:
         _sched_yield()
 
 
-@compiled_as(lambda turn: _spin(turn))
+@compiled_as(lambda turn: _spin_in_kernel(turn))
 def spin(turn: int) -> None:
     """Give others a moment, the longer the higher `turn` (0, 1, 2 ...): pauses at first, then the processor."""
     time.sleep(0)
 
 
 @kernel
-def _nap(ns):
+def _nap_in_kernel(ns):
     state = release_gil()
     _usleep(ns // 1000 + 1)
     regain_gil(state)
 
 
-@compiled_as(lambda ns: _nap(ns))
+@compiled_as(lambda ns: _nap_in_kernel(ns))
 def nap(ns: int) -> None:
     """Sleep `ns` nanoseconds without the GIL, whatever signals come."""
     time.sleep(ns / 1e9)
 
 
 @kernel
-def _sleep(ns):
+def _sleep_in_kernel(ns):
     end = now_ns() + ns
     while True:
         left = end - now_ns()
@@ -176,22 +176,22 @@ def _sleep(ns):
             return
         if _thread_id() == _main_thread():
             left = min(left, _LOOK_NS)
-        _nap(left)
+        _nap_in_kernel(left)
         check_signals()
 
 
-@compiled_as(lambda ns: _sleep(ns))
+@compiled_as(lambda ns: _sleep_in_kernel(ns))
 def sleep(ns: int) -> None:
     """Sleep `ns` nanoseconds without the GIL; a signal whose handler raises ends it."""
     time.sleep(ns / 1e9)
 
 
 @kernel
-def _park(address, expected, most_ns):
+def _park_in_kernel(address, expected, most_ns):
     if _thread_id() == _main_thread():
         most_ns = min(most_ns, _LOOK_NS)
     if _FUTEX < 0:
-        _nap(min(most_ns, _NAP_NS))
+        _nap_in_kernel(min(most_ns, _NAP_NS))
         return
     if most_ns <= 0:
         return
@@ -203,7 +203,7 @@ def _park(address, expected, most_ns):
     regain_gil(state)
 
 
-@compiled_as(lambda words, i, expected, most_ns: _park(_address(words, i), expected, most_ns))
+@compiled_as(lambda words, i, expected, most_ns: _park_in_kernel(_address(words, i), expected, most_ns))
 def park(words: Any, i: int, expected: int, most_ns: int) -> None:
     """Sleep until somebody wakes word `i`, unless it no longer holds `expected`; at most `most_ns`, at times less."""
     if atomics.hook is not None:
@@ -213,24 +213,24 @@ def park(words: Any, i: int, expected: int, most_ns: int) -> None:
 
 
 @kernel
-def _wake(address, count):
+def _wake_in_kernel(address, count):
     return 0 if _FUTEX < 0 else _syscall(_FUTEX, address, _WAKE_PRIVATE, count, 0, 0, 0)
 
 
-@compiled_as(lambda words, i, count: _wake(_address(words, i), count))
+@compiled_as(lambda words, i, count: _wake_in_kernel(_address(words, i), count))
 def wake(words: Any, i: int, count: int) -> int:
     """Wake up to `count` of those who park on word `i`; return how many it woke."""
     return 0 if atomics.hook is None else atomics.hook("wake", words, i, "seq_cst", count)
 
 
 @kernel
-def _signal_fd(fd):
+def _signal_fd_in_kernel(fd):
     if fd >= 0:
         one = np.ones(1, np.int64)
         _write(fd, one.ctypes.data, 8)
 
 
-@compiled_as(lambda fd: _signal_fd(fd))
+@compiled_as(lambda fd: _signal_fd_in_kernel(fd))
 def signal_fd(fd: int) -> None:
     """Make an eventfd readable; a negative `fd` is none."""
     if fd >= 0:
@@ -238,12 +238,12 @@ def signal_fd(fd: int) -> None:
 
 
 @kernel
-def _check_signals():
+def _check_signals_in_kernel():
     if _thread_id() == _main_thread():
         _run_handlers()
 
 
-@compiled_as(lambda: _check_signals())
+@compiled_as(lambda: _check_signals_in_kernel())
 def check_signals() -> None:
     """On the main thread, run the handlers of signals that have come, and raise what they raise."""
 

@@ -218,6 +218,7 @@ def test_limits_may_be_numbers_of_any_type():
     "call, message",
     [
         (lambda pool: pool.get(timeout=pool), "timeout must be None or a number of seconds >= 0"),
+        (lambda pool: pool.get(timeout=1j), "timeout must be None or a number of seconds >= 0"),
         (lambda pool: pool.get(block=pool), "block must be a bool"),
         (lambda pool: pool.iovec(None), "indices must be a one-dimensional array of integers"),
         (lambda pool: fill_iovec(pool.iovec(NO_INDEX), 5, NO_INDEX), "pool must be a BufferPool"),
