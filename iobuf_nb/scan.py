@@ -66,7 +66,7 @@ def scan(
 
     Raises
     ------
-    OSError, TypeError, ValueError
+    OSError, TypeError, ValueError, MemoryError
         As `stream` does.
 
     Examples

@@ -183,6 +183,8 @@ def stream(
     ValueError, TypeError
         An argument is out of its range; the kernel cannot be compiled for these arguments; a source ends inside a
         record, or a line is longer than a buffer.
+    MemoryError
+        The system cannot give the buffers.
 
     Whatever is raised, all threads have ended and all buffers are back in the pool.
 

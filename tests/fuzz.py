@@ -674,7 +674,10 @@ def main(face, log, seed, calls, only=""):
 ALIASES = {"indices": "index", "make": "data", "expected": "values", "desired": "values", "value": "values"}
 
 # What an argument says when it is asked, of what its own state is or has no answer to.
-OWN = re.compile("truth value of an|released memoryview object|I/O operation on closed file|object is not callable")
+OWN = re.compile(
+    r"truth value of an|released memoryview object|I/O operation on closed file|object is not callable|"
+    r"takes \w+ \w+ argument"
+)
 
 
 def judge(name, error, errors, signature):
