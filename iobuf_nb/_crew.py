@@ -52,7 +52,8 @@ class Crew:
         """Call `work` on each input, in a thread of its own; return when all have ended, or raise the first error.
 
         In this thread `first` is called once, beside them, and then `meanwhile` every now and then; their errors count
-        too, Ctrl-C among them. No thread is at work when this ends, even if Ctrl-C comes again and again.
+        too, Ctrl-C among them. No thread is at work when this ends; only a Ctrl-C in the moment of another one may find
+        some that need a little longer.
         """
         started = []
         try:

@@ -186,7 +186,8 @@ def stream(
     MemoryError
         The system cannot give the buffers.
 
-    Whatever is raised, all threads have ended and all buffers are back in the pool.
+    Whatever is raised, all threads have ended and all buffers are back in the pool; only if Ctrl-C comes twice within
+    the same moment may a worker be a little later.
 
     Examples
     --------

@@ -13,7 +13,6 @@ from numba.core.errors import TypingError
 
 from iobuf_nb import atomics
 
-compiled_only = pytest.mark.skipif(config.DISABLE_JIT, reason="about compiled code")
 BOTH = pytest.mark.parametrize("jit", [lambda function: function, njit], ids=["python", "kernel"])
 
 
@@ -80,7 +79,7 @@ def test_threads_lose_no_addition(jit):
     assert words[0] == 4 * n
 
 
-@compiled_only
+@pytest.mark.compiled
 def test_kernels_refuse_types_that_may_be_misaligned():
     kernel = njit(lambda words: atomics.load(words, 0))
     with pytest.raises(TypingError, match="aligned"):
@@ -190,7 +189,7 @@ def assembly(function):
     return instructions(next(iter(compiled(function).inspect_asm().values())))
 
 
-@compiled_only
+@pytest.mark.compiled
 @pytest.mark.skipif(
     "x86" not in llvm.get_default_triple() or "darwin" in llvm.get_default_triple(), reason="about x86-64"
 )
@@ -200,7 +199,7 @@ def test_compare_and_swap_is_one_locked_instruction():
     assert not re.search(r"\bcall", code)
 
 
-@compiled_only
+@pytest.mark.compiled
 @pytest.mark.skipif("x86" not in llvm.get_default_triple(), reason="about x86-64")
 def test_a_light_fence_is_no_instruction_and_keeps_the_order():
     def operate(words):
@@ -213,7 +212,7 @@ def test_a_light_fence_is_no_instruction_and_keeps_the_order():
     assert re.search(r"movq\s+\$1, \([\s\S]*movq\s+8\(", code)
 
 
-@compiled_only
+@pytest.mark.compiled
 @pytest.mark.skipif(not atomics.register_heavy_fence(), reason="needs membarrier(2)")
 def test_a_light_and_a_heavy_fence_are_as_good_as_two_full_ones():
     rounds = 20_000
@@ -255,7 +254,7 @@ def test_a_forked_child_need_not_register_again():
     subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
 
 
-@compiled_only
+@pytest.mark.compiled
 @pytest.mark.skipif("x86" not in llvm.get_default_triple(), reason="about x86-64")
 def test_loads_and_stores_need_no_lock_unless_seq_cst():
     def operate(words):
@@ -277,7 +276,7 @@ def aarch64(function, features=""):
     return instructions(machine.emit_assembly(module))
 
 
-@compiled_only
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     "function, features, instruction",
     [
@@ -300,13 +299,13 @@ def test_orders_become_aarch64_instructions(function, features, instruction):
     assert re.search(instruction, aarch64(function, features))
 
 
-@compiled_only
+@pytest.mark.compiled
 def test_relaxed_loads_are_plain_on_aarch64():
     code = aarch64(lambda words: atomics.load(words, 0, "relaxed"))
     assert not re.search("ldar|ldaxr|dmb", code) and re.search(r"\bldr\b", code)
 
 
-@compiled_only
+@pytest.mark.compiled
 def test_a_loop_reads_the_word_again():
     def wait(words):
         while atomics.load(words, 0, "relaxed") == 0:

@@ -4,7 +4,7 @@ import statistics
 import time
 
 import pytest
-from numba import config, njit
+from numba import njit
 
 from iobuf_nb import Backoff, SpinWait, pause
 
@@ -66,7 +66,7 @@ def test_sleeps_are_as_long_as_they_say_and_jitter(jit):
     assert max(lengths) - min(lengths) > 0.0002
 
 
-@pytest.mark.skipif(config.DISABLE_JIT, reason="about compiled code")
+@pytest.mark.compiled
 def test_python_and_kernels_share_one_state():
     backoff = Backoff(1e-6)
     njit(wait)(backoff)
@@ -76,7 +76,7 @@ def test_python_and_kernels_share_one_state():
     assert njit(lambda backoff: backoff.block)(backoff) == 3
 
 
-@pytest.mark.skipif(config.DISABLE_JIT, reason="about compiled code")
+@pytest.mark.compiled
 @pytest.mark.parametrize("make", [lambda: SpinWait(), lambda: Backoff()])
 def test_what_a_kernel_made_cannot_leave_it(make):
     with pytest.raises(RuntimeError, match="lives in its stack frame"):

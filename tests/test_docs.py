@@ -5,14 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
-from numba import config
 
 import iobuf_nb
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
-@pytest.mark.skipif(config.DISABLE_JIT, reason="takes minutes interpreted")
+@pytest.mark.compiled
 def test_the_code_in_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # it writes files
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)

@@ -13,7 +13,7 @@ from pathlib import Path
 import fuzz
 import numpy as np
 import pytest
-from numba import config, njit
+from numba import njit
 from numba.core.errors import TypingError
 
 import iobuf_nb
@@ -36,7 +36,7 @@ from iobuf_nb import (
     syscalls,
 )
 
-pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="about compiled code")
+pytestmark = pytest.mark.compiled
 
 
 def run(tmp_path, face, calls, seed=0):

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numba import config, njit, prange, typeof
+from numba import njit, prange, typeof
 
 import iobuf_nb
 from iobuf_nb import BoundedQueue, BufferPool, ItemPool, Tier
 
-pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="about compiled code")
+pytestmark = pytest.mark.compiled
 
 
 @njit(nogil=True)

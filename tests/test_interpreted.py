@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from numba import config
 
 ROOT = Path(__file__).parents[1]
 PYTEST = ["pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-W", "ignore:overflow"]
@@ -20,7 +19,7 @@ GROUPS = {
     "files": ["test_stream", "test_copy", "test_scan", "test_uring"],
 }
 
-pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="this is that run")
+pytestmark = pytest.mark.compiled
 
 
 @pytest.fixture(scope="module")

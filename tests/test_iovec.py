@@ -31,8 +31,6 @@ from iobuf_nb import (
     view_as_buffers,
 )
 
-compiled = pytest.mark.skipif(config.DISABLE_JIT, reason="interpreted, nothing is typed")
-
 
 def iovec(pool, indices, lengths):
     # Copied to look at: a kernel's iovec is borrowed.
@@ -300,7 +298,7 @@ def test_what_is_no_iovec(on, wrong):
     assert not any(READ_ONLY.tolist()[0])
 
 
-@compiled
+@pytest.mark.compiled
 def test_kernels_refuse_what_would_be_cut_to_integers():
     pool, entries = BufferPool(4, 64), np.zeros(4, IOVEC_DTYPE)
     good = np.array([1])

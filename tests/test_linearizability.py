@@ -39,14 +39,13 @@ from linearizability import (
     queue_of,
     set_of,
 )
-from numba import config, int64, njit
+from numba import int64, njit
 from numba.experimental import jitclass
 from numba.extending import register_jitable
 
 from iobuf_nb import BoundedQueue, BufferPool, ItemPool, MagazineSet, atomics
 from iobuf_nb.wait import SPIN_TURNS, now_ns, spin
 
-compiled_only = pytest.mark.skipif(config.DISABLE_JIT, reason="about compiled code")
 in_kernel = njit(nogil=True)
 
 
@@ -497,7 +496,7 @@ def hand_over(words, me, behind):
     return backwards
 
 
-@compiled_only
+@pytest.mark.compiled
 @pytest.mark.parametrize("behind, sound", [(0, True), (1_000_000, False)], ids=["", "one runs behind"])
 def test_time_never_goes_backwards_from_thread_to_thread(record_property, behind, sound):
     words = np.zeros(SHARED_WORDS, np.int64)
@@ -583,19 +582,19 @@ CAPACITIES, THREADS = (1, 2, 3, 7), (2, 3, 4)
 EVERY_CASE = list(itertools.product(SUBJECTS, CAPACITIES, THREADS))
 
 
-@compiled_only
+@pytest.mark.compiled
 @pytest.mark.parametrize("name, capacity, threads", EVERY_CASE)
 def test_histories_of_kernels(record_property, name, capacity, threads):
     verify(record_property, name, capacity, threads, 40_000)
 
 
-@compiled_only
+@pytest.mark.compiled
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_histories_of_kernels_and_a_thread_of_plain_python(record_property, name):
     verify(record_property, name, 2, 3, 40_000, python=True)
 
 
-@compiled_only
+@pytest.mark.compiled
 @pytest.mark.long
 @pytest.mark.parametrize("name, capacity, threads", EVERY_CASE)
 def test_long_histories(record_property, name, capacity, threads):
@@ -646,7 +645,7 @@ def use_closing_queue(queue, plan, window, me, threads, words, log):
     return row
 
 
-@compiled_only
+@pytest.mark.compiled
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize("capacity", CAPACITIES)
 def test_histories_of_queues_that_are_closed(record_property, capacity, threads):
@@ -690,7 +689,7 @@ def put_blindly(pool, plan, window, me, threads, words, log):
     return row
 
 
-@compiled_only
+@pytest.mark.compiled
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize("capacity", [1, 2, 3])
 def test_a_buffer_is_put_once_whoever_puts_it(record_property, capacity, threads):
@@ -799,7 +798,7 @@ class LockedQueue:
 FEW, MANY_HISTORIES = 4, 100
 
 
-@compiled_only
+@pytest.mark.compiled
 @pytest.mark.parametrize("mix", [QUEUE_MIX, POOL_MIX], ids=["queue", "pool"])
 @pytest.mark.parametrize("flaw", range(len(FLAWS)), ids=FLAWS)
 def test_broken_objects_are_found_out(record_property, mix, flaw):
@@ -819,7 +818,7 @@ def test_broken_objects_are_found_out(record_property, mix, flaw):
 # ---- in all ----------------------------------------------------------------------------------------------------------
 
 
-@compiled_only
+@pytest.mark.compiled
 def test_a_million_operations_were_checked(record_property):
     if tally["histories"] < len(EVERY_CASE):
         pytest.skip("only part of the histories was recorded")

@@ -20,8 +20,6 @@ from iobuf_nb import BufferPool, ItemPool, Magazine, MagazineSet, PoolClosed, Wo
 from iobuf_nb._deque import COUNT, MOST, MOST_DEQUES
 from iobuf_nb.ring import GETTERS
 
-compiled_only = pytest.mark.skipif(config.DISABLE_JIT, reason="about compiled code")
-
 
 @pytest.fixture(params=[True, False], ids=["checked", "unchecked"])
 def pool(request):
@@ -640,7 +638,7 @@ def test_a_closed_magazine_gives_nothing_and_hands_on_what_it_gets(face, pool):
     assert not pool.checked or not face.try_put(magazine, taken[0])
 
 
-@compiled_only
+@pytest.mark.compiled
 def test_closed_magazines_lose_nothing_whoever_asks_them(checked):
     @njit(nogil=True)
     def ask(magazine, n):
@@ -822,7 +820,7 @@ def test_a_fetched_magazine_belongs_to_its_first_user_until_release(face, checke
     face.put(face.fetch(magazines, 1), index)
 
 
-@compiled_only
+@pytest.mark.compiled
 def test_prange_over_the_magazines_of_a_set():
     @njit(parallel=True)
     def work(magazines, rounds):
@@ -845,7 +843,7 @@ def test_prange_over_the_magazines_of_a_set():
     assert_whole(pool)
 
 
-@compiled_only
+@pytest.mark.compiled
 def test_prange_with_a_magazine_for_each_of_numbas_threads():
     @njit(parallel=True)
     def work(magazines, n):
@@ -865,7 +863,7 @@ def test_prange_with_a_magazine_for_each_of_numbas_threads():
 # ---- as kernel arguments ---------------------------------------------------------------------------------------------
 
 
-@compiled_only
+@pytest.mark.compiled
 def test_magazines_of_like_pools_share_their_type():
     small, large = BufferPool(2, 16), BufferPool(9, 4096)
     assert typeof(small.magazine(3)) == typeof(large.magazine(99))
@@ -873,7 +871,7 @@ def test_magazines_of_like_pools_share_their_type():
     assert typeof(small.magazine()) != typeof(BufferPool(2, shape=2, dtype="f8").magazine())
 
 
-@compiled_only
+@pytest.mark.compiled
 def test_kernels_may_name_a_magazine_as_a_global():
     pool = BufferPool(2, shape=1, dtype="i8")
     magazine = pool.magazine()
@@ -893,7 +891,7 @@ def test_kernels_may_name_a_magazine_as_a_global():
     assert_whole(pool)
 
 
-@compiled_only
+@pytest.mark.compiled
 def test_kernels_return_the_objects_they_were_given(checked):
     magazines = MagazineSet(checked, 2)
     magazine = checked.magazine()
@@ -906,7 +904,7 @@ def test_kernels_return_the_objects_they_were_given(checked):
     assert all(a is b for a, b in zip(found, (magazine, checked, magazines, magazines[1]), strict=True))
 
 
-@compiled_only
+@pytest.mark.compiled
 def test_tuples_of_a_pool_and_its_magazines(checked):
     @njit
     def move(sources):
@@ -937,7 +935,7 @@ CACHED_KERNEL = """
 """
 
 
-@compiled_only
+@pytest.mark.compiled
 def test_a_second_process_finds_the_kernel_in_the_cache(tmp_path):
     assert run_script(tmp_path, CACHED_KERNEL) == ["0", "0", "1"]
     assert run_script(tmp_path, CACHED_KERNEL) == ["0", "1", "0"]

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numba import config
 
 import iobuf_nb
 from iobuf_nb import (
@@ -32,7 +31,6 @@ from iobuf_nb import (
     WouldBlock,
 )
 
-compiled_only = pytest.mark.skipif(config.DISABLE_JIT, reason="about compiled code")
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX processes")
 
 PRELUDE = """
@@ -211,7 +209,7 @@ print("whole")
 """
 
 
-@compiled_only
+@pytest.mark.compiled
 @pytest.mark.parametrize("forks", [6, pytest.param(200, marks=pytest.mark.long)])
 def test_fork_beside_threads_at_work(forks, record_property):
     assert run(FORK, forks) == "whole"
@@ -246,7 +244,7 @@ print("whole")
 """
 
 
-@pytest.mark.parametrize("jit", [pytest.param("0", marks=compiled_only), "1"])
+@pytest.mark.parametrize("jit", [pytest.param("0", marks=pytest.mark.compiled), "1"])
 def test_fork_while_a_thread_makes_its_first_pool_or_a_magazine(jit):
     assert run(FORK_DURING, NUMBA_DISABLE_JIT=jit) == "whole"
 
@@ -290,7 +288,7 @@ if __name__ == "__main__":
 """
 
 
-@compiled_only
+@pytest.mark.compiled
 def test_multiprocessing_by_every_start_method(tmp_path, record_property):
     assert run(START_METHODS, file=tmp_path / "script.py") == "8"
     record_property(
@@ -390,7 +388,7 @@ print(make(pool).py_func(), len(pool.holders()))
 """
 
 
-@compiled_only
+@pytest.mark.compiled
 def test_kernels_over_a_pool_of_their_surroundings_are_not_cached(tmp_path):
     """An address of this process must not come out of a cache in another: numba warns, or refuses."""
     for _ in range(2):
@@ -488,7 +486,7 @@ AT_EXIT = {
 }
 
 
-@compiled_only
+@pytest.mark.compiled
 @pytest.mark.parametrize("how", AT_EXIT)
 def test_the_interpreter_may_end_with(how):
     output = run(textwrap.dedent(AT_EXIT[how]))
@@ -594,7 +592,7 @@ print(interrupts, strays, rounds)
 """
 
 
-@compiled_only
+@pytest.mark.compiled
 @pytest.mark.parametrize("signals", [100, pytest.param(2000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("how", ["python", "nogil", "gil", "stream", "copy"])
 def test_a_storm_of_ctrl_c_loses_nothing(how, signals, tmp_path, record_property):
@@ -697,7 +695,7 @@ def cached(request, tmp_path_factory):
 RESULT = ["200", "4", "True", "None"]
 
 
-@compiled_only
+@pytest.mark.compiled
 def test_processes_that_start_at_once_on_an_empty_cache(cached, record_property):
     assert [values for values, _ in cached.results] == [[*RESULT, "16"]] * len(cached.results)
     before = files_in(cached.cache)
@@ -706,7 +704,7 @@ def test_processes_that_start_at_once_on_an_empty_cache(cached, record_property)
     record_property("figure", f"{cached.figure}; the next one compiles and writes nothing")
 
 
-@compiled_only
+@pytest.mark.compiled
 def test_another_layout_misses_the_cache(cached, record_property):
     """Whatever changes in any file, all is compiled anew: code with another layout's constants inlined never runs."""
     # The deques are of another file, and their functions take no argument that tells of the layout.
@@ -750,7 +748,7 @@ expect(RuntimeError, njit(cache=True), work.py_func)
 """
 
 
-@compiled_only
+@pytest.mark.compiled
 @pytest.mark.skipif(sys.platform != "linux", reason="needs capabilities")
 def test_where_nothing_can_be_written_kernels_are_compiled_in_memory(tmp_path):
     package = copied_package(tmp_path / "site")

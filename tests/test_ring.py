@@ -3,7 +3,6 @@
 import faces
 import numpy as np
 import pytest
-from numba import config
 from numba.core.errors import TypingError
 
 from iobuf_nb import BoundedQueue, PoolClosed, WouldBlock
@@ -53,7 +52,7 @@ def test_refuses_capacities(capacity, error):
         BoundedQueue(capacity)
 
 
-@pytest.mark.skipif(config.DISABLE_JIT, reason="about compiled code")
+@pytest.mark.compiled
 @pytest.mark.parametrize("kind", [np.uint64, np.int8, np.uint16])
 def test_kernels_take_any_integer_type(kind):
     queue = BoundedQueue(8)

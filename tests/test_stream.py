@@ -20,8 +20,6 @@ from numba import config, njit, prange
 from iobuf_nb import BufferPool, StreamError, Tier, WouldBlock, stream, syscalls
 from iobuf_nb.uring import Ring
 
-compiled = pytest.mark.skipif(config.DISABLE_JIT, reason="interpreted, there is nothing to compile")
-
 # Words of the state of `check`.
 SUM, BYTES, BLOCKS, NEXT, RECORD, DELIMITER, END, BAD = range(8)
 
@@ -236,7 +234,7 @@ def test_states_by_copy_by_call_and_none_at_all(file):
     assert result.state == [None, None] and result.bytes == 1000
 
 
-@compiled
+@pytest.mark.compiled
 def test_a_kernel_with_threads_of_its_own(file):
     values = np.arange(100_000, dtype=np.float64)
 
@@ -254,7 +252,7 @@ def test_a_kernel_with_threads_of_its_own(file):
         stream(path, add, state=np.zeros(1), dtype="f8", workers=2)
 
 
-@compiled
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     "kernel, message",
     [
@@ -414,7 +412,7 @@ def slow(buffer, n, offset, state):
         buffer[i] = np.uint8(np.sqrt(np.float64(offset + i)))
 
 
-@compiled
+@pytest.mark.compiled
 def test_a_file_that_shrinks(file, pool):
     path = file(bytes(200 << 20))
     for options in ({}, {"ordered": True}):
@@ -504,7 +502,7 @@ def test_ctrl_c_on_a_silent_pipe(order):
     os.close(writer)
 
 
-@compiled
+@pytest.mark.compiled
 def test_a_second_process_compiles_only_the_kernel_of_its_own(file, tmp_path):
     script = """
 import sys

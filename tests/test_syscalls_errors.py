@@ -34,8 +34,6 @@ from test_syscalls import (
 from iobuf_nb import IOVEC_DTYPE, BufferPool, iovec_from_buffers, syscalls
 from iobuf_nb.syscalls import IOV_MAX, poll_in
 
-compiled = pytest.mark.skipif(config.DISABLE_JIT, reason="interpreted, nothing is typed")
-
 
 @pytest.fixture
 def call(face):
@@ -180,7 +178,7 @@ def test_python_refuses_what_is_no_descriptor(fd, error):
             getattr(syscalls, name)(fd, *([1] if name == "poll_in" else arguments_of(name, bytearray(1))))
 
 
-@compiled
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     "name, arguments, message",
     [

@@ -31,7 +31,6 @@ def why_not():
     return ""
 
 
-compiled_only = pytest.mark.skipif(config.DISABLE_JIT, reason="about compiled code")
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "io_uring works")
 
 
@@ -380,7 +379,7 @@ def check_blocks(registered, queue, fd, blocks):
     return right
 
 
-@compiled_only
+@pytest.mark.compiled
 def test_a_file_of_one_gib(make, tmp_path):
     size, blocks = 2**18, 2**12
     path = tmp_path / "large"
@@ -1001,7 +1000,7 @@ if __name__ == "__main__":
 """
 
 
-@compiled_only
+@pytest.mark.compiled
 def test_a_second_process_compiles_nothing(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(PRELUDE + CACHED)

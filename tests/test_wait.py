@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from numba import config, njit
+from numba import njit
 
 import iobuf_nb
 from iobuf_nb import BoundedQueue, BufferPool, PoolClosed, WouldBlock
@@ -226,17 +226,14 @@ def hand_over(pairs, seconds, package=None):
     return run.returncode
 
 
-compiled_only = pytest.mark.skipif(config.DISABLE_JIT, reason="about compiled code")
-
-
-@compiled_only
+@pytest.mark.compiled
 @pytest.mark.parametrize("seconds", [2, pytest.param(20, marks=pytest.mark.long)])
 @pytest.mark.parametrize("pairs", [1, 2, 8])
 def test_no_wake_up_is_lost_among_threads(pairs, seconds):
     assert hand_over(pairs, seconds) == 0
 
 
-@compiled_only
+@pytest.mark.compiled
 def test_a_protocol_without_the_recheck_loses_wake_ups(tmp_path):
     """The hunt above can catch its prey: with the second look left out, threads sleep for ever."""
     shutil.copytree(Path(iobuf_nb.__file__).parent, tmp_path / "iobuf_nb")
@@ -309,7 +306,7 @@ def test_ctrl_c_ends_a_wait_and_leaves_the_pool_whole(how):
     assert child.returncode == 0
 
 
-@compiled_only
+@pytest.mark.compiled
 def test_threads_other_than_the_main_one_leave_signals_alone():
     """A signal during a wait elsewhere is handled by the main thread, and the wait goes on."""
     pool = empty_pool()
