@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from numba import njit
 
 import iobuf_nb
 from iobuf_nb import BoundedQueue, BufferPool, PoolClosed, WouldBlock
+from iobuf_nb.atomics import load, store, wrap
+from iobuf_nb.ring import GETTERS, PUTTERS
 
 JITS = [lambda function: function, njit(nogil=True), njit]
 EVERY_WAY = pytest.mark.parametrize("jit", JITS, ids=["python", "nogil kernel", "GIL-holding kernel"])
@@ -45,6 +48,31 @@ def test_limits_are_kept(jit, timeout):
     assert min(late) >= 0
     assert min(late) < max(0.005, timeout / 10)  # the best of five, for the machine may be busy with others
     pool.put(0)
+
+
+def put_for(queue, timeout):
+    queue.put(0, timeout=timeout)
+    return 0
+
+
+@EVERY_WAY
+@pytest.mark.parametrize("boundary", [2**31, 2**32, 2**63], ids=["2**31", "2**32", "2**63"])
+@pytest.mark.parametrize(
+    "waiters, wait, free", [(GETTERS, get_for, "put"), (PUTTERS, put_for, "get")], ids=["get", "put"]
+)
+def test_the_word_that_waiters_park_on_may_wrap(jit, boundary, waiters, wait, free):
+    queue, wait, event = BoundedQueue(1), jit(wait), waiters + 1
+    if waiters == PUTTERS:
+        queue.put(0)
+    store(queue.words, event, boundary - 10)
+    with ThreadPoolExecutor(1) as workers:
+        for _ in range(20):
+            done = workers.submit(wait, queue, 60.0)
+            while load(queue.words, waiters) == 0 and not done.done():
+                time.sleep(0)
+            queue.get() if free == "get" else queue.put(0)
+            assert done.result() == 0
+    assert load(queue.words, event) == wrap(boundary + 10)
 
 
 @EVERY_WAY
