@@ -204,7 +204,7 @@ def explore(program, spec=None, check=None, most=math.inf, **options):
     if search.bounded:
         outcome.bound = f"{options['preemptions']} preemptions"
     elif outcome.states >= most:
-        outcome.bound = f"the first {most:,}"
+        outcome.bound = "of more"
     return outcome
 
 

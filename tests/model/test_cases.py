@@ -26,4 +26,4 @@ def test_no_schedule_breaks_it(case, record_property):
 @pytest.mark.long
 @pytest.mark.parametrize("case", BOUNDED, ids=lambda case: case.name)
 def test_nor_does_one_of_many_more_that_are_left_out_above(case, record_property):
-    run(case.unbounded(300_000), record_property)
+    run(case.unbounded(2_000_000), record_property)
