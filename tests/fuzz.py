@@ -676,7 +676,7 @@ ALIASES = {"indices": "index", "make": "data", "expected": "values", "desired": 
 # What an argument says when it is asked, of what its own state is or has no answer to.
 OWN = re.compile(
     r"truth value of an|released memoryview object|I/O operation on closed file|object is not callable|"
-    r"takes \w+ \w+ argument"
+    r"takes \w+ \w+ argument|0-dim memory has no length|scalars to be interpreted as an index"
 )
 
 
