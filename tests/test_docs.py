@@ -1,10 +1,12 @@
 """The documents tell the truth: README code runs, its names exist, every public name is explained."""
 
 import inspect
+import json
 import re
 from pathlib import Path
 
 import pytest
+import report
 
 import iobuf_nb
 
@@ -50,3 +52,8 @@ def public():
 def test_every_public_name_is_explained():
     missing = [name for name, item in public() if not isinstance(item, int) and not inspect.getdoc(item)]
     assert not missing
+
+
+def test_the_figures_of_the_proofs_are_those_that_were_measured():
+    text = report.README.read_text()
+    assert report.with_figures(text, json.loads(report.RESULTS.read_text())) == text
