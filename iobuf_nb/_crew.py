@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -55,17 +57,16 @@ class Crew:
         too, Ctrl-C among them. No thread is at work when this ends; only a Ctrl-C in the moment of another one may find
         some that need a little longer.
         """
-        started = []
+        started = 0
         try:
             try:
                 for item in inputs:
-                    thread = threading.Thread(target=self._guard, args=(work, item), name="iobuf_nb-worker")
-                    thread.start()
-                    started.append(thread)
+                    # Not threading.Thread: a Ctrl-C inside its start or join would leave locks locked for good.
+                    _thread.start_new_thread(self._guard, (work, item))
+                    started += 1
                 if first is not None:
                     first()
-                # Not by joining: Python 3.11 takes a thread for ended if Ctrl-C interrupts that.
-                for _ in started:
+                for _ in range(started):
                     while not self._has_ended():
                         meanwhile()
             except BaseException as error:
@@ -75,8 +76,6 @@ class Crew:
             if self._at_work[0]:
                 self._stop()
                 _outlast(self._at_work)
-        for thread in started:
-            thread.join()
         if self._errors:
             raise self._errors[0]
 
@@ -93,6 +92,7 @@ class Crew:
         return False
 
     def _guard(self, work: Callable[[Any], None], item: Any) -> None:
+        sys.settrace(threading.gettrace())  # as threading does, for those who debug or measure what workers call
         fetch_add(self._at_work, 0, 1, "seq_cst")
         try:
             if not self._over:  # else nobody waits for this one, which was late

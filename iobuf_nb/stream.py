@@ -49,7 +49,7 @@ from ._blocks import (
     work_on_queue,
 )
 from ._crew import LOOK_S, Crew
-from ._jit import INTERPRETED, compile_for
+from ._jit import INTERPRETED, compile_for, kernel
 from .atomics import store
 from .pool import BufferPool
 from .ring import QUEUE_TYPE, BoundedQueue, shut
@@ -322,12 +322,8 @@ class _Job:
         order.put(0)
         carry = np.empty(plan.step, np.uint8)
 
-        compile_for(shut, turn)  # not in the middle of Ctrl-C
-
-        def stop() -> None:
-            store(words, STOP, 1)
-            shut(turn)
-            shut(order)
+        queues = turn, order
+        compile_for(_stop, words, queues)  # not in the middle of Ctrl-C
 
         def work(state: Any) -> None:
             index = self._buffer(plan, words)
@@ -339,18 +335,16 @@ class _Job:
                 finally:
                     self.pool.put(index)
 
-        Crew(stop).run(work, self.states, report)
+        Crew(lambda: _stop(words, queues)).run(work, self.states, report)
 
     def _run_queued(self, plan: Plan, words: NDArray[np.int64], name: str, report: Callable[[], None]) -> None:
         """Read by io_uring in this thread, and let the workers compute on what has come."""
         from .uring import Ring
 
         ready = BoundedQueue(self.pool.capacity)
+        queues = (ready,)
+        compile_for(_stop, words, queues)  # not in the middle of Ctrl-C
         end = plan.first + -(-plan.size // plan.align) * plan.align
-
-        def stop() -> None:
-            store(words, STOP, 1)
-            shut(ready)
 
         def work(state: Any) -> None:
             current = np.full(2, -1)
@@ -375,7 +369,7 @@ class _Job:
 
         with Ring(min(self.pool.capacity, _URING_ENTRIES)) as ring, self.pool.register(ring) as registered:
             try:
-                Crew(stop).run(work, self.states, report, pump)
+                Crew(lambda: _stop(words, queues)).run(work, self.states, report, pump)
             finally:
                 while (index := ready.try_get()) >= 0:
                     self.pool.put(index)
@@ -398,6 +392,14 @@ class _Job:
                 if self.pool.nonblocking:
                     raise
         return -1
+
+
+@kernel
+def _stop(words, queues):
+    """Make all workers come to their end, those who wait at a queue, too."""
+    store(words, STOP, 1)
+    for queue in queues:
+        shut(queue)
 
 
 def _compiled(work: Any, kernel: Any, like: NDArray[Any], state: Any, *shared: types.Type) -> Callable[..., Any]:

@@ -1,3 +1,6 @@
+import _thread
+import time
+
 import faces
 import numba
 import pytest
@@ -11,6 +14,16 @@ collect_ignore = [] if numba.config.DISABLE_JIT else ["model"]
 def face(request):
     """Run the test twice: calling methods from Python, and inside kernels."""
     return getattr(faces, request.param)
+
+
+@pytest.fixture
+def threads_end():
+    """Every thread that the test starts comes to its end, even if a little later."""
+    before, deadline = _thread._count(), time.monotonic() + 60
+    yield
+    while _thread._count() > before:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 @pytest.fixture(autouse=numba.config.DISABLE_JIT)
