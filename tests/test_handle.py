@@ -25,10 +25,9 @@ def cycle(pool, n):
         pool.put(index)
 
 
-def run_script(directory, script):
-    """Run a script in a process of its own, with numba's cache in `directory`."""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(directory / "cache")}
-    environment["PYTHONPATH"] = str(Path(iobuf_nb.__file__).parents[1])
+def run_script(directory, script, **environment):
+    """Run a script in a process of its own; what numba caches of it is in `directory`."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(iobuf_nb.__file__).parents[1]), **environment}
     path = directory / "script.py"
     if not path.exists():
         path.write_text(textwrap.dedent(script))
@@ -44,7 +43,7 @@ def test_import_compiles_nothing(tmp_path):
             import iobuf_nb, iobuf_nb.__main__
         print(len(recorder.buffer))
     """
-    assert run_script(tmp_path, script) == ["0"]
+    assert run_script(tmp_path, script, NUMBA_CACHE_DIR=str(tmp_path / "empty")) == ["0"]
 
 
 def test_32_bit_platforms_are_refused(tmp_path):

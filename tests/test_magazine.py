@@ -338,7 +338,6 @@ def test_buffers_in_a_magazine_can_be_got_by_all(face, pool, afterwards, run, th
         return taken, afterwards(magazine)
 
     taken, kept = run(fill)
-    gc.collect()
     assert face.available(pool) == 4
     if through == "the pool":
         found, source = take_all(pool, face), pool
@@ -362,7 +361,6 @@ def test_the_next_magazine_finds_what_a_dropped_one_left(face, pool):
     number = magazine._number
     put_all(magazine, taken := take_all(magazine, face), face)
     del magazine
-    gc.collect()
     heir = pool.magazine()
     assert heir._number == number and face.was_size(heir) == 4
     assert take_all(heir, face) == taken[::-1]

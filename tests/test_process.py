@@ -687,7 +687,7 @@ class Cached:
         return self.split(self.process().output())
 
 
-@pytest.fixture(scope="module", params=[4, pytest.param(20, marks=pytest.mark.long)])
+@pytest.fixture(scope="module", params=[2, pytest.param(20, marks=pytest.mark.long)])
 def cached(request, tmp_path_factory):
     return Cached(request.param, tmp_path_factory.mktemp("cached"))
 

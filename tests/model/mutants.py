@@ -9,7 +9,7 @@ import inspect
 import re
 import textwrap
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cases
 import magazines
@@ -28,7 +28,7 @@ class Mutant:
     function: object
     pattern: str
     instead: str
-    among: list = field(default_factory=lambda: cases.CASES)
+    among: list
 
     def __post_init__(self):
         source = textwrap.dedent(inspect.getsource(self.function))
@@ -64,111 +64,137 @@ COUNT_IN = r" *fetch_add\(.*, waiters, 1, .*\n"
 SEEN = r" *seen = .*\n"
 RECHECK = r" *result = .*\n"
 FIND, HINT = r"( *)if compare_and_swap(.*)\n", r" *(store.*)\n"
+WAITING, OWNING = (
+    [case for case in cases.CASES if case.name.startswith(kinds)]
+    for kinds in (("wait", "bulk"), ("pool", "two", "bulk"))
+)
 
-MUTANTS = [
-    Mutant(
-        "the lap is left out of a slot's state", ring._lead, r"return (.*)", r"lead = \1; return min(lead, lead % 2)"
+#: Each group with the cases that may catch it.
+BUGS = [
+    (
+        cases.CASES,
+        [
+            (
+                "the lap is left out of a slot's state",
+                ring._lead,
+                r"return (.*)",
+                r"lead = \1; return min(lead, lead % 2)",
+            ),
+            ("the difference of states does not wrap", ring._lead, r"wrap\((.*)\) >>", r"(\1) >>"),
+            ("a position follows that was skipped", ring._next, r"position \+ 1", r"position + 2"),
+            ("the last slot is followed by one beyond the end", ring._next, "< queue.capacity", "<= queue.capacity"),
+            ("the last slot is left out", ring._next, "< queue.capacity", "< queue.capacity - 1"),
+            ("a lap ends at its first slot for ever", ring._next, r"\(position \| mask\) \+ 1", "position & ~mask"),
+            ("the search jumps a lap too far", ring._after, r"lead - 1", "lead + 1"),
+            ("a put's hint is moved too far", ring._put_at, r"(_next\(.*\))\)", r"_next(queue, \1))"),
+            ("a get's hint is moved too far", ring._get_at, r"(_next\(.*\))\)", r"_next(queue, \1))"),
+            (
+                "a put's hint is moved before its compare-and-swap",
+                ring._put_at,
+                FIND + HINT,
+                r"\1\3\n\1if compare_and_swap\2\n",
+            ),
+            (
+                "a get's hint is moved before its compare-and-swap",
+                ring._get_at,
+                FIND + HINT,
+                r"\1\3\n\1if compare_and_swap\2\n",
+            ),
+            (
+                "a put stores in place of a compare-and-swap",
+                ring._put_at,
+                r"compare_and_swap\((.*), word, (.*)\):",
+                r"store(\1, \2) is None:",
+            ),
+            (
+                "a get stores in place of a compare-and-swap",
+                ring._get_at,
+                r"compare_and_swap\((.*), word, (.*)\):",
+                r"store(\1, \2) is None:",
+            ),
+            ("a get leaves its slot as it was a lap ago", ring._get_at, r"- item \+", "- item -"),
+            ("a put into a slot that was taken says full", ring._put_at, "return TAKEN", "return EMPTY"),
+            ("a get from a slot that was taken says empty", ring._get_at, "return TAKEN", "return EMPTY"),
+            ("a put that finds the queue full goes on", ring._put_at, "lead < 0", "lead < -1"),
+            ("a put publishes with relaxed accesses", ring._put_at, '"seq_cst"', '"relaxed"'),
+            ("a get takes with relaxed accesses", ring._get_at, '"seq_cst"', '"relaxed"'),
+            ("a loser waits for the winner to move the hint", ring._contend, "lead == 0 or not behind", "True"),
+        ],
     ),
-    Mutant("the difference of states does not wrap", ring._lead, r"wrap\((.*)\) >>", r"(\1) >>"),
-    Mutant("a position follows that was skipped", ring._next, r"position \+ 1", r"position + 2"),
-    Mutant("the last slot is followed by one beyond the end", ring._next, "< queue.capacity", "<= queue.capacity"),
-    Mutant("the last slot is left out", ring._next, "< queue.capacity", "< queue.capacity - 1"),
-    Mutant("a lap ends at its first slot for ever", ring._next, r"\(position \| mask\) \+ 1", "position & ~mask"),
-    Mutant("the search jumps a lap too far", ring._after, r"lead - 1", "lead + 1"),
-    Mutant("a put's hint is moved too far", ring._put_at, r"(_next\(.*\))\)", r"_next(queue, \1))"),
-    Mutant("a get's hint is moved too far", ring._get_at, r"(_next\(.*\))\)", r"_next(queue, \1))"),
-    Mutant(
-        "a put's hint is moved before its compare-and-swap",
-        ring._put_at,
-        FIND + HINT,
-        r"\1\3\n\1if compare_and_swap\2\n",
+    (
+        WAITING,
+        [
+            ("a put into a closed queue succeeds", ring.offer, r"load\(.*\) == 0", "True"),
+            (
+                "a waiter does not try again before it parks",
+                ring.wait,
+                rf"({SEEN}){RECHECK}",
+                r"\1        result = EMPTY\n",
+            ),
+            ("a waiter tries again before it reads the event", ring.wait, rf"({SEEN})({RECHECK})", r"\2\1"),
+            ("a waiter counts itself in after its last try", ring.wait, f"({COUNT_IN})({SEEN})({RECHECK})", r"\2\3\1"),
+            (
+                "a waiter counts itself in by a plain store",
+                ring.wait,
+                r"fetch_add\((.*), waiters, 1, .*\)",
+                r"store(\1, waiters, load(\1, waiters) + 1)",
+            ),
+            ("a waiter counts itself in with a relaxed access", ring.wait, r'(waiters, 1, )"seq_cst"', r'\1"relaxed"'),
+            ("a waiter that is woken gives up", ring.wait, r"( *)park\((.*)\)\n", r"\1park(\2)\n\1return EMPTY\n"),
+            ("a waker does not change the event", ring.notify, r"fetch_add\(.*\)", "pass"),
+            (
+                "a waker changes the event after it wakes",
+                ring.notify,
+                r"( *fetch_add.*\n)( *)if (wake\(.*?\))",
+                r"\2woken = \3\n\1\2if woken",
+            ),
+            ("a waker wakes nobody", ring.notify, r"wake\(.*?\)", "0"),
+            ("a put does not look for getters", ring.put_and_wake, r"load\(.*GETTERS.*\)", "False"),
+            (
+                "a put looks for getters before it puts",
+                ring.put_and_wake,
+                r"    (done = .*)\n    if done and (load\(.*\)):",
+                r"    waiting = \2\n    \1\n    if done and waiting:",
+            ),
+            ("a put looks for getters with an acquire load", ring.put_and_wake, '"seq_cst"', '"acquire"'),
+            ("a bulk put wakes only one", ring.put_all_and_wake, r"range\(.*\)", "range(1)"),
+            ("a bulk put leaves every other slot out", ring.put_items, r"= (_next\(.*\))", r"= _next(queue, \1)"),
+            ("a bulk get leaves every other slot out", ring.get_items, r"= (_next\(.*\))", r"= _next(queue, \1)"),
+            ("a get does not look for putters", ring.get_and_wake, r"load\(.*PUTTERS.*\)", "False"),
+            ("close wakes nobody", ring.shut, r"wake\(.*\)", "pass"),
+            ("close wakes only one", ring.shut, "EVERYBODY", "1"),
+            ("close does not change the events", ring.shut, r"fetch_add\(.*\)", "pass"),
+            ("close wakes before it closes", ring.shut, r"(    store.*\n)([\s\S]*)", r"\2\1"),
+            (
+                "a getter looks whether the queue is closed after it found nothing",
+                BoundedQueue._attempt,
+                r"( *)(got = .*)\n",
+                r"\1\2\n\1closed = load(self.words, CLOSED_FLAG, 'seq_cst')\n",
+            ),
+        ],
     ),
-    Mutant(
-        "a get's hint is moved before its compare-and-swap",
-        ring._get_at,
-        FIND + HINT,
-        r"\1\3\n\1if compare_and_swap\2\n",
+    (
+        OWNING,
+        [
+            (
+                "a buffer is given back before its owner is wiped",
+                pool.give,
+                r"(    )(status = .*)\n",
+                r"\1put_and_wake(pool.ring, index)\n\1\2\n\1return status\n",
+            ),
+            (
+                "an owner is wiped by a plain store",
+                pool.disown,
+                r"not compare_and_swap\((.*?), holder, (.*)\):",
+                r"store(\1, \2) is not None:",
+            ),
+            ("who holds a buffer is not looked at", pool.disown, r"(holder = .*)", r"\1; return OK"),
+            ("an owner is not written down", pool.own, r"store\(.*\)", "pass"),
+        ],
     ),
-    Mutant(
-        "a put stores in place of a compare-and-swap",
-        ring._put_at,
-        r"compare_and_swap\((.*), word, (.*)\):",
-        r"store(\1, \2) is None:",
-    ),
-    Mutant(
-        "a get stores in place of a compare-and-swap",
-        ring._get_at,
-        r"compare_and_swap\((.*), word, (.*)\):",
-        r"store(\1, \2) is None:",
-    ),
-    Mutant("a get leaves its slot as it was a lap ago", ring._get_at, r"- item \+", "- item -"),
-    Mutant("a put into a slot that was taken says full", ring._put_at, "return TAKEN", "return EMPTY"),
-    Mutant("a get from a slot that was taken says empty", ring._get_at, "return TAKEN", "return EMPTY"),
-    Mutant("a put that finds the queue full goes on", ring._put_at, "lead < 0", "lead < -1"),
-    Mutant("a put publishes with relaxed accesses", ring._put_at, '"seq_cst"', '"relaxed"'),
-    Mutant("a get takes with relaxed accesses", ring._get_at, '"seq_cst"', '"relaxed"'),
-    Mutant("a loser waits for the winner to move the hint", ring._contend, "lead == 0 or not behind", "True"),
-    Mutant("a put into a closed queue succeeds", ring.offer, r"load\(.*\) == 0", "True"),
-    Mutant(
-        "a waiter does not try again before it parks", ring.wait, rf"({SEEN}){RECHECK}", r"\1        result = EMPTY\n"
-    ),
-    Mutant("a waiter tries again before it reads the event", ring.wait, rf"({SEEN})({RECHECK})", r"\2\1"),
-    Mutant("a waiter counts itself in after its last try", ring.wait, f"({COUNT_IN})({SEEN})({RECHECK})", r"\2\3\1"),
-    Mutant(
-        "a waiter counts itself in by a plain store",
-        ring.wait,
-        r"fetch_add\((.*), waiters, 1, .*\)",
-        r"store(\1, waiters, load(\1, waiters) + 1)",
-    ),
-    Mutant("a waiter counts itself in with a relaxed access", ring.wait, r'(waiters, 1, )"seq_cst"', r'\1"relaxed"'),
-    Mutant("a waiter that is woken gives up", ring.wait, r"( *)park\((.*)\)\n", r"\1park(\2)\n\1return EMPTY\n"),
-    Mutant("a waker does not change the event", ring.notify, r"fetch_add\(.*\)", "pass"),
-    Mutant(
-        "a waker changes the event after it wakes",
-        ring.notify,
-        r"( *fetch_add.*\n)( *)if (wake\(.*?\))",
-        r"\2woken = \3\n\1\2if woken",
-    ),
-    Mutant("a waker wakes nobody", ring.notify, r"wake\(.*?\)", "0"),
-    Mutant("a put does not look for getters", ring.put_and_wake, r"load\(.*GETTERS.*\)", "False"),
-    Mutant(
-        "a put looks for getters before it puts",
-        ring.put_and_wake,
-        r"    (done = .*)\n    if done and (load\(.*\)):",
-        r"    waiting = \2\n    \1\n    if done and waiting:",
-    ),
-    Mutant("a put looks for getters with an acquire load", ring.put_and_wake, '"seq_cst"', '"acquire"'),
-    Mutant("a bulk put wakes only one", ring.put_all_and_wake, r"range\(.*\)", "range(1)"),
-    Mutant("a bulk put leaves every other slot out", ring.put_items, r"= (_next\(.*\))", r"= _next(queue, \1)"),
-    Mutant("a bulk get leaves every other slot out", ring.get_items, r"= (_next\(.*\))", r"= _next(queue, \1)"),
-    Mutant("a get does not look for putters", ring.get_and_wake, r"load\(.*PUTTERS.*\)", "False"),
-    Mutant("close wakes nobody", ring.shut, r"wake\(.*\)", "pass"),
-    Mutant("close wakes only one", ring.shut, "EVERYBODY", "1"),
-    Mutant("close does not change the events", ring.shut, r"fetch_add\(.*\)", "pass"),
-    Mutant("close wakes before it closes", ring.shut, r"(    store.*\n)([\s\S]*)", r"\2\1"),
-    Mutant(
-        "a getter looks whether the queue is closed after it found nothing",
-        BoundedQueue._attempt,
-        r"( *)(got = .*)\n",
-        r"\1\2\n\1closed = load(self.words, CLOSED_FLAG, 'seq_cst')\n",
-    ),
-    Mutant(
-        "a buffer is given back before its owner is wiped",
-        pool.give,
-        r"(    )(status = .*)\n",
-        r"\1put_and_wake(pool.ring, index)\n\1\2\n\1return status\n",
-    ),
-    Mutant(
-        "an owner is wiped by a plain store",
-        pool.disown,
-        r"not compare_and_swap\((.*?), holder, (.*)\):",
-        r"store(\1, \2) is not None:",
-    ),
-    Mutant("who holds a buffer is not looked at", pool.disown, r"(holder = .*)", r"\1; return OK"),
-    Mutant("an owner is not written down", pool.own, r"store\(.*\)", "pass"),
-    *(
-        Mutant(*bug, among=magazines.CASES)
-        for bug in (
+    (
+        magazines.CASES,
+        [
             (
                 "a push is counted before its slot is written",
                 deque.push,
@@ -220,6 +246,7 @@ MUTANTS = [
             ),
             ("a put looks for getters only before it", magazine.keep, r"if load\(words, GETTERS\):", "if False:"),
             ("a bulk put looks for getters only before it", magazine.give_many_to, r"range\(.*\)", "range(0)"),
-        )
+        ],
     ),
 ]
+MUTANTS = [Mutant(*bug, among) for among, bugs in BUGS for bug in bugs]
