@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PYTEST = ["pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-W", "ignore:overflow"]
+PYTEST += ["-o", "faulthandler_timeout=200", "-o", "faulthandler_exit_on_timeout=true"]  # for one test
 GROUPS = {
     "model": ["model/test_cases", "model/test_litmus", "model/test_scheduler"],
     "mutants": ["model/test_mutants"],

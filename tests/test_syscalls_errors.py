@@ -245,7 +245,7 @@ def writev_full(fd, iovec):
 
 
 @EVERY_WAY
-def test_a_read_goes_on_after_signals(jit):
+def test_a_read_goes_on_after_signals(jit, untraced):
     buffer, read_ = np.zeros(10, np.uint8), jit(read)
     with channel("pipe") as (reader, writer, close):
         os.write(writer, b"warm up")
@@ -266,7 +266,7 @@ def test_a_read_goes_on_after_signals(jit):
 
 @EVERY_WAY
 @pytest.mark.parametrize("function, kind", [(write_full, "pipe"), (writev_full, "pipe"), (send_full, "unix")])
-def test_a_write_goes_on_after_signals(jit, function, kind):
+def test_a_write_goes_on_after_signals(jit, function, kind, untraced):
     """A signal cuts a write short that has begun; its handler here makes room for more."""
     data = content(75 * IOV_MAX)
     memory = iovec_from_buffers(data.reshape(-1, 5)) if function is writev_full else data
@@ -325,7 +325,7 @@ def poll(fd, timeout_ms):
 
 
 @EVERY_WAY
-def test_polling(jit):
+def test_polling(jit, untraced):
     poll_ = jit(poll)
     with channel("pipe") as (reader, writer, close):
         assert poll_(reader, 0) == 0

@@ -902,7 +902,7 @@ def test_ctrl_c_ends_the_wait_and_loses_nothing(how):
     assert child.returncode == 0
 
 
-def test_a_signal_ends_the_wait_at_once(make, pipe):
+def test_a_signal_ends_the_wait_at_once(make, pipe, untraced):
     class Alarm(Exception):
         pass
 

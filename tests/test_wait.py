@@ -147,7 +147,7 @@ def test_close_ends_all_waits(jit):
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
 @EVERY_WAY
-def test_a_signal_handlers_own_exception_comes_through(jit):
+def test_a_signal_handlers_own_exception_comes_through(jit, untraced):
     class Alarm(Exception):
         pass
 
