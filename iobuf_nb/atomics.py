@@ -196,7 +196,7 @@ def register_heavy_fence() -> bool:
     return int(_membarrier(_REGISTER)) == 0 and int(_membarrier(_EXPEDITE)) == 0
 
 
-_syscall = c_function("syscall", types.int64, *[types.int64] * 7)
+syscall = c_function("syscall", types.int64, *[types.int64] * 7)
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365, "s390x": 356}.get(platform.machine(), -1)
 if sys.platform != "linux":
     _MEMBARRIER = -1
@@ -205,7 +205,7 @@ _EXPEDITE, _REGISTER = 8, 16  # MEMBARRIER_CMD_PRIVATE_EXPEDITED and MEMBARRIER_
 
 @kernel
 def _membarrier(command):
-    return _syscall(_MEMBARRIER, command, 0, 0, 0, 0, 0) if _MEMBARRIER >= 0 else -1
+    return syscall(_MEMBARRIER, command, 0, 0, 0, 0, 0) if _MEMBARRIER >= 0 else -1
 
 
 @intrinsic

@@ -38,7 +38,7 @@ from numba.extending import intrinsic
 
 from . import _check, atomics
 from ._jit import compiled_as, hot, kernel, kernel_overload
-from .atomics import pause
+from .atomics import pause, syscall
 
 __all__ = ["PoolClosed", "WouldBlock"]
 
@@ -199,7 +199,7 @@ def _park_in_kernel(address, expected, most_ns):
     timespec[0] = most_ns // 1_000_000_000
     timespec[1] = most_ns % 1_000_000_000
     state = release_gil()
-    _syscall(_FUTEX, address, _WAIT_PRIVATE, expected & 0xFFFFFFFF, timespec.ctypes.data, 0, 0)
+    syscall(_FUTEX, address, _WAIT_PRIVATE, expected & 0xFFFFFFFF, timespec.ctypes.data, 0, 0)
     regain_gil(state)
 
 
@@ -214,7 +214,7 @@ def park(words: Any, i: int, expected: int, most_ns: int) -> None:
 
 @kernel
 def _wake_in_kernel(address, count):
-    return 0 if _FUTEX < 0 else _syscall(_FUTEX, address, _WAKE_PRIVATE, count, 0, 0, 0)
+    return 0 if _FUTEX < 0 else syscall(_FUTEX, address, _WAKE_PRIVATE, count, 0, 0, 0)
 
 
 @compiled_as(lambda words, i, count: _wake_in_kernel(_address(words, i), count))
@@ -263,7 +263,6 @@ _restore_thread = types.ExternalFunction("PyEval_RestoreThread", types.void(type
 _thread_id = types.ExternalFunction("pthread_self", types.int64())
 _write = types.ExternalFunction("write", types.intp(types.int32, types.intp, types.intp))
 _getpid = types.ExternalFunction("getpid", types.int32())
-_syscall = types.ExternalFunction("syscall", types.intp(*[types.intp] * 7))
 
 _FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "ppc64le": 221, "s390x": 238}.get(platform.machine(), -1)
 if sys.platform != "linux":
