@@ -106,7 +106,7 @@ def _claim_in_turn(plan, words, carry, memory):
     """Read on, with the turn, and cut after the last whole record or line: status, address, bytes, position."""
     position = load(words, POSITION)
     if load(words, ENDED):
-        return END, 0, 0, position
+        return TORN if load(words, CARRIED) else END, 0, 0, position
     if plan.seekable:
         want = min(plan.step, plan.size - position)
         have, address = _read_at(plan, memory, position, want)
@@ -134,9 +134,10 @@ def _claim_in_turn(plan, words, carry, memory):
                 have += n
                 whole = _whole(plan, memory, have, ended)
         carry[: have - whole] = _bytes_at(memory + whole, have - whole)
-        store(words, CARRIED, have - whole)
+    store(words, CARRIED, have - whole)
+    if ended:
+        store(words, ENDED, 1)  # at once, because a terminal may be read again after its end
     if have == 0:
-        store(words, ENDED, 1)
         return END, 0, 0, position
     if whole == 0:
         return TORN if ended else TOO_LONG, 0, 0, position

@@ -15,6 +15,7 @@ import inspect
 import math
 import mmap
 import os
+import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -53,7 +54,7 @@ from ._jit import INTERPRETED, compile_for, kernel
 from .atomics import store
 from .pool import BufferPool
 from .ring import QUEUE_TYPE, BoundedQueue, shut
-from .syscalls import as_descriptor
+from .syscalls import as_descriptor, recv
 from .tier import Tier
 from .wait import WouldBlock
 
@@ -264,8 +265,7 @@ class _Job:
         """Run one source to its end."""
         name = str(source)
         status = os.fstat(fd)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+        _require_readable(fd, status.st_mode, name)
         regular = stat.S_ISREG(status.st_mode)
         seekable = regular or stat.S_ISBLK(status.st_mode)
         first = os.lseek(fd, 0, os.SEEK_CUR) if seekable else 0
@@ -438,6 +438,18 @@ def _check_source(source: Any) -> None:
         _check.integer("source (a file descriptor)", source, 0, 2**31 - 1)
     elif not hasattr(source, "fileno"):
         _check.path("source", source)
+
+
+def _require_readable(fd: int, mode: int, name: str) -> None:
+    """Refuse what a worker would wait at for ever, such as the wrong end of a pipe, and what cannot be read at all."""
+    try:
+        if stat.S_ISSOCK(mode):
+            with suppress(BlockingIOError):
+                recv(fd, np.empty(1, np.uint8), socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        else:
+            os.read(fd, 0)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, name) from None
 
 
 def _like(dtype: DTypeLike) -> NDArray[Any]:

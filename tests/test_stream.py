@@ -361,6 +361,34 @@ def test_a_source_that_fails(pool):
     assert caught.value.errno == errno.EIO
 
 
+def test_what_cannot_be_read_is_not_waited_for(file, pool):
+    reader, writer = os.pipe()
+    written = os.open(file(b"data"), os.O_WRONLY)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for source, code in ((writer, errno.EBADF), (written, errno.EBADF), (server, errno.ENOTCONN)):
+            with pytest.raises(OSError, match=os.strerror(code)) as caught:
+                stream(source, check, state=fresh(0), pool=pool)
+            assert (caught.value.errno, caught.value.filename) == (code, str(source))
+    for fd in (reader, writer, written):
+        os.close(fd)
+
+
+def test_a_terminal_ends_at_the_first_ctrl_d(pool):
+    terminal, source = os.openpty()
+    os.write(terminal, b"one\ntwo\n\x04")
+    expect(stream(source, check, state=fresh(8), pool=pool), b"one\ntwo\n")
+    os.close(terminal)
+    os.close(source)
+
+
+def test_datagrams_end_with_an_empty_one(pool):
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with one, other:
+        for part in (b"first", b"second", b""):
+            one.send(part)
+        expect(stream(other, check, state=fresh(11), pool=pool), b"firstsecond")
+
+
 def test_the_second_of_several_sources_fails(file, pool):
     with pytest.raises(FileNotFoundError, match="No such file .* '/no/such'"):
         stream([file(b"x" * 9000), "/no/such"], check, state=fresh(9000), pool=pool)
