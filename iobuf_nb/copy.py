@@ -113,6 +113,8 @@ def copy(
         again, is not what was written.
     TypeError, ValueError
         An argument is out of its range; `src` or `dst` is no regular file.
+    MemoryError, RuntimeError
+        The system cannot give the buffers, or the threads.
 
     Whatever is raised, `dst` is as it was; only Ctrl-C at the very end may find the whole copy in its place. If the
     process is killed, `dst` is as it was, too, and a part of the copy, ``.iobuf_nb-*``, is left beside it.

@@ -66,7 +66,7 @@ def scan(
 
     Raises
     ------
-    OSError, TypeError, ValueError, MemoryError
+    OSError, TypeError, ValueError, MemoryError, RuntimeError
         As `stream` does.
 
     Examples

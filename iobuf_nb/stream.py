@@ -184,8 +184,10 @@ def stream(
     ValueError, TypeError
         An argument is out of its range; the kernel cannot be compiled for these arguments; a source ends inside a
         record, or a line is longer than a buffer.
-    MemoryError
-        The system cannot give the buffers.
+    MemoryError, RuntimeError
+        The system cannot give the buffers, or the threads.
+    PoolClosed, WouldBlock
+        `pool` is closed; it has no buffer, and may not wait for one.
 
     Whatever is raised, all threads have ended and all buffers are back in the pool; only if Ctrl-C comes twice within
     the same moment may a worker be a little later.
@@ -212,6 +214,7 @@ def stream(
     count = _check.integer("workers", usual if workers is None else workers, 1, 1024)
     if alone and count > 1:
         raise ValueError(f"workers must be 1 for a kernel with parallel=True, not {count}")
+    ordered = bool(ordered)
     like = _like(dtype)
     record, end_of_line = _check_units(record, delimiter, like)
     align = ALIGNMENT if direct else 1
@@ -224,7 +227,9 @@ def stream(
                 size = _step(_check.integer("tier", size, 1, 2**40), record, align, 0, end_of_line)
             each = _URING_BUFFERS if engine == "uring" else 1
             most = count * each if buffers is None else _check.integer("buffers", buffers, 1, 2**32)
-            pool = stack.enter_context(BufferPool(most, _check.integer("tier", size, 1, 2**40)))
+            size = _check.integer("tier", size, 1, 2**40)
+            _check.integer("buffers * tier", most * size, 1, 2**47)  # as a pool says of its own arguments
+            pool = stack.enter_context(BufferPool(most, size))
         elif not isinstance(pool, BufferPool):
             raise TypeError(f"pool must be a BufferPool, not {pool!r:.60}")
         states = [state() if callable(state) else copy.deepcopy(state) for _ in range(1 if ordered else count)]
@@ -272,7 +277,7 @@ class _Job:
         size = max(status.st_size - first, 0) if regular else 0
         step = _step(self.pool.buffer_size, record, align, first, delimiter)
         if size % record:
-            raise ValueError(f"{name} must be whole records of {record} bytes, and has {size}")
+            raise ValueError(f"{name} must be whole records of {record} bytes, as record or dtype says, and has {size}")
         if align > 1 and (self.pool.arena % align or self.pool.stride % align):
             raise ValueError(f"direct=True needs buffers on multiples of {align} bytes, not {self.pool.stride} apart")
         if self.engine in ("uring", "mmap") and not regular:
@@ -427,7 +432,8 @@ def _failure(ended: int, name: str, plan: Plan, offset: int) -> Exception:
     if ended == TORN:
         return ValueError(f"{name} ends at offset {offset} inside a record of {plan.record} bytes")
     if ended == TOO_LONG:
-        return ValueError(f"{name} has a line at offset {offset} that is longer than a block, {plan.step} bytes")
+        longer = f"a line at offset {offset} that is longer than a block, {plan.step} bytes"
+        return ValueError(f"{name} has {longer}: tier, or the buffers of pool, must be larger")
     return OSError(-ended, f"{os.strerror(-ended)} at offset {offset}", name)
 
 
@@ -497,7 +503,7 @@ def _opened(source: Any, direct: bool) -> Iterator[int]:
     if isinstance(source, int) or hasattr(source, "fileno"):
         if direct:
             raise ValueError(f"direct=True needs a path to open, not {source!r:.60}")
-        yield as_descriptor(source)
+        yield as_descriptor(source, "source (a file descriptor)")
         return
     fd = open_file(source, os.O_RDONLY, direct)
     try:

@@ -239,11 +239,11 @@ def _require_integers(*arguments: tuple[str, Any]) -> None:
             raise errors.TypingError(f"{name} must be an integer in a kernel, not {value}")
 
 
-def as_descriptor(fd: Any) -> int:
-    """Return a file descriptor, of an object that has one, as an int."""
+def as_descriptor(fd: Any, name: str = "fd") -> int:
+    """Return a file descriptor, of an object that has one, as an int; `name` is the argument that it is."""
     if hasattr(fd, "fileno"):
         fd = fd.fileno()
-    return _check.integer("fd", fd, -1, 2**31 - 1)
+    return _check.integer(name, fd, -1, 2**31 - 1)
 
 
 def _as_iovec(iovec: Any, into: bool) -> Any:

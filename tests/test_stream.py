@@ -270,6 +270,13 @@ def test_a_kernel_of_the_wrong_signature(file, kernel, message):
         assert wanted in str(caught.value)
 
 
+class Unnumbered:
+    """What has a descriptor that is no number."""
+
+    def fileno(self):
+        return "7"
+
+
 @pytest.mark.parametrize(
     "options, error, message",
     [
@@ -280,6 +287,8 @@ def test_a_kernel_of_the_wrong_signature(file, kernel, message):
         ({"workers": 0}, ValueError, "workers must be an integer from 1 to 1024, not 0"),
         ({"tier": 0}, ValueError, "tier must be .* not 0"),
         ({"buffers": -1}, ValueError, "buffers must be .* not -1"),
+        ({"buffers": 2**31, "tier": 2**20}, ValueError, "buffers . tier must be an integer from 1 to .* not 22517998"),
+        ({"source": [Unnumbered()]}, TypeError, "source .a file descriptor. must be .* not '7'"),
         ({"pool": 3}, TypeError, "pool must be a BufferPool, not 3"),
         ({"record": 0}, ValueError, "record must be .* not 0"),
         ({"record": 17, "tier": 16}, ValueError, "tier must make buffers that hold a record of 17 bytes, not of 16"),
@@ -417,7 +426,7 @@ def test_a_descriptor_that_does_not_block(pool):
 
 
 def test_sources_that_end_inside_a_record(file, pool):
-    with pytest.raises(ValueError, match="must be whole records of 7 bytes, and has 100"):
+    with pytest.raises(ValueError, match="must be whole records of 7 bytes, as record or dtype says, and has 100"):
         stream(file(bytes(100)), check, state=fresh(100, 7), record=7, pool=pool)
     with fed("pipe", bytes(100), 9) as reader, pytest.raises(ValueError, match="at offset 98 inside a record of 7"):
         stream(reader, check, state=fresh(100, 7), record=7, pool=pool)
