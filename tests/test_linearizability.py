@@ -302,6 +302,28 @@ def write(log, row, kind, item):
     return row + 1
 
 
+# These two are functions, because numba on Python 3.12 and up misses some errors of a `try` inside a loop.
+
+
+@register_jitable
+def get_within(seconds, source):
+    """Return what a waiting get gets, or -1 if it fails."""
+    try:
+        return source.get(True, seconds)
+    except Exception:
+        return -1
+
+
+@register_jitable
+def put_within(seconds, queue, item):
+    """Return whether a waiting put puts."""
+    try:
+        queue.put(item, True, seconds)
+        return True
+    except Exception:
+        return False
+
+
 @register_jitable
 def use_queue(queue, plan, window, me, threads, words, log):
     """Put and get as planned; return how many rows that took."""
@@ -316,17 +338,11 @@ def use_queue(queue, plan, window, me, threads, words, log):
         if action == TRY_PUT:
             done = queue.try_put(item)
         elif action == WAIT_PUT:
-            try:
-                queue.put(item, True, WAIT_S)
-            except Exception:
-                done = False
+            done = put_within(WAIT_S, queue, item)
         elif action == TRY_GET:
             item = queue.try_get()
         else:
-            try:
-                item = queue.get(True, WAIT_S)
-            except Exception:
-                item = -1
+            item = get_within(WAIT_S, queue)
         if action in (TRY_PUT, WAIT_PUT):
             after = write(log, row, PUT if done else FULL, item)
         else:
@@ -362,18 +378,12 @@ def use_pool(pool, plan, window, me, threads, words, log):
                 after = write(log, after, PUT, held[j])
             holds = 0
         elif holds + MANY <= MOST_HELD:
-            asked, got = 1, 0
+            asked = 1
             if action == GET_MANY:
                 asked = MANY
                 got = pool.get_many(out)
-            elif action == WAIT_GET:
-                try:
-                    out[0] = pool.get(True, WAIT_S)
-                    got = 1
-                except Exception:
-                    got = 0
             else:
-                out[0] = pool.try_get()
+                out[0] = get_within(WAIT_S, pool) if action == WAIT_GET else pool.try_get()
                 got = 1 if out[0] >= 0 else 0
             for j in range(got):
                 after = write(log, after, GET, out[j])
@@ -623,25 +633,16 @@ def use_closing_queue(queue, plan, window, me, threads, words, log):
             item = queue.try_get()
             after = write(log, row, GET if item >= 0 else EMPTY, item)
         elif action == WAIT_GET:
-            try:
-                after = write(log, row, GET, queue.get(True, FOR_EVER_S))
-            except Exception:
-                after = write(log, write(log, row, CLOSED, -1), EMPTY, -1)
+            item = get_within(FOR_EVER_S, queue)
+            after = write(log, row, GET if item >= 0 else CLOSED, item)
+            if item < 0:
+                after = write(log, after, EMPTY, -1)
         else:
-            done = refused = False
-            if action == TRY_PUT:
-                done = queue.try_put(item)
-                refused = not done
-            else:
-                try:
-                    queue.put(item, True, FOR_EVER_S)
-                    done = True
-                except Exception:
-                    done = False
+            done = queue.try_put(item) if action == TRY_PUT else put_within(FOR_EVER_S, queue, item)
             if done:
                 after = write(log, write(log, row, OPEN, -1), PUT, item)
             else:
-                after = write(log, row, REFUSED if refused else CLOSED, item)
+                after = write(log, row, REFUSED if action == TRY_PUT else CLOSED, item)
         row = end(log, row, after)
     return row
 
