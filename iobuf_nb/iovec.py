@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from . import _check
 from ._handle import HandleType
 from ._jit import kernel, kernel_overload
-from .memory import aligned_mem
+from .memory import MAX_BYTES, aligned_mem
 from .tier import Tier
 
 __all__ = [
@@ -441,4 +441,4 @@ def new_buffers(n: int, size: int) -> NDArray[np.uint8]:
     """
     n = _check.integer("n", n, 1, 2**32)
     size = _check.integer("size", size, 1, 2**40)
-    return aligned_mem(_check.integer("n * size", n * size, 1, 2**47)).reshape(n, size)
+    return aligned_mem(_check.integer("n * size", n * size, 1, MAX_BYTES)).reshape(n, size)

@@ -31,7 +31,7 @@ __all__ = [
 #: Bytes that move between cores together: 64 on x86-64, 128 (the largest in use) elsewhere.
 CACHE_LINE_SIZE = 64 if platform.machine().lower() in ("x86_64", "amd64") else 128
 
-_MAX_BYTES = 2**47
+MAX_BYTES = 2**47  # of one piece of memory: what a process can address on x86-64
 _HUGE_PAGE = 2**21
 _page_size = mmap.PAGESIZE
 
@@ -95,7 +95,7 @@ def aligned_mem(
     >>> memory.ctypes.data % 4096, memory.nbytes
     (0, 65536)
     """
-    size = _check.integer("size", size, 1, _MAX_BYTES)
+    size = _check.integer("size", size, 1, MAX_BYTES)
     alignment = _page_size if page_size is None else _check.power_of_two("page_size", page_size, 1, 2**30)
     return _map(size, alignment, huge_pages=huge_pages, lock=lock, populate=populate)
 
@@ -114,7 +114,7 @@ def aligned_mem_blocks(n: int, page_size: int | None = None, **options: bool) ->
     """
     n = _check.integer("n", n, 1, 2**32)
     block = _page_size if page_size is None else _check.power_of_two("page_size", page_size, 1, 2**30)
-    size = _check.integer("n * page_size", n * block, 1, _MAX_BYTES)
+    size = _check.integer("n * page_size", n * block, 1, MAX_BYTES)
     return aligned_mem(size, block, **options).reshape(n, block)
 
 
@@ -142,7 +142,7 @@ def cache_line_aligned_mem_blocks(n: int, block_size: int, **options: bool) -> N
     n = _check.integer("n", n, 1, 2**32)
     block_size = _check.integer("block_size", block_size, 1, 2**40)
     stride = round_up(block_size, CACHE_LINE_SIZE)
-    size = _check.integer("n * block_size", n * stride, 1, _MAX_BYTES)
+    size = _check.integer("n * block_size", n * stride, 1, MAX_BYTES)
     return cache_line_aligned_mem(size, **options).reshape(n, stride)[:, :block_size]
 
 

@@ -40,7 +40,7 @@ from ._jit import compiled_as, hot, kernel, kernel_face, kernel_method, kernel_o
 from ._show import Shown
 from .atomics import compare_and_swap, load, store
 from .iovec import IoVec, iovec_over
-from .memory import CACHE_LINE_SIZE, aligned_mem, page_size, round_up
+from .memory import CACHE_LINE_SIZE, MAX_BYTES, aligned_mem, page_size, round_up
 from .ring import (
     CLOSED_FLAG,
     GET,
@@ -788,7 +788,7 @@ class BufferPool(_Pool):
         self.buffer_size = math.prod(self.shape) * self.dtype.itemsize
         self.stride = _stride(self.buffer_size)
         arena = aligned_mem(
-            _check.integer("capacity * stride", capacity * self.stride, 1, 2**47),
+            _check.integer("capacity * stride", capacity * self.stride, 1, MAX_BYTES),
             page_size,
             huge_pages=huge_pages,
             lock=lock,

@@ -52,8 +52,9 @@ from ._blocks import (
 from ._crew import LOOK_S, Crew
 from ._jit import INTERPRETED, compile_for, kernel
 from .atomics import store
+from .memory import MAX_BYTES
 from .pool import BufferPool
-from .ring import QUEUE_TYPE, BoundedQueue, shut
+from .ring import MAX_ITEMS, QUEUE_TYPE, BoundedQueue, shut
 from .syscalls import as_descriptor, recv
 from .tier import Tier
 from .wait import WouldBlock
@@ -222,13 +223,13 @@ def stream(
         raise ValueError("engine='uring' reads blocks of one size, which end in any order: no ordered=, no delimiter=")
     with ExitStack() as stack:
         if pool is None:
-            size = (DIRECT_BYTES if direct else Tier.GIANT) if tier is None else tier
+            default = DIRECT_BYTES if direct else Tier.GIANT
+            size = _check.integer("tier", default if tier is None else tier, 1, 2**40)
             if engine == "uring":
-                size = _step(_check.integer("tier", size, 1, 2**40), record, align, 0, end_of_line)
+                size = _step(size, record, align, 0, end_of_line)
             each = _URING_BUFFERS if engine == "uring" else 1
-            most = count * each if buffers is None else _check.integer("buffers", buffers, 1, 2**32)
-            size = _check.integer("tier", size, 1, 2**40)
-            _check.integer("buffers * tier", most * size, 1, 2**47)  # as a pool says of its own arguments
+            most = count * each if buffers is None else _check.integer("buffers", buffers, 1, MAX_ITEMS)
+            _check.integer("buffers * tier", most * size, 1, MAX_BYTES)  # as a pool says of its own arguments
             pool = stack.enter_context(BufferPool(most, size))
         elif not isinstance(pool, BufferPool):
             raise TypeError(f"pool must be a BufferPool, not {pool!r:.60}")
@@ -327,9 +328,6 @@ class _Job:
         order.put(0)
         carry = np.empty(plan.step, np.uint8)
 
-        queues = turn, order
-        compile_for(_stop, words, queues)  # not in the middle of Ctrl-C
-
         def work(state: Any) -> None:
             index = self._buffer(plan, words)
             if index >= 0:
@@ -340,15 +338,13 @@ class _Job:
                 finally:
                     self.pool.put(index)
 
-        Crew(lambda: _stop(words, queues)).run(work, self.states, report)
+        _crew(words, turn, order).run(work, self.states, report)
 
     def _run_queued(self, plan: Plan, words: NDArray[np.int64], name: str, report: Callable[[], None]) -> None:
         """Read by io_uring in this thread, and let the workers compute on what has come."""
         from .uring import Ring
 
         ready = BoundedQueue(self.pool.capacity)
-        queues = (ready,)
-        compile_for(_stop, words, queues)  # not in the middle of Ctrl-C
         end = plan.first + -(-plan.size // plan.align) * plan.align
 
         def work(state: Any) -> None:
@@ -374,7 +370,7 @@ class _Job:
 
         with Ring(min(self.pool.capacity, _URING_ENTRIES)) as ring, self.pool.register(ring) as registered:
             try:
-                Crew(lambda: _stop(words, queues)).run(work, self.states, report, pump)
+                _crew(words, ready).run(work, self.states, report, pump)
             finally:
                 while (index := ready.try_get()) >= 0:
                     self.pool.put(index)
@@ -405,6 +401,12 @@ def _stop(words, queues):
     store(words, STOP, 1)
     for queue in queues:
         shut(queue)
+
+
+def _crew(words: NDArray[np.int64], *queues: BoundedQueue) -> Crew:
+    """Return a crew whose workers share `words`, and wait at `queues`."""
+    compile_for(_stop, words, queues)  # not in the middle of Ctrl-C
+    return Crew(lambda: _stop(words, queues))
 
 
 def _compiled(work: Any, kernel: Any, like: NDArray[Any], state: Any, *shared: types.Type) -> Callable[..., Any]:
