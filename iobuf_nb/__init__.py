@@ -7,9 +7,9 @@ cannot be pickled. Make one in each process, and send what buffers hold.
 
 A forked child has a copy of all that its parent had. What was free can be got and put there, but nobody can wait for
 it. Buffers that other threads held are out in the copy, where `BufferPool.holders` names them and any thread may put
-them; the few that those threads were just getting or putting are lost to it. A magazine of another thread must be
-closed before its buffers are quick to get again. The parent notices nothing. Fork when no thread is compiling, for
-numba's lock stays locked in the child.
+them; what those threads were just getting or putting is free. (In a pool with ``checked=False`` nobody can tell, and
+all of it stays out.) Magazines of other threads are anybody's. The parent notices nothing. Fork with `os.fork`, or what
+is built on it, and when no thread is compiling, for numba's lock stays locked in the child.
 
 Examples
 --------
@@ -24,6 +24,7 @@ import sys
 if sys.maxsize < 2**63 - 1:
     raise ImportError("iobuf_nb needs a 64-bit Python: its queues are made of 64-bit atomic words")
 
+from . import _fork as _fork
 from . import _native as _native
 from . import atomics, syscalls
 from .atomics import pause

@@ -1,98 +1,178 @@
 """Coroutines that wait for a pool's buffers, without blocking their loop and without polling.
 
-The pool counts them among its waiting getters, so a put, from Python or from a kernel, notices them as it notices
-parked threads; if it finds no thread to wake, it writes to an eventfd (a pipe where there is none) that the loop hears.
-No helper thread stands in between: it would hold buffers on behalf of coroutines that may be cancelled meanwhile.
-All of this runs in the loop's own thread.
+Each event loop has a `Line` of its own, served in its own thread: no thread hands a buffer to a loop that may be closed
+before it comes round. What a put gives to coroutines, and how they are counted, is told in `_handover`; here is how
+their loops hear of it. A put writes to one eventfd, and every loop with a line listens to that through an epoll
+instance of its own, edge-triggered: so each write reaches all of them, and none can take it from another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import select
+import threading
 import weakref
 from typing import Any
 
-from .atomics import fetch_add, store
-from .ring import GET_FD, GETTERS, BoundedQueue
-from .wait import PoolClosed, WouldBlock
+from ._handover import ask, ask_again, take_handed, take_request_back
+from ._owners import owner_at
+from .atomics import load, store
+from .magazine import reserve
+from .ring import GET_FD, HANDED, BoundedQueue
+from .wait import PoolClosed, WouldBlock, lock_that_forks_wait_for
+
+_NO_EPOLL_S = 0.005  # where there is no epoll, a line looks by itself this often
+
+_making = lock_that_forks_wait_for()
 
 
-def _close(ends: set[int]) -> None:
-    for end in ends:
-        os.close(end)
+def getters_of(pool: Any) -> Getters:
+    """Return the lines of a pool, which are made when a coroutine waits for the first time."""
+    with _making:
+        if pool._getters is None:
+            pool._getters = Getters(pool)
+        return pool._getters
 
 
 class Getters:
-    """The coroutines of one event loop that wait for a buffer of one pool, first come first served."""
+    """The lines of all event loops whose coroutines wait for buffers of one pool."""
 
-    def __init__(self, ring: BoundedQueue) -> None:
-        self._words = ring.words
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: dict[asyncio.Future[int], None] = {}  # in order, and quick to leave from anywhere
-        if hasattr(os, "eventfd"):
-            self._listen = signal = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        else:
-            self._listen, signal = os.pipe()
-            os.set_blocking(self._listen, False)
-            os.set_blocking(signal, False)
-        weakref.finalize(ring, _close, {self._listen, signal})
-        store(self._words, GET_FD, signal + 1, "seq_cst")
+    def __init__(self, pool: Any) -> None:
+        self._waiting: dict[asyncio.AbstractEventLoop, Line] = {}  # lines that are not empty
+        self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Line] = weakref.WeakKeyDictionary()
+        self._listen = -1
+        self.handed = BoundedQueue(pool.capacity)
+        if load(pool.deques, 0) == 0:  # gets that fail look for stale buffers only where they look into deques
+            pool._free_deques.append(reserve(pool))
+        store(pool.words, HANDED, self.handed._descriptor, "seq_cst")
+        if hasattr(os, "eventfd") and hasattr(select, "epoll"):
+            self._listen = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self._closing = weakref.finalize(pool.ring, os.close, self._listen)
+            store(pool.words, GET_FD, self._listen + 1, "seq_cst")
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
     async def get(self, pool: Any, timeout: float | None) -> int:
-        """Return the index of a buffer as soon as it is this coroutine's turn; if cancelled, take nothing along."""
+        """Return the index of a buffer as soon as it is this coroutine's turn; if ended before, take nothing along."""
         loop = asyncio.get_running_loop()
-        future = self._enter(pool, loop)
+        self._forget_closed()
+        line = self._lines.get(loop) or self._lines.setdefault(loop, Line(pool, self._listen))
+        future = loop.create_future()
         alarm = None if timeout is None else loop.call_later(timeout, _expire, future)
         try:
-            self._serve(pool)  # a put that came too early to notice this waiter is noticed here
+            if not line.waiting:
+                line.listen(loop)
+                self._waiting[loop] = line
+            line.enter(future)
+            line.serve()  # a put that came too early to notice this coroutine is noticed here
             return await future
-        except asyncio.CancelledError:
-            if not future.cancelled() and future.exception() is None:
-                pool.put(future.result())  # served and cancelled in one turn of the loop
+        except BaseException:  # cancelled, or closed because nobody will ever resume it
+            if future.done() and not future.cancelled() and future.exception() is None:
+                pool.put(future.result())
             raise
         finally:
             if alarm is not None:
                 alarm.cancel()
-            self._leave(loop, future)
+            line.leave(future)
+            if not line.waiting and self._waiting.pop(loop, None) is not None:
+                line.stop_listening(loop)
 
-    def _enter(self, pool: Any, loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:
-        if self._waiting and loop is not self._loop:
-            raise RuntimeError("coroutines of another event loop are waiting for this pool; one loop at a time may")
-        if not self._waiting:
-            self._loop = loop
-            loop.add_reader(self._listen, self._hear, pool)
-        future = loop.create_future()
-        self._waiting[future] = None
-        fetch_add(self._words, GETTERS, 1, "seq_cst")
-        return future
+    def _forget_closed(self) -> None:
+        """Drop the lines of loops that have been closed: their coroutines will never be resumed."""
+        for loop, line in list(self._waiting.items()):
+            if loop.is_closed() and self._waiting.pop(loop, None) is not None:
+                for future in list(line.waiting):
+                    line.leave(future)
 
-    def _leave(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[int]) -> None:
-        fetch_add(self._words, GETTERS, -1, "seq_cst")
-        self._waiting.pop(future, None)
-        if not self._waiting:
-            loop.remove_reader(self._listen)
+    def abandon(self) -> None:
+        """In a forked child, close the descriptors that it has of the parent's, while they are sure to be these."""
+        for line in self._lines.values():
+            line.close()
+        if self._listen >= 0 and self._closing.detach():
+            os.close(self._listen)
 
-    def _hear(self, pool: Any) -> None:
-        os.read(self._listen, 4096)
-        self._serve(pool)
 
-    def _serve(self, pool: Any) -> None:
+class Line:
+    """The coroutines of one event loop that wait, first come, first served; all of it runs in the loop's thread."""
+
+    def __init__(self, pool: Any, descriptor: int) -> None:
+        self.waiting: dict[asyncio.Future[int], None] = {}  # in order, and quick to leave from anywhere
+        self._pool = weakref.proxy(pool)
+        self._ring = pool.ring
+        self._tick: asyncio.TimerHandle | None = None
+        self._ear: Any = None
+        if descriptor >= 0:
+            self._ear = select.epoll()
+            self._ear.register(descriptor, select.EPOLLIN | select.EPOLLET)
+
+    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to hear of puts."""
+        if self._ear is not None:
+            loop.add_reader(self._ear.fileno(), self._hear)
+        else:
+            self._look(loop)
+
+    def stop_listening(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hear of puts no longer."""
+        if self._tick is not None:
+            self._tick.cancel()
+        elif not loop.is_closed():
+            loop.remove_reader(self._ear.fileno())
+
+    def close(self) -> None:
+        """Close its descriptor."""
+        if self._ear is not None:
+            self._ear.close()
+
+    def _hear(self) -> None:
+        self._ear.poll(0)
+        self.serve()
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._tick = loop.call_later(_NO_EPOLL_S, self._look, loop)
+        self.serve()
+
+    def enter(self, future: asyncio.Future[int]) -> None:
+        """Count a coroutine in."""
+        self.waiting[future] = None
+        ask(self._ring)
+
+    def leave(self, future: asyncio.Future[int]) -> None:
+        """Count a coroutine out, unless it has been served."""
+        if future in self.waiting:
+            del self.waiting[future]
+            take_request_back(self._ring)
+
+    def serve(self) -> None:
         """Hand free buffers to those who wait, in their order."""
-        while self._waiting:
-            future = next(iter(self._waiting))
-            if not future.done():
-                index = pool.try_get()
-                if index >= 0:
-                    future.set_result(index)
-                elif pool.closed:
-                    future.set_exception(PoolClosed("get from a closed pool"))
-                else:
-                    return
-            del self._waiting[future]
+        while self.waiting:
+            future = next(iter(self.waiting))
+            if future.done():  # its time is over, or it was cancelled, and it has not gone yet
+                self.leave(future)
+            elif self._pool.closed:
+                self.leave(future)
+                future.set_exception(PoolClosed("get from a closed pool"))
+            elif (index := self._take()) >= 0:
+                future.set_result(index)
+            else:
+                ask_again(self._ring)
+                return
+
+    def _take(self) -> int:
+        """Take a buffer for the first in line, and count that out; or EMPTY."""
+        pool = self._pool
+        index = take_handed(self._ring)
+        if index >= 0:
+            del self.waiting[next(iter(self.waiting))]
+            if pool.checked:
+                store(pool.owners, owner_at(pool.capacity, index), threading.get_ident())
+            return index
+        index = pool.try_get()
+        if index >= 0:
+            self.leave(next(iter(self.waiting)))
+        return index
 
 
 def _expire(future: asyncio.Future[int]) -> None:

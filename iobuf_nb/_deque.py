@@ -18,11 +18,16 @@ Invariants
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ._handover import take_stale
 from ._jit import hot, kernel, out_of_line
 from .atomics import compare_and_swap, fence, fetch_add, heavy_fence, light_fence, load, store
-from .ring import LINE, get_item
+from .ring import GETTERS, LINE, TAKEN, get_item
 from .wait import EMPTY
 
+LOOKS = 2  # of `seek`, before it counts itself in
 MOST_DEQUES = 256
 MOST = 512  # indices in one of them, a power of two
 
@@ -86,7 +91,7 @@ def pop(words, base, asymmetric):
 def _finish(words, base, pops, bottom, top):
     """Take the index at `top`, if `bottom` is there, against thieves; and give up a pop that found none."""
     out_of_line()
-    index = _take_top(words, base, top) if bottom == top else EMPTY
+    index = max(EMPTY, _take_top(words, base, top)) if bottom == top else EMPTY
     # Not before: an index that was out of sight must not come back, or those who found nothing were wrong.
     store(words, base + POPS, pops)
     return index
@@ -94,9 +99,9 @@ def _finish(words, base, pops, bottom, top):
 
 @hot
 def _take_top(words, base, top):
-    """Take the index at `top`, or EMPTY if somebody else has."""
+    """Take the index at `top`, or TAKEN if another thread was quicker."""
     index = load(words, base + SLOTS + (top & (MOST - 1)), "relaxed")
-    return index if compare_and_swap(words, base + TOP, top, top + 1, "seq_cst") else EMPTY
+    return index if compare_and_swap(words, base + TOP, top, top + 1, "seq_cst") else TAKEN
 
 
 @kernel
@@ -149,48 +154,64 @@ def held(words, base):
 
 @kernel
 def steal(words, base):
-    """Take the oldest index of a deque, as anybody may, or EMPTY."""
+    """Take the oldest index of a deque, as anybody may: EMPTY if it held none, TAKEN if another thread was quicker."""
     index = EMPTY
     fetch_add(words, base + THIEVES, 1, "seq_cst")
-    while True:
-        top = load(words, base + TOP)
-        # Either the owner sees that there are thieves, and no less than `top`, or this sees what the owner has popped.
-        heavy_fence()
-        if load(words, base + PUSHES) - load(words, base + POPS) <= top:
-            break
-        stolen = load(words, base + SLOTS + (top & (MOST - 1)), "relaxed")
-        if compare_and_swap(words, base + TOP, top, top + 1, "seq_cst"):
-            index = stolen
-            break
+    top = load(words, base + TOP)
+    # Either the owner sees that there are thieves, and no less than `top`, or this sees what the owner has popped.
+    heavy_fence()
+    if load(words, base + PUSHES) - load(words, base + POPS) > top:
+        index = _take_top(words, base, top)
     fetch_add(words, base + THIEVES, -1, "seq_cst")
     return index
+
+
+@kernel
+def _look(queue, words):
+    """Take an index from any deque or the queue: EMPTY if there was a moment at which all were empty, or TAKEN.
+
+    That moment is when the queue is found empty: each deque was empty a little earlier, and has had no push until a
+    little later. A push that is seen in between, or an index that another thread was quicker to take, leaves it open.
+    """
+    sure = True
+    before = 0
+    for number in range(load(words, COUNT)):
+        base = base_of(number)
+        before += load(words, base + PUSHES)
+        if held(words, base):
+            index = steal(words, base)
+            if index >= 0:
+                return index
+            sure = sure and index == EMPTY
+    index = get_item(queue)
+    if index >= 0:
+        return index
+    heavy_fence()  # whatever was pushed by now is seen below
+    after = 0
+    for number in range(load(words, COUNT)):
+        after += load(words, base_of(number) + PUSHES)
+    return EMPTY if sure and after == before else TAKEN
 
 
 @kernel
 def seek(queue, words):
     """Take an index from the queue or from any deque; EMPTY only if there was a moment at which all were empty.
 
-    That moment is when the queue is found empty: each deque was empty a little earlier, and has had no push until a
-    little later. A push that is seen in between means that somebody got on, so this starts again.
+    An owner that pushes all the time could keep this looking for ever. So after some looks it counts itself in among
+    the getters, for whose sake owners put into the queue: each may push once more, if it has not seen that in time,
+    and what is in the deques only becomes less. Then one of the next looks is the last.
     """
-    while True:
-        before = 0
-        for number in range(load(words, COUNT)):
-            base = base_of(number)
-            before += load(words, base + PUSHES)
-            if held(words, base):
-                index = steal(words, base)
-                if index >= 0:
-                    return index
-        index = get_item(queue)
-        if index >= 0:
-            return index
-        heavy_fence()  # whatever was pushed by now is seen below
-        after = 0
-        for number in range(load(words, COUNT)):
-            after += load(words, base_of(number) + PUSHES)
-        if after == before:
-            return EMPTY
+    out_of_line()
+    for _ in range(LOOKS):
+        index = _look(queue, words)
+        if index != TAKEN:
+            break
+    if index == TAKEN:
+        fetch_add(queue.words, GETTERS, 1, "seq_cst")
+        while index == TAKEN:
+            index = _look(queue, words)
+        fetch_add(queue.words, GETTERS, -1, "seq_cst")
+    return take_stale(queue) if index == EMPTY else index
 
 
 @kernel
@@ -199,4 +220,23 @@ def total(words):
     found = 0
     for number in range(load(words, COUNT)):
         found += held(words, base_of(number))
+    return found
+
+
+def mend(words: NDArray[np.int64], thread: int) -> None:
+    """End what other threads than `thread` were in the middle of when all of them vanished, in a forked child."""
+    for base in map(base_of, range(int(words[COUNT]))):
+        words[base + THIEVES] = 0
+        # A pop that found nothing has not been taken back yet.
+        words[base + POPS] = min(words[base + POPS], words[base + PUSHES] - words[base + TOP])
+        if words[base + USER] != thread:
+            words[base + USER] = 0
+
+
+def indices(words: NDArray[np.int64]) -> list[int]:
+    """Return what all deques hold, while nothing moves."""
+    found: list[int] = []
+    for base in map(base_of, range(int(words[COUNT]))):
+        positions = np.arange(words[base + TOP], words[base + PUSHES] - words[base + POPS])
+        found += words[base + SLOTS + (positions & (MOST - 1))].tolist()
     return found

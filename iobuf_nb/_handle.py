@@ -112,15 +112,21 @@ def _unbox(handle_type: HandleType, handle: Any, c: Any) -> Any:
     return NativeValue(_load(c.context, c.builder, handle_type, block))
 
 
-def _find(descriptor: int) -> Handle:
+def find_handle(descriptor: int) -> Handle:
+    """Return the object that a descriptor block, given by its address, belongs to."""
     if descriptor == 0:
         raise RuntimeError("what was made inside a kernel lives in its stack frame, and cannot be returned from it")
     return _live[descriptor]
 
 
+def live_handles() -> list[Handle]:
+    """Return all objects that there are."""
+    return list(_live.values())
+
+
 def _box(handle_type: HandleType, value: Any, c: Any) -> Any:
     struct = c.context.make_helper(c.builder, handle_type, value)
-    find = c.pyapi.unserialize(c.pyapi.serialize_object(_find))
+    find = c.pyapi.unserialize(c.pyapi.serialize_object(find_handle))
     descriptor = c.pyapi.long_from_longlong(struct.descriptor)
     handle = c.pyapi.call_function_objargs(find, (descriptor,))
     c.pyapi.decref(descriptor)

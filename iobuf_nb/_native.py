@@ -6,6 +6,8 @@ descriptors over C functions that numba compiles. Each does what is common: an i
 or room is there. Everything else, keywords, waiting and errors among it, it leaves to the Python method whose place it
 took, by calling that: the two never differ.
 
+What was refused is not tried again there, only told.
+
 They hold the GIL, because they return at once; what waits is the Python method, which lets go of it.
 
 An object's descriptor block is found through the slot `_block`, by its offset in the object; what kind of object it is,
@@ -30,9 +32,10 @@ from numba.extending import intrinsic
 from ._deque import USER
 from ._handle import MAGAZINE, OTHER, POOL, QUEUE, UNCHECKED, Handle, before_first, load_handle
 from ._jit import INTERPRETED, c_function, hot, kernel, kernel_overload, out_of_line
+from ._owners import OK
 from .atomics import load, register_heavy_fence
 from .magazine import Magazine, MagazineType, give_many_to, give_to, magazine_type, take_from, take_many_from
-from .pool import ITEM_POOL, ITEM_POOL_UNCHECKED, OK, BufferPool, ItemPool, give, give_many, take, take_many
+from .pool import ITEM_POOL, ITEM_POOL_UNCHECKED, BufferPool, ItemPool, give, give_many, take, take_many
 from .ring import QUEUE_TYPE, BoundedQueue, get_and_wake, offer
 from .wait import lock_that_forks_wait_for, thread_id
 
@@ -41,16 +44,18 @@ WHY_NOT: str | None = None
 
 # In Python 3.10 the former is inlined by the compiler, and not there for others to call.
 _VECTORCALL = "PyObject_Vectorcall" if sys.version_info >= (3, 11) else "_PyFunction_Vectorcall"
-_FUNCTIONS = f"PyLong_AsSsize_t PyLong_FromSsize_t PyErr_Clear PyTuple_Size PyDescr_NewMethod {_VECTORCALL}"
+_FUNCTIONS = f"PyLong_AsSsize_t PyLong_FromSsize_t PyErr_Clear Py_DecRef PyTuple_Size PyDescr_NewMethod {_VECTORCALL}"
 
 _word = types.int64
 _to_int = c_function("PyLong_AsSsize_t", _word, _word)
 _from_int = c_function("PyLong_FromSsize_t", _word, _word)
 _clear_error = c_function("PyErr_Clear", types.void)
+_release = c_function("Py_DecRef", types.void, _word)
 _tuple_size = c_function("PyTuple_Size", _word, _word)
 _vectorcall = c_function(_VECTORCALL, _word, _word, _word, _word, _word)
 
-UNDECIDED = -9  # beside EMPTY
+UNDECIDED = -9  # beside EMPTY and OK
+NO_ROOM = -8  # beside OK: a put waits, in Python
 
 # Where, in bytes, things lie in an object (an int), in an array, and in a descriptor block.
 _REFERENCES, _TYPE, _LENGTH, _DIGIT = 0, 8, 16, 24
@@ -68,8 +73,8 @@ _MOST_AT_ONCE = 4096  # longer arrays are worth letting go of the GIL
 # What the functions below need to know, by number: addresses of Python objects, and where the slot lies in a handle.
 NONE, FALSE, TRUE, INT, ARRAY, INT64, INTS, SLOT = range(8)
 SLOW = 8  # and from here on the Python methods, by kind of object and number of method
-GET, TRY_GET, PUT, TRY_PUT, GET_MANY, PUT_MANY = range(6)
-METHODS = 6
+GET, TRY_GET, PUT, TRY_PUT, GET_MANY, PUT_MANY, REFUSE, REFUSE_MANY = range(8)
+METHODS = 8
 _known = (ctypes.c_int64 * (SLOW + METHODS * (MAGAZINE + UNCHECKED + 1)))()
 binding.add_symbol("iobuf_nb_known", ctypes.addressof(_known))
 
@@ -152,6 +157,17 @@ def _slowly(method, self, arguments, n, names):
     return _vectorcall(_known_at(SLOW + METHODS * kind + method), everything.ctypes.data, 1 + n, names)
 
 
+@kernel
+def _refuse(method, self, arguments, why):
+    """Have Python raise why the only argument was refused: a second attempt could give what is another thread's."""
+    out_of_line()
+    both = np.empty(2, np.int64)
+    both[0], both[1] = _load_word(arguments), _from_int(why)
+    result = _slowly(method, self, both.ctypes.data, 2, 0)
+    _release(both[1])
+    return result
+
+
 @hot
 def _elements(array):
     return _to_pointer(_load_word(array + _DATA))
@@ -215,25 +231,26 @@ _take = _operation(_take_from_pool, _take_from_magazine)
 def _give_to_pool(owner, block, index):
     kind = _kind(block) if index >= 0 else OTHER
     if kind == POOL:
-        return np.int64(give(load_handle(block, ITEM_POOL), index) == OK)
+        return give(load_handle(block, ITEM_POOL), index)
     if kind == POOL + UNCHECKED:
-        return np.int64(give(load_handle(block, ITEM_POOL_UNCHECKED), index) == OK)
+        return give(load_handle(block, ITEM_POOL_UNCHECKED), index)
     if kind == QUEUE:
         queue = load_handle(block, QUEUE_TYPE)
-        return np.int64(offer(queue, index)) if index < queue.items else UNDECIDED
+        if index < queue.items:
+            return OK if offer(queue, index) else NO_ROOM
     return UNDECIDED
 
 
 def _give_to_magazine(owner, block, index):
     kind = _kind(block) if index >= 0 else OTHER
     if _is_ours(block, kind):
-        return np.int64(give_to(load_handle(block, _MAGAZINE), index) == OK)
+        return give_to(load_handle(block, _MAGAZINE), index)
     if kind == MAGAZINE + UNCHECKED:
-        return np.int64(give_to(load_handle(block, _MAGAZINE_UNCHECKED), index) == OK)
+        return give_to(load_handle(block, _MAGAZINE_UNCHECKED), index)
     return UNDECIDED
 
 
-#: Give an index or put an item: 1 or 0; UNDECIDED leaves it to Python.
+#: Give an index or put an item: OK, or why not; NO_ROOM and UNDECIDED leave it to Python.
 _give = _operation(_give_to_pool, _give_to_magazine)
 
 
@@ -329,15 +346,18 @@ def _get(owner, arguments, n, names):
 
 def _put(owner, arguments, n, names):
     self = _address(owner)
-    if _give(owner, _block_of(self), _only_index(arguments, n, names)) == 1:
+    status = _give(owner, _block_of(self), _only_index(arguments, n, names))
+    if status == OK:
         return _another(_known_at(NONE))
-    return _slowly(PUT, self, arguments, n, names)
+    return _slowly(PUT, self, arguments, n, names) if status < OK else _refuse(REFUSE, self, arguments, status)
 
 
 def _try_put(owner, arguments, n, names):
     self = _address(owner)
-    done = _give(owner, _block_of(self), _only_index(arguments, n, names))
-    return _another(_known_at(FALSE + done)) if done != UNDECIDED else _slowly(TRY_PUT, self, arguments, n, names)
+    status = _give(owner, _block_of(self), _only_index(arguments, n, names))
+    if status == UNDECIDED:
+        return _slowly(TRY_PUT, self, arguments, n, names)
+    return _another(_known_at(TRUE if status == OK else FALSE))
 
 
 def _get_many(owner, arguments, n, names):
@@ -350,13 +370,18 @@ def _get_many(owner, arguments, n, names):
 def _put_many(owner, arguments, n, names):
     self = _address(owner)
     array = _only_array(arguments, n, names)
-    if array != 0 and _give_many(owner, _block_of(self), array) == -1:
+    refused = _give_many(owner, _block_of(self), array) if array != 0 else UNDECIDED
+    if refused == -1:
         return _another(_known_at(NONE))
-    return _slowly(PUT_MANY, self, arguments, n, names)
+    if refused == UNDECIDED:
+        return _slowly(PUT_MANY, self, arguments, n, names)
+    return _refuse(REFUSE_MANY, self, arguments, refused)
 
 
 _FASTCALL_KEYWORDS, _NO_ARGUMENTS = 0x82, 4
 
+# What says why a put was refused: methods in Python alone.
+_REFUSALS = {REFUSE: "_refuse", REFUSE_MANY: "_refuse_many"}
 # In the order of their numbers; queues have no bulk calls.
 _METHODS: tuple[tuple[str, Callable[..., int], int], ...] = (
     ("get", _get, _FASTCALL_KEYWORDS),
@@ -453,6 +478,10 @@ def install(classes: tuple[type, ...]) -> None:
                     doc = f"{name}{_plain(slow)}\n--\n\n{slow.__doc__}"
                     definition = _MethodDef(name.encode(), compiled.address, flags, doc.encode())
                     found.append(Replacement(cls, name, slow, compiled, definition))
+        for cls in classes:
+            for number, name in _REFUSALS.items():
+                for kind in _KINDS[cls] if hasattr(cls, name) else ():
+                    _known[SLOW + METHODS * kind + number] = id(getattr(cls, name))
         REPLACED.extend(found)
         make = ctypes.pythonapi.PyDescr_NewMethod
         make.restype, make.argtypes = ctypes.py_object, [ctypes.py_object, ctypes.c_void_p]

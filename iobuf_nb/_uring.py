@@ -20,8 +20,9 @@ from numba import types
 
 from ._handle import WORDS, HandleType
 from ._jit import INTERPRETED, c_function, hot, kernel
+from ._owners import OK, disown, take_back
 from .atomics import load, store
-from .pool import OK, disown, give, take, unmark
+from .pool import give, take
 from .ring import put_and_wake
 from .wait import (
     FOREVER_NS,
@@ -171,7 +172,7 @@ def finish(registered, index):
     """Put a buffer back into its holder's hands."""
     store(registered.states, index, IDLE)
     if registered.pool.checked:
-        unmark(registered.pool, index)
+        take_back(registered.pool, index)
 
 
 @kernel

@@ -38,19 +38,19 @@ from ._deque import (
     pop_many,
     push,
     push_many,
-    steal,
 )
 from ._handle import MAGAZINE, POOL, WORDS, Handle, HandleType, load_handle
+from ._handover import release, release_all
 from ._jit import hot, kernel, kernel_face, kernel_overload, out_of_line
+from ._owners import OK, disown, disown_many, own
 from ._show import Shown
 from .atomics import compare_and_swap, load, register_heavy_fence, store
-from .pool import OK, PoolType, Source, disown, disown_many, elements, own, take, take_many
-from .ring import CLOSED_FLAG, GET, GET_EVENT, GETTERS, notify, put_all_and_wake, put_and_wake, wait
+from .pool import PoolType, Source, elements, take, take_many
+from .ring import CLOSED_FLAG, GET, GET_EVENT, GETTERS, notify, wait
 from .wait import CLOSED, EMPTY, lock_that_forks_wait_for, thread_id
 
 __all__ = ["Magazine", "MagazineSet"]
 
-NOBODY = -1  # the user of a deque whose magazine is closed
 SIZE = 3  # where in a descriptor block a magazine's size stands
 
 
@@ -148,11 +148,11 @@ def give_to(magazine, index):
 
 @hot
 def keep(magazine, index, keeps):
-    """Push a free index, or put it into the ring if it is not to be kept, if there is no room, or if somebody waits."""
+    """Push a free index; give it to others if it is not to be kept, if there is no room, or if somebody waits."""
     pool = magazine.pool
     words = pool.ring.words
     if not keeps or load(words, GETTERS) or not push(pool.deques, magazine.base, magazine.size, index):
-        put_elsewhere(pool.ring, index)
+        release_elsewhere(pool.ring, index)
     else:
         order_own(magazine.asymmetric)
         if load(words, GETTERS):  # who began to wait in between may have looked here too early
@@ -160,10 +160,10 @@ def keep(magazine, index, keeps):
 
 
 @kernel
-def put_elsewhere(ring, index):
-    """Put a free index into the ring."""
+def release_elsewhere(ring, index):
+    """Give a free index to others."""
     out_of_line()
-    put_and_wake(ring, index)
+    release(ring, index)
 
 
 @kernel
@@ -194,23 +194,14 @@ def give_many_to(magazine, indices, n):
         for _ in range(min(kept, load(words, GETTERS))):
             notify(pool.ring, GET_EVENT)
     if kept < n:
-        put_all_and_wake(pool.ring, indices, kept, n)
+        release_all(pool.ring, indices, kept, n)
     return -1
-
-
-@kernel
-def empty(pool, base):
-    """Put everything that a deque holds into the ring, one by one, as any thief and putter would."""
-    index = steal(pool.deques, base)
-    while index >= 0:
-        put_and_wake(pool.ring, index)
-        index = steal(pool.deques, base)
 
 
 _reserving = lock_that_forks_wait_for()
 
 
-def _reserve(pool: Any) -> int:
+def reserve(pool: Any) -> int:
     """Return the number of a deque that nobody uses; what its last user left in it is in its next one's hands."""
     try:
         number = pool._free_deques.pop()
@@ -259,9 +250,9 @@ class Magazine(Source):
     `release`; every other thread gets RuntimeError, whatever it calls. If the pool is not checked, nobody looks.
     Only `close` may be called by any thread, when no kernel that was given the magazine is running.
 
-    A thread that ends without closing its magazine takes nothing along: its buffers can be got all the same. `close`
-    puts them back into the ring, where they are found more quickly; a magazine that is dropped leaves them to the next
-    one that is opened.
+    A thread that ends without closing its magazine takes nothing along: its buffers can be got all the same. So can
+    those in a magazine that is closed or dropped: they stay where they are, free, until somebody takes them, or the
+    next magazine that is opened takes them over.
 
     Examples
     --------
@@ -296,8 +287,9 @@ class Magazine(Source):
         self.size = _check.integer("size", size, 1, MOST)
         self.asymmetric = register_heavy_fence()
         self.pool = pool
-        self._number = _reserve(pool)
-        self.base = base_of(self._number)
+        number = reserve(pool)
+        self._number = iter((number,))
+        self.base = base_of(number)
         self._describe(magazine_type(pool._numba_type_, self.asymmetric), self.base, self.size, *pool._block)
 
     @property
@@ -354,16 +346,14 @@ class Magazine(Source):
         return self.size == 0
 
     def close(self) -> None:
-        """Put all that lies here into the pool's ring, and wake who waits for it; closing twice is no error.
+        """End its use; closing twice, or by several threads at once, is no error. Python only.
 
-        Python only. Buffers that are out are not touched: put them through this, which hands them on, or the pool.
+        What lies here stays free and can be got through the pool: nothing is moved, so no buffer is out of sight for a
+        moment. Buffers that are out are not touched: put them through this, which hands them on, or the pool.
         """
-        if self.size == 0:
-            return
         self.size = self._block[SIZE] = 0
-        store(self.pool.deques, self.base + USER, NOBODY)
-        empty(self.pool, self.base)
-        self.pool._free_deques.append(self._number)
+        # One call in C, which gives the number once: no other thread that closes it, and no Ctrl-C, comes in between.
+        self.pool._free_deques.extend(self._number)
 
     def __enter__(self) -> Magazine:
         return self
@@ -373,8 +363,8 @@ class Magazine(Source):
 
     def __del__(self) -> None:
         # Its buffers stay where they are, since everybody finds them there: this may be any thread, in any state.
-        if getattr(self, "_block", None) is not None and self.size:
-            self.pool._free_deques.append(self._number)
+        if hasattr(self, "_number"):
+            self.pool._free_deques.extend(self._number)
 
     def _figures(self) -> dict[str, object]:
         return {"pool": repr(self.pool), "size": self.size, "held": self.was_size()}
@@ -488,6 +478,6 @@ def _len(magazines: Any) -> Any:
 kernel_face(
     MagazineType,
     Magazine,
-    "_take _wait _give _take_many _give_many try_get get try_put put get_many put_many "
+    "_take _wait _give _take_many _give_many _refuse_many try_get get try_put put get_many put_many "
     "value set_value was_size release closed",
 )

@@ -2,9 +2,8 @@
 
 A pool is a `BoundedQueue` of the free indices, an arena that holds the buffers, and a table of who holds each:
 
-- get: take an index from the queue, then write the holder into its word of `owners`;
-- put: compare-and-swap that word from its holder to FREE, then put the index back. Of two puts of one buffer
-  only one can win that swap; the other is refused and changes nothing.
+- get: take an index from the queue, then write down the holder (`_owners`);
+- put: take it out of the holder's hands, which of two puts of one buffer only one can do, then put the index back.
 
 A pool may have magazines besides (`magazine`), work-stealing deques that keep free indices for one thread each: whoever
 finds the queue empty looks there. So an index in the queue or in a magazine has a FREE owner. A holder is a thread,
@@ -34,11 +33,13 @@ from numba.extending import intrinsic, overload_attribute
 from numba.np.numpy_support import from_dtype
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import _check, _deque
+from . import _check, _deque, _owners
 from ._handle import POOL, UNCHECKED, WORDS, Handle, HandleType
+from ._handover import release, release_all
 from ._jit import compiled_as, hot, kernel, kernel_face, kernel_method, kernel_overload
+from ._owners import NOT_OUT, OK, OUT_OF_RANGE, ROWS, bulk_words, disown, disown_many, own
 from ._show import Shown
-from .atomics import compare_and_swap, load, store
+from .atomics import load, store
 from .iovec import IoVec, iovec_over
 from .memory import CACHE_LINE_SIZE, MAX_BYTES, aligned_mem, page_size, round_up
 from .ring import (
@@ -52,13 +53,11 @@ from .ring import (
     BoundedQueue,
     get_item,
     get_items,
-    put_all_and_wake,
-    put_and_wake,
     shut,
     size,
     wait,
 )
-from .wait import CLOSED, EMPTY, FORKED, NO_WAIT_IN_A_CHILD, PoolClosed, WouldBlock, limit_ns, thread_id
+from .wait import CLOSED, EMPTY, FORKED, NO_WAIT_IN_A_CHILD, PoolClosed, WouldBlock, limit_ns
 
 if TYPE_CHECKING:
     from ._aio import Getters
@@ -67,21 +66,11 @@ if TYPE_CHECKING:
 
 __all__ = ["BufferPool", "ItemPool"]
 
-# A word of `owners`: FREE, the holder's thread identity (> 0), or its negative while put_many is about to return it.
-FREE = 0
-_ROW_BITS = 3
-_ROWS = 1 << _ROW_BITS  # owners stand in so many rows, and neighbours in different ones
-
-# Results of giving a buffer back.
-OK = 0
-OUT_OF_RANGE = 1
-NOT_OUT = 2
-
 
 class PoolType(HandleType):
     """The numba type of a pool of indices."""
 
-    attributes: tuple[str, ...] = ("ring", "capacity", "owners", "checks", "deques")
+    attributes: tuple[str, ...] = ("ring", "capacity", "owners", "bulks", "checks", "deques")
 
     def __init__(self, name: str, checked: bool, members: Iterable[tuple[str, types.Type]] = ()) -> None:
         self.checked = checked
@@ -92,6 +81,7 @@ class PoolType(HandleType):
                 ("ring", QUEUE_TYPE),
                 ("capacity", types.int64),
                 ("owners", WORDS),
+                ("bulks", WORDS),
                 ("checks", types.int64),
                 ("deques", WORDS),
                 *members,
@@ -121,22 +111,6 @@ def _checked(pool):
 
 
 @hot
-def owner_at(pool, index):
-    """Return where in `owners` a buffer's holder stands.
-
-    Two threads often hold neighbours, which the queue hands out one after the other: so these share no cache line.
-    """
-    return (index & (_ROWS - 1)) * ((pool.capacity + _ROWS - 1) >> _ROW_BITS) + (index >> _ROW_BITS)
-
-
-@hot
-def own(pool, index):
-    """Write down that this thread holds `index`, which it just took from the queue."""
-    if pool.checked:
-        store(pool.owners, owner_at(pool, index), thread_id())
-
-
-@hot
 def take(pool):
     """Take a free buffer: its index, or EMPTY if there is none or the pool is closed."""
     if load(pool.ring.words, CLOSED_FLAG):
@@ -150,24 +124,11 @@ def take(pool):
 
 
 @hot
-def disown(pool, index, mark):
-    """Take `index` out of its holder's hands: to FREE, or to the holder's negative if `mark`."""
-    if index < 0 or index >= pool.capacity:
-        return OUT_OF_RANGE
-    if pool.checked:
-        place = owner_at(pool, index)
-        holder = load(pool.owners, place)
-        if holder <= FREE or not compare_and_swap(pool.owners, place, holder, -holder if mark else FREE):
-            return NOT_OUT
-    return OK
-
-
-@hot
 def give(pool, index):
     """Give a buffer back: OK, or OUT_OF_RANGE or NOT_OUT and nothing changed."""
     status = disown(pool, index, False)
     if status == OK:
-        put_and_wake(pool.ring, index)
+        release(pool.ring, index)
     return status
 
 
@@ -188,34 +149,12 @@ def take_many(pool, out, begin, end):
     return done
 
 
-@hot
-def unmark(pool, index):
-    """Give a buffer that was taken away and marked back into its holder's hands."""
-    place = owner_at(pool, index)
-    store(pool.owners, place, -load(pool.owners, place))
-
-
-@kernel
-def disown_many(pool, indices, n):
-    """Take `n` buffers out of their holders' hands: -1, or where the first refused one stands, and none is taken."""
-    for k in range(n):
-        if disown(pool, indices[k], True) != OK:
-            if pool.checked:
-                for j in range(k):
-                    unmark(pool, indices[j])
-            return k
-    if pool.checked:
-        for k in range(n):
-            store(pool.owners, owner_at(pool, indices[k]), FREE)
-    return -1
-
-
 @kernel
 def give_many(pool, indices, n):
     """Give `n` buffers back and return -1, or give none and return where the first refused one stands."""
     refused = disown_many(pool, indices, n)
     if refused < 0:
-        put_all_and_wake(pool.ring, indices, 0, n)
+        release_all(pool.ring, indices, 0, n)
     return refused
 
 
@@ -472,6 +411,10 @@ class Source(Handle, Shown):
         if status != OK:
             refuse(self, index, status)
 
+    def _refuse(self, index: int, status: int) -> None:
+        """Raise why `put` was refused, from the C function that tried."""
+        refuse(self, index, status)
+
     def get_many(self, out: NDArray[np.int64]) -> int:
         """Take as many free buffers as there are, len(out) at most, into the front of `out`; return how many.
 
@@ -501,8 +444,12 @@ class Source(Handle, Shown):
         check_indices("indices", indices, False)
         refused = self._give_many(indices)
         if refused >= 0:
-            index = indices[refused]
-            refuse(self, index, OUT_OF_RANGE if index < 0 or index >= self.capacity else NOT_OUT)
+            self._refuse_many(indices, refused)
+
+    def _refuse_many(self, indices: NDArray[np.int64], position: int) -> None:
+        """Raise why `put_many` was refused."""
+        index = indices[position]
+        refuse(self, index, OUT_OF_RANGE if index < 0 or index >= self.capacity else NOT_OUT)
 
     @contextmanager
     def lease(self, block: bool = True, timeout: float | None = None) -> Iterator[Any]:
@@ -528,7 +475,7 @@ class Source(Handle, Shown):
 class _Pool(Source):
     """What all pools share: indices that are free or held."""
 
-    __slots__ = ("_free_deques", "_getters", "capacity", "checked", "deques", "owners", "ring")
+    __slots__ = ("_free_deques", "_getters", "bulks", "capacity", "checked", "deques", "owners", "ring")
 
     checked: bool
 
@@ -539,14 +486,16 @@ class _Pool(Source):
         # LINE slots more than indices: a get and the put after it then touch different cache lines (a third faster).
         self.ring = BoundedQueue(min(capacity + LINE, MAX_ITEMS), capacity)
         self.ring._put_first(capacity)
-        self.owners = aligned_mem(8 * round_up(capacity, _ROWS), 8 * LINE).view(np.int64)
+        self.owners = aligned_mem(8 * round_up(capacity, ROWS), 8 * LINE).view(np.int64)
+        self.bulks = aligned_mem(8 * bulk_words(capacity), 8 * LINE).view(np.int64)
         self.deques = aligned_mem(8 * _deque.WORDS, 8 * LINE).view(np.int64)
         self._free_deques: deque[int] = deque()  # numbers whose magazines are closed
         self.nonblocking = nonblocking
 
     def _members(self) -> tuple[int, ...]:
         """Return the members of the handle that all pools have."""
-        return (*self.ring._block, self.capacity, self.owners.ctypes.data, self.checked, self.deques.ctypes.data)
+        arrays = (array.ctypes.data for array in (self.owners, self.bulks))
+        return (*self.ring._block, self.capacity, *arrays, self.checked, self.deques.ctypes.data)
 
     @property
     def words(self) -> Any:
@@ -581,12 +530,17 @@ class _Pool(Source):
         Raises
         ------
         RuntimeError
-            Coroutines of another event loop are waiting for this pool, or this is a forked child of its process.
+            This is a forked child of the pool's process.
 
         Notes
         -----
-        First come, first served. A coroutine that is cancelled takes no buffer along. Any put, also one in a kernel,
-        ends the wait through a file descriptor that the loop listens to: nothing polls.
+        First come, first served, in each event loop; several loops, in several threads, may wait for one pool. A
+        coroutine that is cancelled or closed takes no buffer along. Any put, also one in a kernel, ends the wait
+        through a file descriptor that the loop listens to: nothing polls.
+
+        Threads are quicker than a loop to take what was put. So of the puts that come while coroutines wait, every
+        other one hands its buffer over to them: the n-th in line has its turn after 2n puts at the latest, however many
+        threads get and put. What a loop has not fetched after 50 ms, because it is blocked or was closed, others take.
 
         Examples
         --------
@@ -610,11 +564,9 @@ class _Pool(Source):
             raise WouldBlock("no buffer is free, and this pool does not wait")
         if os.getpid() != load(self.ring.words, PROCESS):
             raise RuntimeError(NO_WAIT_IN_A_CHILD)
-        if self._getters is None:
-            from ._aio import Getters  # asyncio takes long to import
+        from ._aio import getters_of  # asyncio takes long to import
 
-            self._getters = Getters(self.ring)
-        return await self._getters.get(self, None if limit < 0 else limit / 1e9)
+        return await getters_of(self).get(self, None if limit < 0 else limit / 1e9)
 
     def magazine(self, size: int = 32) -> Magazine:
         """Return a magazine over this pool: a stack of at most `size` free buffers for one thread; Python only.
@@ -660,8 +612,7 @@ class _Pool(Source):
         """
         if not self.checked:
             raise ValueError("holders() needs a pool made with checked=True; this one does not write them down")
-        owners = self.owners.reshape(_ROWS, -1).T.flatten()  # a copy
-        return {int(index): abs(int(owners[index])) for index in np.flatnonzero(owners)}
+        return _owners.holders(self.owners, self.bulks)
 
     def close(self) -> None:
         """End all waiting and further gets with PoolClosed; closing twice is no error.
@@ -993,7 +944,7 @@ def _close_in_kernel(pool):
 kernel_face(
     PoolType,
     _Pool,
-    "words _attempt _take _wait _give _take_many _give_many try_get get try_put put get_many put_many "
+    "words _attempt _take _wait _give _take_many _give_many _refuse_many try_get get try_put put get_many put_many "
     "available closed nonblocking",
 )
 kernel_face(BufferPoolType, BufferPool, "value set_value iovec fill")

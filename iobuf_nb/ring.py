@@ -58,6 +58,7 @@ from .wait import (
     EVERYBODY,
     FOREVER_NS,
     FORKED,
+    LOOK_NS,
     NO_WAIT_IN_A_CHILD,
     SPIN_TURNS,
     PoolClosed,
@@ -85,7 +86,13 @@ GETTERS = 3 * LINE  # how many wait for an item
 GET_EVENT = GETTERS + 1  # they park on it; it changes before any of them is woken
 PUTTERS = GETTERS + 2  # the same for those who wait for room
 PUT_EVENT = PUTTERS + 1
-GET_FD = GETTERS + 4  # 1 + an eventfd to signal when no parked getter could be woken; 0: none
+GET_FD = GETTERS + 4  # 1 + an eventfd that event loops listen to, signalled when no parked getter could be woken
+# What `_handover` says of coroutines that wait for a pool's buffers.
+REQUESTS = GETTERS + 5  # how many buffers they ask to be handed
+TURNS = GETTERS + 6  # puts since, of which every other one hands over
+HANDED = GETTERS + 7  # the address of the handed queue's descriptor block; 0: no coroutine has ever waited
+HANDED_AT = GETTERS + 8  # when a buffer was handed over last
+STALE = GETTERS + 9  # requests whose buffers lay in the handed queue for too long
 SLOTS = 4 * LINE
 
 GET = -1  # in the place of an item: get one instead of putting it
@@ -238,7 +245,15 @@ def notify(queue, event):
     out_of_line()
     fetch_add(queue.words, event, 1, "seq_cst")
     if wake(queue.words, event, 1) == 0 and event == GET_EVENT:
-        signal_fd(load(queue.words, GET_FD) - 1)
+        let_loops_hear(queue)
+
+
+@kernel
+def let_loops_hear(queue):
+    """Let the event loops whose coroutines wait have a look."""
+    fd = load(queue.words, GET_FD) - 1
+    if fd >= 0 and process_id() == load(queue.words, PROCESS):  # in a forked child the number may be another file's
+        signal_fd(fd)
 
 
 @hot
@@ -301,7 +316,8 @@ def wait(source, item, timeout_ns):
         seen = load(words, event, "seq_cst")
         result = source._attempt(item)
         if result == EMPTY:
-            park(words, event, seen, end - now_ns())
+            longest = LOOK_NS if load(words, HANDED) else FOREVER_NS  # a closed event loop's buffer wakes nobody
+            park(words, event, seen, min(longest, end - now_ns()))
         fetch_add(words, waiters, -1, "seq_cst")
         if result != EMPTY:
             return result
@@ -314,7 +330,7 @@ def shut(queue):
     for event in (GET_EVENT, PUT_EVENT):
         fetch_add(queue.words, event, 1, "seq_cst")
         wake(queue.words, event, EVERYBODY)
-    signal_fd(load(queue.words, GET_FD) - 1)
+    let_loops_hear(queue)
 
 
 @hot

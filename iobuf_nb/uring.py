@@ -42,6 +42,7 @@ from numpy.typing import NDArray
 from . import _check
 from ._handle import Handle
 from ._jit import compile_for, compiled_as, kernel_face, kernel_overload
+from ._owners import NOT_OUT, OUT_OF_RANGE, owner_at
 from ._show import Shown
 from ._uring import (
     BUFFER,
@@ -82,7 +83,7 @@ from ._uring import (
 from .atomics import load
 from .iovec import iovec_from_registered
 from .memory import aligned_mem
-from .pool import NOT_OUT, OUT_OF_RANGE, BufferPool, as_index, give, owner_at, refuse
+from .pool import BufferPool, as_index, give, refuse
 from .ring import BoundedQueue, QueueType
 from .syscalls import as_descriptor
 from .wait import (
@@ -645,7 +646,7 @@ def _drain(ring: Ring, pool: BufferPool, states: NDArray[np.int64]) -> None:
 
 def _finish(pool: BufferPool, states: NDArray[np.int64], index: Any) -> None:
     states[index] = IDLE
-    place = owner_at(pool, int(index))
+    place = owner_at(pool.capacity, int(index))
     pool.owners[place] = abs(pool.owners[place])
 
 

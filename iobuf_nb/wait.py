@@ -54,7 +54,7 @@ EVERYBODY = 2**31 - 1
 
 SPINS = 8  # turn t < 8 pauses 2**t times: 255 pauses, some 10 us in all
 SPIN_TURNS = 12  # the others give the processor away
-_LOOK_NS = 50_000_000  # the main thread looks for signals this often at least
+LOOK_NS = 50_000_000  # the main thread looks for signals this often at least
 _NAP_NS = 1_000_000  # where there is no futex
 
 
@@ -175,7 +175,7 @@ def _sleep_in_kernel(ns):
         if left <= 0:
             return
         if _thread_id() == _main_thread():
-            left = min(left, _LOOK_NS)
+            left = min(left, LOOK_NS)
         _nap_in_kernel(left)
         check_signals()
 
@@ -189,7 +189,7 @@ def sleep(ns: int) -> None:
 @kernel
 def _park_in_kernel(address, expected, most_ns):
     if _thread_id() == _main_thread():
-        most_ns = min(most_ns, _LOOK_NS)
+        most_ns = min(most_ns, LOOK_NS)
     if _FUTEX < 0:
         _nap_in_kernel(min(most_ns, _NAP_NS))
         return
