@@ -4,8 +4,8 @@ A fork copies memory and one thread. Wherever the others stood, they left whole 
 been on its way: taken from the ring and not yet anybody's, or given up and not yet back. The child has one thread and
 nothing moves, so it can see which buffers are nowhere, and puts them into the ring. With that:
 
-- every buffer is free, or out and named by `holders`, and anybody may put it: marks of bulk puts are decided, and what
-  io_uring had in the parent is its holder's again, for the copy is out of its reach;
+- every buffer is free, or out and named by `holders`, and anybody may put it: what bulk puts were
+  giving back, and what io_uring had in the parent, is its holders' again: the copy is out of their reach;
 - nobody waits: the counts of waiters start again, and the parent's event loops and their descriptors are let go of;
 - magazines of threads that the child does not have can be used by any thread, with what lies there.
 
@@ -23,7 +23,7 @@ import numpy as np
 
 from . import _deque
 from ._handle import live_handles
-from ._owners import settle_bulks
+from ._owners import restore
 from .pool import BufferPool, ItemPool
 from .ring import GET_FD, GETTERS, HANDED, PUTTERS, REQUESTS, SLOTS, STALE, BoundedQueue
 
@@ -38,12 +38,13 @@ def mend() -> None:
             handle.words[_OF_WAITERS] = 0
     for handle in handles:
         if isinstance(handle, (BufferPool, ItemPool)):
-            _mend_pool(handle)
+            mend_pool(handle)
 
 
-def _mend_pool(pool: Any) -> None:
+def mend_pool(pool: Any) -> None:
+    """Mend one pool."""
     _deque.mend(pool.deques, threading.get_ident())
-    settle_bulks(pool.owners, pool.bulks)
+    restore(pool.owners, pool.bulks)
     on_their_way = []
     if pool._getters is not None:
         on_their_way += _items(pool._getters.handed)

@@ -6,18 +6,24 @@ index then; a put is the compare-and-swap from the holder to FREE, so that of tw
 A bulk put gives all of its buffers back, or none. It is decided by one compare-and-swap on a *record* of its own:
 
 1. claim a record: it is UNDECIDED;
-2. put a *mark*, which names the record, in the place of each holder; where one is not out, take all back: refused;
-3. compare-and-swap the record to COMMITTED: all are put; if somebody was quicker with OVERRULED, take back and retry;
-4. write FREE in the place of each mark, and let go of the record.
+2. put a *mark*, which names the record, in the place of each holder; where one is not out, it is to be refused;
+3. compare-and-swap the record: to COMMITTED, all are put; or, to be refused, to ABORTED;
+4. write FREE, or the former holders, in the place of the marks, and let go of the record.
 
-Whoever else puts a marked buffer overrules the record and takes the buffer, unless the record is COMMITTED, which means
-that it was put. So a bulk put that is refused in the end has refused nobody, and one that is stopped anywhere stops
-nobody (as Harris, Fraser & Pratt, "A practical multi-word compare-and-swap operation", DISC 2002, but it is overruled
-where they help it on).
+Others who find a mark do not wait for the bulk put: who puts that buffer, while the record is UNDECIDED, changes it to
+OVERRULED with the place of the buffer, and with that has put it: the bulk put is refused for its sake, and it alone.
+Another bulk put, which may yet be refused, changes the record to ABORTED, and the first one pauses and tries again.
+Marks of an ABORTED record, and those of an OVERRULED one but for that place, are anybody's to put. So a bulk put that
+is refused refuses nobody else, and one that is stopped anywhere stops nobody (descriptors as in Harris, Fraser & Pratt,
+"A practical multi-word compare-and-swap operation", DISC 2002; there others help it on, here they overrule it).
 
 Invariants
-    A mark is never written twice: its record's sequence number grows with each claim. A record is let go of only when
-    no word holds its mark. Marks of a COMMITTED record are changed by its bulk put alone.
+    A record is decided once for each claim, which has a sequence number of its own, and the marks are removed after
+    that. It is let go of only when no word holds its mark. Marks of a COMMITTED record only its bulk put removes.
+
+Bound
+    The sequence numbers of a record repeat after ``2**(60 - max(bits of an index, 8))`` bulk puts: a thread would have
+    to sleep inside one put for exactly that many.
 """
 
 from __future__ import annotations
@@ -50,10 +56,12 @@ RECORDS = 1 << RECORD_BITS
 _APART = 8
 _FORMER = RECORDS * _APART
 
-# A record: sequence << 2 | what became of it.
-IDLE, UNDECIDED, COMMITTED, OVERRULED = range(4)
+# A record: sequence number, place (of OVERRULED), and in the lowest bits what has become of it.
+IDLE, UNDECIDED, COMMITTED, OVERRULED, ABORTED = range(5)
+_FATE_BITS = 3
+_FATE = (1 << _FATE_BITS) - 1
 
-_MOST_TURNS = 8  # a bulk put that was overruled pauses 2**turn times before it tries again
+_MOST_TURNS = 8  # a bulk put that was aborted pauses 2**turn times before it tries again
 
 
 def bulk_words(capacity: int) -> int:
@@ -86,27 +94,37 @@ def disown(pool, index, lend):
         place = owner_at(pool.capacity, index)
         holder = load(pool.owners, place)
         if holder <= FREE or not compare_and_swap(pool.owners, place, holder, -holder if lend else FREE):
-            return _disown_contested(pool.owners, pool.bulks, place, lend)
+            return _disown_contested(pool.owners, pool.bulks, _sequence_shift(pool), place, lend)
     return OK
 
 
 @kernel
-def _disown_contested(owners, bulks, place, lend):
+def _disown_contested(owners, bulks, shift, place, lend):
     """Do as `disown` does with a word that did not hold a holder, or was changed by another thread meanwhile."""
     out_of_line()
     while True:
         holder = load(owners, place)
-        if holder > FREE:
+        if holder > MARK:
+            if holder <= FREE:
+                return NOT_OUT
             if compare_and_swap(owners, place, holder, -holder if lend else FREE):
                 return OK
-        elif holder > MARK:
-            return NOT_OUT
-        elif _overrule(bulks, holder):
-            # Who held it, only that bulk put knows: the lender takes its place.
-            if compare_and_swap(owners, place, holder, -thread_id() if lend else FREE):
-                return OK
-        elif load(owners, place) == holder:
-            return NOT_OUT  # the bulk put is decided: it has put it
+            continue
+        record, undecided = _record_of(holder), _undecided(holder, shift)
+        overruled = undecided - UNDECIDED + (place << _FATE_BITS) + OVERRULED
+        if not lend and compare_and_swap(bulks, record, undecided, overruled):
+            compare_and_swap(owners, place, holder, FREE)  # unless the bulk put has done that already
+            return OK
+        fate = _abort(bulks, record, undecided)
+        if fate == overruled or fate == undecided - UNDECIDED + COMMITTED:
+            return NOT_OUT  # it was put
+        if fate >> shift == undecided >> shift and compare_and_swap(
+            owners,
+            place,
+            holder,
+            -thread_id() if lend else FREE,  # who held it, only the bulk put knows
+        ):
+            return OK
 
 
 @hot
@@ -117,60 +135,74 @@ def take_back(pool, index):
 
 
 @hot
+def _sequence_shift(pool):
+    """Return where in a record the sequence number begins; a place fits below it."""
+    return max(pool.ring.order, RECORD_BITS) + _FATE_BITS
+
+
+@hot
 def _record_of(mark):
     return ((MARK - mark) & (RECORDS - 1)) * _APART
 
 
 @hot
-def _sequence_of(mark):
-    return (MARK - mark) >> RECORD_BITS << 2
-
-
-@kernel
-def _overrule(bulks, mark):
-    """Decide against the bulk put of a mark, unless it is decided: whether its marks are anybody's."""
-    record, sequence = _record_of(mark), _sequence_of(mark)
-    return compare_and_swap(bulks, record, sequence | UNDECIDED, sequence | OVERRULED) or (
-        load(bulks, record) == sequence | OVERRULED
-    )
-
-
-@kernel
-def _claim(bulks):
-    """Claim a record and return its mark."""
-    record = (thread_id() >> 6) & (RECORDS - 1)
-    while True:
-        word = load(bulks, record * _APART)
-        if word & 3 == IDLE and compare_and_swap(bulks, record * _APART, word, word + 4 + UNDECIDED):
-            return MARK - (((word >> 2) + 1) << RECORD_BITS | record)
-        record = (record + 1) & (RECORDS - 1)
+def _undecided(mark, shift):
+    """Return what the record of a mark holds until it is decided."""
+    return (MARK - mark) >> RECORD_BITS << shift | UNDECIDED
 
 
 @hot
-def _put_mark(owners, bulks, place, mark):
+def _abort(bulks, record, undecided):
+    """Abort a bulk put unless it is decided, and return what its record then holds."""
+    if compare_and_swap(bulks, record, undecided, undecided - UNDECIDED + ABORTED):
+        return undecided - UNDECIDED + ABORTED
+    return load(bulks, record)
+
+
+@kernel
+def _claim(bulks, shift):
+    """Claim a record and return its mark."""
+    number = (thread_id() >> 6) & (RECORDS - 1)
+    while True:
+        record = number * _APART
+        word = load(bulks, record)
+        sequence = ((word >> shift) + 1) & ((1 << (63 - shift)) - 1)
+        if word & _FATE == IDLE and compare_and_swap(bulks, record, word, sequence << shift | UNDECIDED):
+            return MARK - (sequence << RECORD_BITS | number)
+        number = (number + 1) & (RECORDS - 1)
+
+
+@hot
+def _put_mark(owners, bulks, shift, place, mark):
     """Put a mark in the place of a holder: OK or NOT_OUT."""
     holder = load(owners, place)
     if holder <= FREE or not compare_and_swap(owners, place, holder, mark):
-        return _put_mark_contested(owners, bulks, place, mark)
+        return _put_mark_contested(owners, bulks, shift, place, mark)
     store(bulks, _FORMER + place, holder, "relaxed")
     return OK
 
 
 @kernel
-def _put_mark_contested(owners, bulks, place, mark):
+def _put_mark_contested(owners, bulks, shift, place, mark):
     """Do as `_put_mark` does with a word that did not hold a holder, or was changed by another thread meanwhile."""
     out_of_line()
     while True:
         holder = load(owners, place)
         if holder == mark or MARK < holder <= FREE:  # the same mark: it is named twice in one bulk put
             return NOT_OUT
-        if holder > FREE or _overrule(bulks, holder):
-            if compare_and_swap(owners, place, holder, mark):
-                # Who held what another bulk put had marked, only that one knows: this thread takes the place.
-                store(bulks, _FORMER + place, holder if holder > FREE else thread_id(), "relaxed")
-                return OK
-        elif load(owners, place) == holder:
-            return NOT_OUT
+        former = holder
+        if holder <= MARK:
+            undecided = _undecided(holder, shift)
+            fate = _abort(bulks, _record_of(holder), undecided)
+            overruled = undecided - UNDECIDED + (place << _FATE_BITS) + OVERRULED
+            if fate == overruled or fate == undecided - UNDECIDED + COMMITTED:
+                return NOT_OUT
+            if fate >> shift != undecided >> shift:
+                continue  # that bulk put is over, and the mark gone
+            former = thread_id()  # who held it, only that bulk put knows
+        if compare_and_swap(owners, place, holder, mark):
+            store(bulks, _FORMER + place, former, "relaxed")
+            return OK
 
 
 @kernel
@@ -181,28 +213,35 @@ def disown_many(pool, indices, n):
             if not 0 <= indices[k] < pool.capacity:
                 return k
         return -1
+    owners, bulks, shift = pool.owners, pool.bulks, _sequence_shift(pool)
     turn = 0
     while True:
-        mark = _claim(pool.bulks)
-        record, sequence = _record_of(mark), _sequence_of(mark)
+        mark = _claim(bulks, shift)
+        record, undecided = _record_of(mark), _undecided(mark, shift)
         marked = 0
         while marked < n and 0 <= indices[marked] < pool.capacity:
-            if _put_mark(pool.owners, pool.bulks, owner_at(pool.capacity, indices[marked]), mark) != OK:
+            if _put_mark(owners, bulks, shift, owner_at(pool.capacity, indices[marked]), mark) != OK:
                 break
             marked += 1
-        decided = marked == n and compare_and_swap(pool.bulks, record, sequence | UNDECIDED, sequence | COMMITTED)
+        if marked == n:
+            compare_and_swap(bulks, record, undecided, undecided - UNDECIDED + COMMITTED)
+        fate = _abort(bulks, record, undecided)
+        refused = marked
         for k in range(marked):
             place = owner_at(pool.capacity, indices[k])
-            if decided:
-                store(pool.owners, place, FREE)
+            if fate & _FATE == COMMITTED:
+                store(owners, place, FREE)
+            elif fate == undecided - UNDECIDED + (place << _FATE_BITS) + OVERRULED:
+                compare_and_swap(owners, place, mark, FREE)  # unless who overruled this has done that already
+                refused = k
             else:
-                compare_and_swap(pool.owners, place, mark, load(pool.bulks, _FORMER + place, "relaxed"))
-        store(pool.bulks, record, sequence | IDLE)
-        if decided:
+                compare_and_swap(owners, place, mark, load(bulks, _FORMER + place, "relaxed"))
+        store(bulks, record, undecided - UNDECIDED)
+        if fate & _FATE == COMMITTED:
             return -1
-        if marked < n:
-            return marked
-        pause(1 << turn)  # two bulk puts of one buffer must not overrule each other for ever
+        if refused < n:
+            return refused
+        pause(1 << turn)  # two bulk puts of one buffer must not abort each other for ever
         turn = min(turn + 1, _MOST_TURNS)
 
 
@@ -214,13 +253,11 @@ def holders(owners: NDArray[np.int64], bulks: NDArray[np.int64]) -> dict[int, in
     return {int(index): int(names[index]) for index in np.flatnonzero(by_index)}
 
 
-def settle_bulks(owners: NDArray[np.int64], bulks: NDArray[np.int64]) -> None:
-    """Decide the bulk puts of threads that have vanished, in a forked child, and take back what was lent."""
-    marked = owners <= MARK
-    numbers = MARK - owners[marked]
-    put = bulks[(numbers & (RECORDS - 1)) * _APART] == (numbers >> RECORD_BITS << 2 | COMMITTED)
+def restore(owners: NDArray[np.int64], bulks: NDArray[np.int64]) -> None:
+    """Give what bulk puts have marked, and what was lent, back to its holders: in a forked child."""
+    marked = np.flatnonzero(owners <= MARK)
     former = bulks[_FORMER:][marked]
-    former[former == FREE] = threading.get_ident()  # of whoever was marked a moment ago
-    owners[marked] = np.where(put, FREE, former)
+    former[former == FREE] = threading.get_ident()  # of what was marked a moment ago
+    owners[marked] = former
     np.abs(owners, out=owners)
-    bulks[:_FORMER] &= ~3
+    bulks[:_FORMER] &= ~_FATE

@@ -207,7 +207,7 @@ def _park_in_kernel(address, expected, most_ns):
 def park(words: Any, i: int, expected: int, most_ns: int) -> None:
     """Sleep until somebody wakes word `i`, unless it no longer holds `expected`; at most `most_ns`, at times less."""
     if atomics.hook is not None:
-        atomics.hook("park", words, i, "seq_cst", expected)
+        atomics.hook("park", words, i, "seq_cst", expected, most_ns <= FOREVER_NS // 2)
     else:
         time.sleep(min(_NAP_NS, max(most_ns, 1000)) / 1e9)
 

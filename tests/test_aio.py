@@ -191,30 +191,226 @@ def test_limits_closing_and_refusals(pool):
     run(main())
 
 
-def test_one_loop_at_a_time():
+def in_threads(*works):
+    """Run each in a thread of its own, and wait until all have ended."""
+    threads = [threading.Thread(target=work) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def test_coroutines_of_several_loops_are_served():
+    for _ in range(20):
+        pool = BufferPool(3, 16)
+        held = [pool.get() for _ in range(3)]
+        together = threading.Barrier(4)
+        got = []
+
+        async def wait(pool=pool, together=together, got=got):
+            waiter = asyncio.ensure_future(pool.aget())
+            await asyncio.sleep(0)
+            together.wait()
+            got.append(await waiter)
+
+        def put(pool=pool, together=together, held=held):
+            together.wait()
+            for index in held:
+                pool.put(index)
+
+        in_threads(*[lambda wait=wait: run(wait())] * 3, put)
+        assert sorted(got) == [0, 1, 2]
+
+
+def test_a_loop_whose_coroutine_was_served_and_not_resumed_takes_nothing_from_another_loop():
+    pool = BufferPool(2, 16)
+    held = [pool.get(), pool.get()]
+    entered = threading.Event()
+
+    async def second():
+        waiter = asyncio.ensure_future(pool.aget())
+        await asyncio.sleep(0)
+        entered.set()
+        pool.put(await waiter)
+
+    async def first():
+        waiter = asyncio.ensure_future(pool.aget())
+        await asyncio.sleep(0)
+        thread = threading.Thread(target=lambda: run(second()))
+        thread.start()
+        pool.put(held[0])
+        entered.wait(60)  # this loop stands still meanwhile
+        pool.put(held[1])
+        await asyncio.get_running_loop().run_in_executor(None, thread.join)
+        pool.put(await waiter)
+
+    run(first())
+    assert pool.available() == 2
+
+
+@pytest.mark.parametrize("served", [False, True])
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.filterwarnings("ignore")  # of tasks that nobody will ever end
+def test_a_closed_loop_is_forgotten(served, kept):
+    pool = BufferPool(2, 16)
+    held = [pool.get(), pool.get()]
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda loop, context: None)
+
+    async def main():
+        waiter = asyncio.ensure_future(pool.aget())
+        await asyncio.sleep(0.01)
+        if served:
+            pool.put(held.pop())
+            pool._getters._waiting[loop]._hear()
+        return waiter
+
+    waiter = loop.run_until_complete(main())
+    loop.close()
+    if not kept:
+        waiter = None
+        gc.collect()
+    for index in held:
+        pool.put(index)
+
+    async def use():
+        async with pool.alease(timeout=30):
+            return True
+
+    assert run(use()) and run(use())
+    assert pool.available() == 2 - (served and kept)
+    if waiter:
+        waiter.get_coro().close()  # ended by GeneratorExit, with what it was served
+    assert pool.available() == 2 and not pool.holders()
+    assert pool.ring.words[GETTERS] == 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_coroutine_that_is_closed_takes_nothing_along():
+    pool = BufferPool(1, 16)
+
+    async def main():
+        index = await pool.aget()
+        leasing, waiting = pool.alease(), pool.aget()
+        entering = leasing.__aenter__()
+        entering.send(None)  # up to where it waits
+        waiting.send(None)
+        entering.close()
+        pool.put(index)
+        pool._getters._waiting[asyncio.get_running_loop()].serve()
+        assert pool.available() == 0
+        waiting.close()
+        assert pool.available() == 1
+        lease = pool.alease()
+        await lease.__aenter__()
+        lease.gen.athrow(GeneratorExit).close()
+        await lease.gen.aclose()
+        assert pool.available() == 1
+
+    run(main())
+
+
+PUTS = {
+    "put": lambda pool, index: pool.put(index),
+    "try_put": lambda pool, index: pool.try_put(index),
+    "put_many": lambda pool, index: pool.put_many(np.array([index])),
+    "kernel": njit(nogil=True)(lambda pool, index: pool.put(index)),
+    "kernel, many": njit(lambda pool, index: pool.put_many(np.array([index]))),
+}
+
+
+@pytest.mark.parametrize("put", PUTS.values(), ids=PUTS)
+@pytest.mark.parametrize("through", ["pool", "magazine"])
+def test_the_nth_coroutine_in_line_has_its_turn_after_2n_puts(put, through):
+    pool = BufferPool(4, 16)
+    indices = [pool.get() for _ in range(4)]
+    source = pool if through == "pool" else pool.magazine()
+
+    async def main():
+        waiters = [asyncio.create_task(pool.aget()) for _ in range(3)]
+        await asyncio.sleep(0)
+        for _ in range(6):  # the loop does not come round: whoever gets is quicker
+            put(source, indices.pop())
+            if (index := source.try_get()) >= 0:
+                indices.append(index)
+        assert len(indices) == 1
+        for index in await asyncio.gather(*waiters):
+            pool.put(index)
+
+    run(main())
+    assert pool.available() == 3
+
+
+def test_what_a_blocked_loop_does_not_fetch_is_taken_by_threads():
     pool = BufferPool(1, 16)
     index = pool.get()
-    refused = []
-
-    async def other():
-        with pytest.raises(RuntimeError, match="another event loop"):
-            await pool.aget()
-        refused.append(True)
+    got = []
 
     async def main():
         waiter = asyncio.create_task(pool.aget())
         await asyncio.sleep(0)
-        await asyncio.get_running_loop().run_in_executor(None, lambda: asyncio.run(other()))
-        pool.put(index)
+        for _ in range(2):
+            pool.put(index)
+            if pool.try_get() < 0:
+                break
+        in_threads(lambda: got.append(pool.get(timeout=30)))  # blocks the loop
+        pool.put(got[0])
         pool.put(await waiter)
 
     run(main())
-    assert refused == [True]
-    run(main_again(pool))  # and the next loop may
+    assert got == [index] and pool.available() == 1 and pool.ring.words[GETTERS] == 0
 
 
-async def main_again(pool):
-    pool.put(await pool.aget())
+@pytest.mark.parametrize("puts", [1, 2])
+def test_cancelled_before_the_loop_comes_round(puts):
+    pool = BufferPool(2, 16)
+
+    async def main():
+        held = [pool.get(), pool.get()]
+        waiters = [asyncio.create_task(pool.aget()) for _ in range(2)]
+        await asyncio.sleep(0)
+        for index in held[:puts]:
+            pool.put(index)
+        for waiter in waiters:
+            waiter.cancel()
+        await asyncio.gather(*waiters, return_exceptions=True)
+        assert pool.available() == puts
+
+    run(main())
+
+
+def test_lines_are_made_once_however_many_threads_begin_to_wait():
+    for _ in range(10):
+        pool = BufferPool(4, 16)
+        held = [pool.get() for _ in range(4)]
+        together = threading.Barrier(4)
+
+        async def wait(pool=pool, together=together, index=held):
+            together.wait()
+            waiter = asyncio.ensure_future(pool.aget())
+            await asyncio.sleep(0)
+            pool.put(held.pop())
+            pool.put(await waiter)
+
+        in_threads(*[lambda wait=wait: run(wait())] * 4)
+        assert pool.available() == 4
+
+
+def test_without_epoll_the_lines_look_by_themselves(monkeypatch):
+    monkeypatch.delattr("select.epoll")
+    pool = BufferPool(1, 16)
+
+    async def main():
+        for _ in range(3):
+            index = await pool.aget()
+            waiter = asyncio.create_task(pool.aget())
+            await asyncio.sleep(0.001)
+            pool.put(index)
+            pool.put(await waiter)
+
+    run(main())
+    assert pool._getters._listen == -1 and pool.available() == 1
 
 
 def test_item_pools_wait_too():

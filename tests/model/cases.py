@@ -6,7 +6,7 @@ memory to the dearest, so that the first case which catches a bug tells what it 
 
 import itertools
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from unittest.mock import patch
@@ -18,6 +18,7 @@ from memories import SC, TSO, Relaxed
 from specs import Spec, closing_fifo, fifo, pool
 
 import iobuf_nb._deque
+import iobuf_nb._owners
 import iobuf_nb.magazine
 import iobuf_nb.pool
 import iobuf_nb.ring
@@ -30,27 +31,38 @@ from iobuf_nb.wait import CLOSED
 @dataclass
 class Case:
     name: str
-    make: Callable  # makes the arguments of `explore`: a program, its spec, its check
+    make: Callable  # makes the arguments of `explore`: a program, its spec, its check, perhaps options
     options: dict = field(default_factory=dict)
     walk: Callable = scheduler.explore
+    #: (module, name, what stands there during the walk), beside those that all cases have.
+    stand_ins = ((iobuf_nb.ring, "now_ns", lambda: 0),)
 
-    def run(self):
-        """Walk through the case without spinning and clocks, which only take time, and with few slots in a deque."""
+    @contextmanager
+    def applied(self):
+        """Leave out spinning and clocks, which only take time, and let a deque have few slots."""
         with ExitStack() as stack:
             for module, name, stand_in in (
+                *self.stand_ins,
                 (iobuf_nb._deque, "MOST", 2),
+                (iobuf_nb._deque, "LOOKS", 1),
                 (iobuf_nb.ring, "SPIN_TURNS", 0),
-                (iobuf_nb.ring, "now_ns", lambda: 0),
-                (iobuf_nb.pool, "thread_id", lambda: threads.running + 1),
+                (iobuf_nb._owners, "thread_id", lambda: threads.running + 1),
+                (iobuf_nb._owners, "pause", lambda n: None),
                 (iobuf_nb.magazine, "thread_id", lambda: threads.running + 1),
             ):
                 stack.enter_context(patch.object(module, name, stand_in))
-            return self.walk(*self.make(), **self.options)
+            yield
+
+    def run(self):
+        """Walk through the case."""
+        with self.applied():
+            program, spec, check, *more = self.make()
+            return self.walk(program, spec, check, **self.options, **(more[0] if more else {}))
 
     def unbounded(self, most):
         """Return the case with all its schedules, of which the walk takes in those that lead to `most` states."""
         options = {name: self.options[name] for name in ("memory", "deaths", "risings") if name in self.options}
-        return Case(f"{self.name}, unbounded", self.make, {**options, "most": most})
+        return type(self)(f"{self.name}, unbounded", self.make, {**options, "most": most})
 
 
 def get(source):
@@ -165,7 +177,7 @@ def two_puts_case():
         made = Pool(2, 1)
         index = made.get()
         pools.append(made)
-        return [made.ring.words, made.owners], [[("P", lambda got: made.try_put(index))] for _ in range(2)]
+        return [made.ring.words, made.owners, made.bulks], [[("P", lambda got: made.try_put(index))] for _ in range(2)]
 
     def check(results):
         assert sorted(done for ((_, done),) in results) == [False, True], "both puts won, or none"
@@ -216,7 +228,7 @@ def bulk_case(capacity, scripts):
             return 1
 
         code = {"G": ("G", wait_for_one), "B": get_two(made), "P": put_back(made), "D": put_all(made)}
-        return [made.ring.words, made.owners], written(scripts, code)
+        return [made.ring.words, made.owners, made.bulks], written(scripts, code)
 
     def check(results):
         made = pools[-1]
@@ -229,7 +241,7 @@ def bulk_case(capacity, scripts):
     return program, None, check
 
 
-def case(kind, *arguments, memory=SC, walk=scheduler.explore, **more):
+def case(kind, *arguments, memory=SC, walk=scheduler.explore, cls=Case, **more):
     """Name a case after what it is made of; options of the walk are told from arguments of the kind by their names."""
     of_walk = ("deaths", "risings", "preemptions", "alone", "runs", "depth", "seed")
     options = {name: more.pop(name) for name in of_walk if name in more}
@@ -237,7 +249,7 @@ def case(kind, *arguments, memory=SC, walk=scheduler.explore, **more):
     parts += [f"{name} {shown(value)}" for name, value in (*more.items(), *options.items())]
     parts += [memory.__name__] * (memory is not SC) + ["at random"] * (walk is scheduler.sample)
     more |= {name: value for name, value in options.items() if name == "deaths"}
-    return Case(", ".join(parts), partial(kind, *arguments, **more), {"memory": memory, **options}, walk)
+    return cls(", ".join(parts), partial(kind, *arguments, **more), {"memory": memory, **options}, walk)
 
 
 def shown(value):

@@ -12,10 +12,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cases
+import coroutines
+import forks
 import magazines
+import owners
+import times
 from scheduler import Violation
 
 import iobuf_nb._deque
+import iobuf_nb._fork
+import iobuf_nb._handover
+import iobuf_nb._owners
 import iobuf_nb.magazine
 import iobuf_nb.pool
 import iobuf_nb.ring
@@ -60,10 +67,18 @@ class Mutant:
 
 
 ring, pool, deque, magazine = iobuf_nb.ring, iobuf_nb.pool, iobuf_nb._deque, iobuf_nb.magazine
+owner, handover, fork = iobuf_nb._owners, iobuf_nb._handover, iobuf_nb._fork
 COUNT_IN = r" *fetch_add\(.*, waiters, 1, .*\n"
 SEEN = r" *seen = .*\n"
 RECHECK = r" *result = .*\n"
 FIND, HINT = r"( *)if compare_and_swap(.*)\n", r" *(store.*)\n"
+AGAIN = r"""while True:
+            index = \1
+            if index != TAKEN:
+                break
+            top = load(words, base + TOP)
+            if load(words, base + PUSHES) - load(words, base + POPS) <= top:
+                break"""
 WAITING, OWNING = (
     [case for case in cases.CASES if case.name.startswith(kinds)]
     for kinds in (("wait", "bulk"), ("pool", "two", "bulk"))
@@ -180,16 +195,16 @@ BUGS = [
                 "a buffer is given back before its owner is wiped",
                 pool.give,
                 r"(    )(status = .*)\n",
-                r"\1put_and_wake(pool.ring, index)\n\1\2\n\1return status\n",
+                r"\1release(pool.ring, index)\n\1\2\n\1return status\n",
             ),
             (
                 "an owner is wiped by a plain store",
-                pool.disown,
+                owner.disown,
                 r"not compare_and_swap\((.*?), holder, (.*)\):",
                 r"store(\1, \2) is not None:",
             ),
-            ("who holds a buffer is not looked at", pool.disown, r"(holder = .*)", r"\1; return OK"),
-            ("an owner is not written down", pool.own, r"store\(.*\)", "pass"),
+            ("who holds a buffer is not looked at", owner.disown, r"(holder = .*)", r"\1; return OK"),
+            ("an owner is not written down", owner.own, r"store\(.*\)", "pass"),
         ],
     ),
     (
@@ -222,21 +237,27 @@ BUGS = [
             ("a thief fences for itself alone", deque.steal, "heavy_fence", "fence"),
             (
                 "a thief takes without a compare-and-swap",
-                deque.steal,
-                r"if compare_and_swap\((.*), top, top \+ 1, .*\):",
-                r"if store(\1, top + 1) is None:",
+                deque._take_top,
+                r"if compare_and_swap\((.*), top, top \+ 1, .*\) else",
+                r"if store(\1, top + 1) is None else",
             ),
-            ("a thief reads its slot after it has won it", deque.steal, r"( *stolen = .*\n)( *if .*\n)", r"\2    \1"),
+            (
+                "a thief reads its slot after it has won it",
+                deque._take_top,
+                r"( *)index = (.*)\n.*(compare_and_swap.*) else.*",
+                r"\1return \2 if \3 else TAKEN",
+            ),
+            ("a thief that was too slow says that there was nothing", deque._take_top, "TAKEN", "EMPTY"),
             ("a bulk pop takes what thieves may take", deque.pop_many, r" \+ \(thieves > 0\)", ""),
             ("a bulk pop counts what thieves took from it", deque.pop_many, r"pops \+ taken", "pops + n"),
-            ("nobody looks a second time for pushes", deque.seek, "after == before", "True"),
+            ("nobody looks a second time for pushes", deque._look, "after == before", "True"),
             (
                 "the queue is looked at before the deques",
-                deque.seek,
-                r"(        before = 0\n(?:.*\n)*?)(        index = get_item.*\n.*\n.*\n)",
+                deque._look,
+                r"(    before = 0\n(?:.*\n)*?)(    index = get_item.*\n.*\n.*\n)",
                 r"\2\1",
             ),
-            ("there is no fence before the second look", deque.seek, r" *heavy_fence.*\n", ""),
+            ("there is no fence before the second look", deque._look, r" *heavy_fence.*\n", ""),
             ("a magazine is released by a relaxed store", magazine.Magazine.release, "0\\)", '0, "relaxed")'),
             (
                 "a user takes a magazine by a plain store",
@@ -246,6 +267,102 @@ BUGS = [
             ),
             ("a put looks for getters only before it", magazine.keep, r"if load\(words, GETTERS\):", "if False:"),
             ("a bulk put looks for getters only before it", magazine.give_many_to, r"range\(.*\)", "range(0)"),
+        ],
+    ),
+    (
+        [case for case in magazines.CASES if case.name.startswith("endless")],
+        [
+            ("a search never counts itself in", deque.seek, r" *fetch_add\(.*GETTERS, 1.*\n", ""),
+            ("a thief goes on until it has won", deque.steal, r"index = (_take_top.*)", AGAIN),
+        ],
+    ),
+    (
+        owners.CASES,
+        [
+            ("a put is refused while a bulk put is undecided", owner._disown_contested, r"holder > MARK", "True"),
+            (
+                "a put takes what a bulk put has put",
+                owner._disown_contested,
+                r"if fate == overruled or .*:",
+                "if False:",
+            ),
+            (
+                "a put takes a marked buffer and leaves the record",
+                owner._disown_contested,
+                r"compare_and_swap\(bulks, .*\)",
+                "compare_and_swap(owners, place, holder, FREE)",
+            ),
+            ("an overruled bulk put restores all holders", owner.disown_many, r"elif fate == .*:", "elif False:"),
+            (
+                "a bulk put is decided after the marks are gone",
+                owner.disown_many,
+                r"( *)(fate = .*\n)((?:.*\n)*?)(        store\(bulks, record, .*\n)",
+                r"\1fate = undecided - UNDECIDED + (COMMITTED if marked == n else ABORTED)\n\3\4",
+            ),
+            (
+                "a refused bulk put lets go of its marks before it is decided",
+                owner.disown_many,
+                r"fate = _abort\(.*\)",
+                "fate = load(bulks, record)",
+            ),
+            (
+                "a bulk put commits by a plain store",
+                owner.disown_many,
+                r"compare_and_swap\(bulks, record, undecided, (.*)\)",
+                r"store(bulks, record, \1)",
+            ),
+            ("a bulk put may name a buffer twice", owner._put_mark_contested, r"holder == mark or ", ""),
+            ("a bulk put takes the marks of another one", owner._put_mark_contested, r"fate = .*", "fate = undecided"),
+        ],
+    ),
+    (
+        coroutines.CASES,
+        [
+            ("who hands over does not look for debts", handover.hand_over, r" *settle\(ring\)\n", ""),
+            ("a coroutine that leaves does not look for debts", handover.take_request_back, r" *settle\(ring\)\n?", ""),
+            ("a debt is paid and not written off", handover.settle, r" *fetch_add\(.*\n", ""),
+            (
+                "a coroutine that leaves keeps its request",
+                handover.take_request_back,
+                r" *fetch_add\(.*REQUESTS.*\n",
+                "",
+            ),
+            (
+                "what was handed over is still asked for",
+                handover.hand_over,
+                r"requests, requests - 1",
+                "requests, requests",
+            ),
+            ("event loops do not hear of what is handed over", handover.hand_over, r"let_loops_hear\(ring\)", "pass"),
+            (
+                "event loops hear before it is handed over",
+                handover.hand_over,
+                r"( *put_item.*\n)( *let_loops.*\n)",
+                r"\2\1",
+            ),
+            ("event loops do not hear when no thread is woken", ring.notify, r"let_loops_hear\(queue\)", "pass"),
+            ("a coroutine is not among the getters", handover.ask, r" *fetch_add\(.*GETTERS.*\n", ""),
+            ("a request that was stale is forgotten", handover.ask_again, r"if stale > 0", "if False"),
+        ],
+    ),
+    (
+        times.CASES,
+        [
+            (
+                "a waiter whose time is over does not try again",
+                ring.wait,
+                r"( *)if result != EMPTY:\n( *)return result\n?$",
+                r"\1if result != EMPTY or now_ns() >= end:\n\2return result\n",
+            ),
+        ],
+    ),
+    (
+        forks.CASES,
+        [
+            ("a child leaves what was on its way", fork.mend_pool, r"on_their_way \+= np.flatnonzero.*", "pass"),
+            ("a child leaves the marks of bulk puts", fork.mend_pool, r"restore\(.*\)", "pass"),
+            ("a child leaves pops that found nothing", deque.mend, r" *words\[base \+ POPS\] = .*\n", ""),
+            ("a child puts at the wrong place", fork._put, r"enumerate\(items, tail\)", "enumerate(items, tail + 1)"),
         ],
     ),
 ]

@@ -49,13 +49,24 @@ class Search:
     """
 
     def __init__(
-        self, program, spec=None, check=None, memory=SC, deaths=0, risings=0, preemptions=None, alone=None, words=()
+        self,
+        program,
+        spec=None,
+        check=None,
+        memory=SC,
+        deaths=0,
+        risings=0,
+        preemptions=None,
+        alone=None,
+        forked=None,
+        words=(),
     ):
         self.threads = Threads(program, memory, words)
         self.memory, self.spec, self.check = self.threads.memory, spec, check
         self.bounded = preemptions is not None
         self.left = deaths, risings, preemptions, None
         self.limit, self.known = alone, {}
+        self.forked = forked
 
     def start(self):
         nodes = tuple(self.threads.finished)
@@ -147,8 +158,14 @@ class Search:
             for thread, node in enumerate(nodes):
                 if node.access:
                     self.look_alone(memory, thread, node)
+        if self.forked and not all(node.access and node.begun for node in nodes):  # somebody is free to fork
+            self.threads.restore(self.memory.values(memory))
+            try:
+                self.forked()
+            finally:
+                self.threads.reset()
         if not moves:
-            sleeping = [thread for thread, node in enumerate(nodes) if node.on]
+            sleeping = [thread for thread, node in enumerate(nodes) if node.on and not self.threads.is_timed(node.on)]
             assert not sleeping, f"threads {sleeping} sleep and nobody will wake them"
             if self.check:
                 self.threads.restore(self.memory.values(memory))
@@ -164,7 +181,10 @@ class Search:
         while (memory, node) not in self.known:
             trail.append((memory, node))
             assert len(trail) <= self.limit, f"alone, thread {thread} does not end {node.name} in {self.limit} steps"
-            result, memory = self.memory.perform(memory, thread, node.access)[0]
+            if node.access.operation == "wake":  # of those who sleep, none of whom moves
+                result, memory = 0, self.memory.synchronized(memory, thread)
+            else:
+                result, memory = self.memory.perform(memory, thread, node.access)[0]
             ended, node = self.threads.after(node, result)
             if ended:
                 break
@@ -198,6 +218,9 @@ def explore(program, spec=None, check=None, most=math.inf, **options):
         Stop after so many states.
     alone : int, optional
         In how many steps each thread must be able to end its operation by itself, whatever the state.
+    forked : callable, optional
+        Called in every state in which a thread is between two operations, with the shared arrays as a child would have
+        them that this thread forks.
     """
     search = Search(program, spec, check, **options)
     outcome = until_all_words_are_known(search, lambda *search: depth_first(*search, most))

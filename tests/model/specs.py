@@ -88,11 +88,43 @@ def closing_fifo(capacity):
 
 
 def pool(free, name, got):
-    """G gets some free index, or -1 if there is none; P puts the oldest that the thread holds."""
-    if name == "P":
-        yield True, free | {got[0]}
+    """G gets some free index, or -1 if there is none; P puts the oldest that the thread holds, or the one it names."""
+    if name[0] == "P":
+        yield True, free | {int(name[1:] or got[0])}
     elif free:
         for index in free:
             yield index, free - {index}
     else:
         yield -1, free
+
+
+def closing_pool(model, name, got):
+    """As `pool`; C closes, and then there is nothing to get. R lets a magazine go, which changes nothing."""
+    free, closed = model
+    if name == "C":
+        yield None, (free, True)
+    elif name == "R":
+        yield None, model
+    elif name == "G" and closed:
+        yield -1, model
+    else:
+        for result, after in pool(free, name, got):
+            yield result, (after, closed)
+
+
+def owners(out, name, got):
+    """P and an index puts it; M and some puts all or says which was not out; G gets any, or says that it found none."""
+    indices = [int(digit) for digit in name[1:]]
+    if name[0] == "G":
+        yield -1, out  # what was put is free a little later than it is no longer out
+        for index in range(3):
+            if index not in out:
+                yield index, out | {index}
+    elif name[0] == "P":
+        yield indices[0] in out, out - {indices[0]}
+    elif len(set(indices)) == len(indices) and out.issuperset(indices):
+        yield -1, out.difference(indices)
+    else:
+        for k, index in enumerate(indices):
+            if index not in out or index in indices[:k]:
+                yield k, out

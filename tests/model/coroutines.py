@@ -1,0 +1,152 @@
+"""Programs in which coroutines wait beside threads; the eventfd of their loops is one more word. As in `cases`."""
+
+import itertools
+from functools import partial
+
+from cases import Case, case, get, put_back, written
+from memories import TSO, Relaxed
+from specs import Spec
+from specs import pool as free_list
+
+import iobuf_nb._handover
+import iobuf_nb.ring
+from iobuf_nb import BoundedQueue, BufferPool
+from iobuf_nb._deque import COUNT
+from iobuf_nb._handover import ask, ask_again, take_handed, take_request_back
+from iobuf_nb.atomics import fetch_add, load
+from iobuf_nb.ring import GETTERS, HANDED, REQUESTS, STALE, TURNS
+from iobuf_nb.wait import EVERYBODY, FOREVER_NS, park, wake
+
+HEARD = GETTERS + 15  # stands for the eventfd
+
+
+def let_loops_hear(queue):
+    if queue.words[HANDED]:
+        fetch_add(queue.words, HEARD, 1, "seq_cst")
+        wake(queue.words, HEARD, EVERYBODY)
+
+
+def look(pool, got):
+    index = take_handed(pool.ring)
+    if index < 0:
+        index = pool.try_get()
+        if index < 0:
+            return index
+        take_request_back(pool.ring)
+    got.append(index)
+    return index
+
+
+def await_one(pool):
+    def operation(got):
+        ask(pool.ring)
+        while True:
+            seen = load(pool.ring.words, HEARD, "seq_cst")
+            index = look(pool, got)
+            if index >= 0:
+                return index
+            ask_again(pool.ring)
+            park(pool.ring.words, HEARD, seen, FOREVER_NS)
+
+    return "G", operation  # it is a get whose answer is never EMPTY
+
+
+def ask_and_leave(pool):
+    def operation(got):
+        ask(pool.ring)
+        index = look(pool, got)
+        if index < 0:
+            take_request_back(pool.ring)
+        return index
+
+    return "G", operation
+
+
+def wait(pool):
+    def operation(got):
+        got.append(pool.get())
+        return got[-1]
+
+    return "G", operation
+
+
+def coroutine_case(capacity, turns, scripts):
+    """All buffers are out. A awaits one, L asks and leaves if it finds none; W waits as a thread, G gets,
+    P puts what the thread got, 0 puts 0 ...
+
+    `turns` puts came before.
+    """
+
+    def program():
+        made = BufferPool(capacity, 1, checked=False)
+        handed = BoundedQueue(capacity)
+        made.ring.words[[HANDED, TURNS]] = handed._descriptor, turns
+        made.deques[COUNT] = 1
+        for _ in range(capacity):
+            made.get()
+        pools.append((made, handed))
+        code = {"A": await_one(made), "L": ask_and_leave(made), "W": wait(made), "G": get(made), "P": put_back(made)}
+        for index in range(capacity):
+            code[str(index)] = f"P{index}", lambda got, index=index: made.try_put(index)
+        return [made.ring.words, made.deques, handed.words], written(scripts, code)
+
+    def check(results):
+        made, handed = pools[-1]
+        results = list(itertools.chain(*results))
+        put = sum(result is True for name, result in results if name[0] == "P")
+        out = sum(result >= 0 for name, result in results if name == "G")
+        assert made.available() + handed.was_size() == put - out, "a buffer was lost or doubled"
+        waiting = handed.was_size() + made.ring.words[REQUESTS] + made.ring.words[STALE]
+        assert waiting == made.ring.words[GETTERS] == 0, "a coroutine is counted that does not wait"
+
+    pools = []
+    explained = "L" not in "".join(scripts)  # who leaves may hold a buffer for a moment, and put it back
+    return program, Spec(frozenset(), free_list) if explained else None, check
+
+
+class CoroutineCase(Case):
+    stand_ins = (
+        *Case.stand_ins,
+        (iobuf_nb.ring, "let_loops_hear", let_loops_hear),
+        (iobuf_nb._handover, "let_loops_hear", let_loops_hear),
+        (iobuf_nb._handover, "now_ns", lambda: 0),
+    )
+
+
+class StaleCase(CoroutineCase):
+    """Whatever was handed over is anybody's at once."""
+
+    stand_ins = (*CoroutineCase.stand_ins, (iobuf_nb._handover, "STALE_NS", 0))
+
+
+made = partial(case, cls=CoroutineCase)
+PAIRS = [
+    (1, 0, ("A", "0")),
+    (1, 1, ("A", "0")),
+    (1, 1, ("A", "0GP")),
+    (1, 0, ("L", "0GP")),
+    (1, 1, ("L", "0GP")),
+    (1, 1, ("LPA", "0")),
+    (2, 1, ("A", "01")),
+    (2, 0, ("APL", "01")),
+]
+THREES = [
+    (1, 1, ("LP", "0", "W")),
+    (1, 1, ("LP", "0", "A")),
+    (2, 1, ("A", "0", "1")),
+    (2, 1, ("A", "01", "W")),
+    (2, 0, ("A", "A", "01")),
+    (2, 1, ("LP", "0", "1GP")),
+]
+stale = partial(case, cls=StaleCase)
+CASES = [
+    *(made(coroutine_case, *arguments) for arguments in PAIRS),
+    *(made(coroutine_case, *arguments, memory=TSO, preemptions=3) for arguments in PAIRS),
+    *(stale(coroutine_case, *arguments, preemptions=3) for arguments in PAIRS[2:6]),
+    *(made(coroutine_case, *arguments, preemptions=2) for arguments in THREES),
+]
+LARGE = [
+    *(made(coroutine_case, *arguments, memory=TSO, preemptions=2) for arguments in THREES),
+    *(made(coroutine_case, *arguments, memory=Relaxed, preemptions=2) for arguments in PAIRS),
+    stale(coroutine_case, 1, 1, ("A", "0GP")),
+]

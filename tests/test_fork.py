@@ -1,0 +1,303 @@
+"""Forks in the middle of what other threads do: the child finds every buffer free, or out and named."""
+
+import asyncio
+import os
+import threading
+
+import numba
+import numpy as np
+import pytest
+
+from iobuf_nb import BoundedQueue, BufferPool, ItemPool, MagazineSet, WouldBlock, _deque, _handover, _owners, ring
+from iobuf_nb.ring import GETTERS, PUTTERS
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+def in_a_child(check):
+    """Call `check` in a forked child; fail with what it said if it raised."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            check()
+            status = 0
+        except BaseException as error:
+            os.write(writer, repr(error).encode())
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        said = pipe.read().decode()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, said
+
+
+def all_are_there(pool, sources=()):
+    """Put what is out, and find every buffer free, through magazines, too."""
+    for index in pool.holders():
+        pool.put(index)
+    assert pool.available() == pool.capacity
+    for source in (pool, *sources):
+        got = sorted(source.try_get() for _ in range(pool.capacity))
+        assert got == list(range(pool.capacity)) and source.try_get() == -1
+        for index in got:
+            source.put(index)
+
+
+def as_another_thread(function, *arguments):
+    """Run what a thread of the parent was in the middle of when it vanished."""
+    thread = threading.Thread(target=function, args=arguments)
+    thread.start()
+    thread.join()
+
+
+# Each leaves a pool of 4 as a thread does that is stopped somewhere in an operation.
+def taken_and_not_owned(pool):
+    ring.get_item(pool.ring)
+
+
+def many_taken_and_not_owned(pool):
+    out = np.empty(3, np.int64)
+    ring.get_items(pool.ring, out, 0, 3)
+
+
+def given_up_and_not_back(pool):
+    _owners.disown(pool, pool.get(), False)
+
+
+def many_given_up_and_not_back(pool):
+    indices = np.array([pool.get(), pool.get()])
+    _owners.disown_many(pool, indices, 2)
+
+
+def marked_by_a_bulk_put(pool):
+    shift = max(pool.ring.order, _owners.RECORD_BITS) + 3
+    mark = _owners._claim(pool.bulks, shift)
+    for index in (pool.get(), pool.get()):
+        _owners._put_mark(pool.owners, pool.bulks, shift, _owners.owner_at(pool.capacity, index), mark)
+
+
+def lent_to_io_uring(pool):
+    _owners.disown(pool, pool.get(), True)
+
+
+def pushed_and_not_counted(pool):
+    magazine = pool.magazine(4)
+    index = pool.get()
+    _owners.disown(pool, index, False)
+    pool.deques[magazine.base + _deque.SLOTS] = index
+
+
+def popped_and_not_owned(pool):
+    magazine = pool.magazine(4)
+    magazine.put(pool.get())
+    _deque.pop(pool.deques, magazine.base, magazine.asymmetric)
+
+
+def popped_of_nothing(pool):
+    magazine = pool.magazine(4)
+    magazine.try_put(magazine.get())
+    magazine.get()
+    pool.deques[magazine.base + _deque.POPS] += 1
+
+
+def stolen_and_not_owned(pool):
+    magazine = pool.magazine(4)
+    magazine.put(pool.get())
+    pool.deques[magazine.base + _deque.THIEVES] += 1
+    _deque._take_top(pool.deques, magazine.base, 0)
+
+
+def counted_in_as_a_getter(pool):
+    pool.ring.words[GETTERS] += 1
+
+
+def handed_over(pool):
+    async def main():
+        index = pool.get()
+        waiter = asyncio.ensure_future(pool.aget())
+        others = [pool.get() for _ in range(3)]
+        await asyncio.sleep(0)
+        pool.put(index)
+        for other in others:
+            pool.put(other)
+        in_a_child(lambda: all_are_there(pool))
+        pool.put(await waiter)
+
+    asyncio.run(main())
+
+
+MIDDLES = [
+    taken_and_not_owned,
+    many_taken_and_not_owned,
+    given_up_and_not_back,
+    many_given_up_and_not_back,
+    marked_by_a_bulk_put,
+    lent_to_io_uring,
+    pushed_and_not_counted,
+    popped_and_not_owned,
+    popped_of_nothing,
+    stolen_and_not_owned,
+    counted_in_as_a_getter,
+    handed_over,
+]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("make", [lambda: BufferPool(4, 64), lambda: ItemPool("abcd")], ids=["BufferPool", "ItemPool"])
+@pytest.mark.parametrize("middle", MIDDLES, ids=lambda middle: middle.__name__)
+def test_a_child_mends_what_a_thread_was_in_the_middle_of(middle, make):
+    pool = make()
+    sources = [pool.magazine(2)]
+    as_another_thread(middle, pool)
+    held = set(pool.holders())
+
+    def check():
+        assert held <= set(pool.holders()), "what was held is not named"
+        all_are_there(pool, sources)
+        assert pool.ring.words[GETTERS] == 0
+
+    in_a_child(check)
+
+
+def test_magazines_of_other_threads_are_anybodys_in_a_child():
+    pool = BufferPool(8, 64)
+    magazines = MagazineSet(pool, 3, 4)
+    mine = pool.magazine(4)
+    mine.put(mine.get())
+    for magazine in magazines._all:
+        as_another_thread(lambda magazine=magazine: magazine.put(magazine.get()))
+
+    def check():
+        assert mine.was_size() == 1
+        all_are_there(pool, magazines._all)
+
+    in_a_child(check)
+    with pytest.raises(RuntimeError, match="another thread"):
+        magazines[0].get()
+
+
+def test_queues_are_whole_in_a_child_and_nobody_waits():
+    queue = BoundedQueue(3, 100)
+    queue.put(99)
+    queue.words[[GETTERS, PUTTERS]] = 1, 2  # of threads that wait in the parent
+
+    def check():
+        assert queue.words[GETTERS] == queue.words[PUTTERS] == 0
+        queue.put(5)
+        assert (queue.get(), queue.get(), queue.try_get()) == (99, 5, -1)
+
+    in_a_child(check)
+    queue.words[[GETTERS, PUTTERS]] = 0
+
+
+@pytest.mark.parametrize("how", ["put", "close", "drop"])
+def test_a_child_touches_nobodys_descriptor(how, tmp_path):
+    async def main():
+        pools = [BufferPool(1, 64)]
+        pool = pools[0]
+        held = pool.get()
+        waiter = asyncio.create_task(pool.aget())
+        await asyncio.sleep(0)
+        numbers = [pool._getters._listen, pool._getters._waiting[asyncio.get_running_loop()]._ear.fileno()]
+
+        def check():
+            os.closerange(3, 256)  # as daemons do
+            path = tmp_path / "precious"
+            files = []
+            while not {*numbers} <= {*files}:
+                files.append(os.open(path, os.O_CREAT | os.O_RDWR))
+            if how == "put":
+                pool.put(held)
+            elif how == "close":
+                pool.ring.close()
+            else:
+                pool._getters = None
+            assert path.read_bytes() == b""
+            for number in numbers:
+                os.write(number, b"still open")
+
+        in_a_child(check)
+        if how == "put":
+            pool.put(held)
+            pool.put(await waiter)
+        else:
+            waiter.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiter
+            pool.put(held)
+
+    asyncio.run(main())
+
+
+def test_a_child_takes_what_is_free_but_does_not_wait():
+    pool = BufferPool(1, 64)
+
+    async def main():
+        index = pool.get()
+        waiter = asyncio.ensure_future(pool.aget())
+        await asyncio.sleep(0)
+
+        def check():
+            for index in pool.holders():
+                pool.put(index)
+            assert pool.get() == 0
+            with pytest.raises(RuntimeError, match="forked child"):
+                pool.aget().send(None)
+            with pytest.raises(RuntimeError, match="forked child"):
+                pool.get()
+            with pytest.raises((RuntimeError, WouldBlock)):
+                pool.get(timeout=0.01)
+            pool.put(0)
+
+        in_a_child(check)
+        pool.put(index)
+        pool.put(await waiter)
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="kernels go on beside a fork")
+@pytest.mark.parametrize("checked", [True, False])
+def test_forks_beside_kernels_at_work(checked):
+    pool = BufferPool(64, 64, checked=checked)
+    stop = np.ones(1, np.int64)
+
+    @numba.njit(nogil=True)
+    def churn(pool, magazine, out, stop):
+        while ring.load(stop, 0) == 0:
+            pool.put_many(out[: pool.get_many(out)])
+            magazine.try_put(magazine.try_get())
+
+    magazine = pool.magazine(8)
+    churn(pool, magazine, np.empty(16, np.int64), stop)
+    magazine.release()
+    stop[0] = 0
+    thread = threading.Thread(target=churn, args=(pool, magazine, np.empty(16, np.int64), stop))
+    thread.start()
+    try:
+        for _ in range(20):
+            if checked:
+                in_a_child(lambda: all_are_there(pool, [magazine]))
+            else:
+                in_a_child(lambda: sorted({pool.try_get() for _ in range(64)}) and pool.available())
+    finally:
+        stop[0] = 1
+        thread.join()
+    magazine.close()
+    assert pool.available() == 64
+
+
+def test_what_is_put_back_in_a_child_keeps_the_order_of_the_queue():
+    pool = BufferPool(3, 64)
+    for _ in range(50):  # the ring has more slots than buffers, and wraps
+        pool.put(pool.get())
+    taken = ring.get_item(pool.ring)
+
+    def check():
+        first, second = pool.get(), pool.get()
+        assert pool.get() == taken and len({first, second, taken}) == 3
+
+    in_a_child(check)
+    assert _handover.take_stale(pool.ring) == -1
