@@ -58,6 +58,11 @@ class Handle:
         self._block[0] = self._descriptor = self._block.ctypes.data
         _live[self._descriptor] = self
 
+    @property
+    def descriptor(self) -> int:
+        """Where the descriptor block lies."""
+        return self._descriptor
+
     def __reduce__(self) -> Any:
         raise TypeError(
             f"a {type(self).__name__} cannot be pickled or copied: its memory belongs to this process; "

@@ -49,16 +49,27 @@ from .wait import EMPTY, now_ns
 STALE_NS = 50_000_000
 
 
-@compiled_as(lambda ring: load_handle(load(ring.words, HANDED), QUEUE_TYPE))
-def _handed_queue(ring: Any) -> Any:
-    """Return the handed queue of a ring, which must have one."""
-    return find_handle(load(ring.words, HANDED))
+@compiled_as(lambda descriptor: load_handle(descriptor, QUEUE_TYPE))
+def _ring_at(descriptor: int) -> Any:
+    """Return the queue whose descriptor block lies at an address."""
+    return find_handle(descriptor)
 
 
 @hot
 def release(ring, index):
     """Give a free index to whoever is to have it: a coroutine that waits, or the ring, and whom it wakes there."""
-    if load(ring.words, REQUESTS) <= 0 or not hand_over(ring, index):
+    if load(ring.words, REQUESTS, "relaxed") != 0:
+        _release_beside_coroutines(ring.descriptor, index)
+    else:
+        put_and_wake(ring, index)
+
+
+@kernel
+def _release_beside_coroutines(descriptor, index):
+    """Do as `release` does; one word stands for the ring, because each that is kept for this call slows all puts."""
+    out_of_line()
+    ring = _ring_at(descriptor)
+    if not hand_over(ring, index):
         put_and_wake(ring, index)
 
 
@@ -75,7 +86,6 @@ def release_all(ring, indices, begin, end):
 @kernel
 def hand_over(ring, index):
     """Give a free index to the coroutines, if it is their turn: whether it was given."""
-    out_of_line()
     words = ring.words
     if fetch_add(words, TURNS, 1) & 1 == 0:
         return False
@@ -85,7 +95,7 @@ def hand_over(ring, index):
     if requests <= 0:
         return False
     store(words, HANDED_AT, now_ns())
-    put_item(_handed_queue(ring), index)
+    put_item(_ring_at(load(ring.words, HANDED)), index)
     let_loops_hear(ring)
     settle(ring)
     return True
@@ -95,7 +105,7 @@ def hand_over(ring, index):
 def settle(ring):
     """Put back what was handed over to coroutines that have left."""
     while load(ring.words, REQUESTS, "seq_cst") < 0:
-        index = get_item(_handed_queue(ring))
+        index = get_item(_ring_at(load(ring.words, HANDED)))
         if index < 0:
             return  # it is on its way, and whoever hands it over looks for the debt afterwards
         fetch_add(ring.words, REQUESTS, 1, "seq_cst")
@@ -120,7 +130,7 @@ def take_request_back(ring):
 @kernel
 def take_handed(ring):
     """Take an index that was handed over, and count its coroutine out; or EMPTY."""
-    index = get_item(_handed_queue(ring))
+    index = get_item(_ring_at(load(ring.words, HANDED)))
     if index >= 0:
         fetch_add(ring.words, GETTERS, -1, "seq_cst")
     return index
@@ -139,7 +149,7 @@ def take_stale(ring):
     """Take an index that has waited too long for an event loop; or EMPTY."""
     if load(ring.words, HANDED) == 0:
         return EMPTY
-    queue = _handed_queue(ring)
+    queue = _ring_at(load(ring.words, HANDED))
     if size(queue) == 0 or now_ns() - load(ring.words, HANDED_AT) < STALE_NS:
         return EMPTY
     index = get_item(queue)

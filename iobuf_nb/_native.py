@@ -168,6 +168,13 @@ def _refuse(method, self, arguments, why):
     return result
 
 
+@kernel
+def _not_put(self, arguments, n, names, status):
+    """Have Python do the put, or raise why it was refused."""
+    out_of_line()
+    return _slowly(PUT, self, arguments, n, names) if status < OK else _refuse(REFUSE, self, arguments, status)
+
+
 @hot
 def _elements(array):
     return _to_pointer(_load_word(array + _DATA))
@@ -347,9 +354,7 @@ def _get(owner, arguments, n, names):
 def _put(owner, arguments, n, names):
     self = _address(owner)
     status = _give(owner, _block_of(self), _only_index(arguments, n, names))
-    if status == OK:
-        return _another(_known_at(NONE))
-    return _slowly(PUT, self, arguments, n, names) if status < OK else _refuse(REFUSE, self, arguments, status)
+    return _another(_known_at(NONE)) if status == OK else _not_put(self, arguments, n, names, status)
 
 
 def _try_put(owner, arguments, n, names):

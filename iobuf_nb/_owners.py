@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from ._jit import hot, kernel, out_of_line
 from .atomics import compare_and_swap, load, pause, store
-from .memory import round_up
+from .memory import aligned_mem, round_up
 from .wait import thread_id
 
 # An owner word: FREE; who holds it, a thread (> 0); its negative while io_uring has the buffer; below MARK, a mark
@@ -50,11 +50,14 @@ NOT_OUT = 2
 ROW_BITS = 3
 ROWS = 1 << ROW_BITS  # owner words stand in so many rows, and neighbours in different ones
 
-# The words of bulk puts: the records, a cache line apart, then for each owner word who held the buffer before the mark.
+# The words of bulk puts: where in a record the sequence number begins; from 8 on the records, a cache line apart; then
+# for each owner word who held the buffer before it was marked.
 RECORD_BITS = 8
 RECORDS = 1 << RECORD_BITS
 _APART = 8
-_FORMER = RECORDS * _APART
+_SHIFT = 0
+_FIRST = _APART
+_FORMER = _FIRST + RECORDS * _APART
 
 # A record: sequence number, place (of OVERRULED), and in the lowest bits what has become of it.
 IDLE, UNDECIDED, COMMITTED, OVERRULED, ABORTED = range(5)
@@ -64,9 +67,11 @@ _FATE = (1 << _FATE_BITS) - 1
 _MOST_TURNS = 8  # a bulk put that was aborted pauses 2**turn times before it tries again
 
 
-def bulk_words(capacity: int) -> int:
-    """Return how many words the bulk puts of a pool take."""
-    return _FORMER + round_up(capacity, ROWS)
+def bulk_words(capacity: int) -> NDArray[np.int64]:
+    """Return the words of the bulk puts of a pool."""
+    words = aligned_mem(8 * (_FORMER + round_up(capacity, ROWS)), 128).view(np.int64)
+    words[_SHIFT] = max(capacity.bit_length() + 1, RECORD_BITS) + _FATE_BITS  # a place fits below the sequence number
+    return words
 
 
 @hot
@@ -94,14 +99,15 @@ def disown(pool, index, lend):
         place = owner_at(pool.capacity, index)
         holder = load(pool.owners, place)
         if holder <= FREE or not compare_and_swap(pool.owners, place, holder, -holder if lend else FREE):
-            return _disown_contested(pool.owners, pool.bulks, _sequence_shift(pool), place, lend)
+            return _disown_contested(pool.owners, pool.bulks, place, lend)
     return OK
 
 
 @kernel
-def _disown_contested(owners, bulks, shift, place, lend):
+def _disown_contested(owners, bulks, place, lend):
     """Do as `disown` does with a word that did not hold a holder, or was changed by another thread meanwhile."""
     out_of_line()
+    shift = load(bulks, _SHIFT)
     while True:
         holder = load(owners, place)
         if holder > MARK:
@@ -135,14 +141,8 @@ def take_back(pool, index):
 
 
 @hot
-def _sequence_shift(pool):
-    """Return where in a record the sequence number begins; a place fits below it."""
-    return max(pool.ring.order, RECORD_BITS) + _FATE_BITS
-
-
-@hot
 def _record_of(mark):
-    return ((MARK - mark) & (RECORDS - 1)) * _APART
+    return _FIRST + ((MARK - mark) & (RECORDS - 1)) * _APART
 
 
 @hot
@@ -164,7 +164,7 @@ def _claim(bulks, shift):
     """Claim a record and return its mark."""
     number = (thread_id() >> 6) & (RECORDS - 1)
     while True:
-        record = number * _APART
+        record = _FIRST + number * _APART
         word = load(bulks, record)
         sequence = ((word >> shift) + 1) & ((1 << (63 - shift)) - 1)
         if word & _FATE == IDLE and compare_and_swap(bulks, record, word, sequence << shift | UNDECIDED):
@@ -173,19 +173,20 @@ def _claim(bulks, shift):
 
 
 @hot
-def _put_mark(owners, bulks, shift, place, mark):
+def _put_mark(owners, bulks, place, mark):
     """Put a mark in the place of a holder: OK or NOT_OUT."""
     holder = load(owners, place)
     if holder <= FREE or not compare_and_swap(owners, place, holder, mark):
-        return _put_mark_contested(owners, bulks, shift, place, mark)
+        return _put_mark_contested(owners, bulks, place, mark)
     store(bulks, _FORMER + place, holder, "relaxed")
     return OK
 
 
 @kernel
-def _put_mark_contested(owners, bulks, shift, place, mark):
+def _put_mark_contested(owners, bulks, place, mark):
     """Do as `_put_mark` does with a word that did not hold a holder, or was changed by another thread meanwhile."""
     out_of_line()
+    shift = load(bulks, _SHIFT)
     while True:
         holder = load(owners, place)
         if holder == mark or MARK < holder <= FREE:  # the same mark: it is named twice in one bulk put
@@ -213,32 +214,31 @@ def disown_many(pool, indices, n):
             if not 0 <= indices[k] < pool.capacity:
                 return k
         return -1
-    owners, bulks, shift = pool.owners, pool.bulks, _sequence_shift(pool)
+    owners, bulks, shift = pool.owners, pool.bulks, load(pool.bulks, _SHIFT)
     turn = 0
     while True:
         mark = _claim(bulks, shift)
         record, undecided = _record_of(mark), _undecided(mark, shift)
         marked = 0
         while marked < n and 0 <= indices[marked] < pool.capacity:
-            if _put_mark(owners, bulks, shift, owner_at(pool.capacity, indices[marked]), mark) != OK:
+            if _put_mark(owners, bulks, owner_at(pool.capacity, indices[marked]), mark) != OK:
                 break
             marked += 1
-        if marked == n:
-            compare_and_swap(bulks, record, undecided, undecided - UNDECIDED + COMMITTED)
+        if marked == n and compare_and_swap(bulks, record, undecided, undecided - UNDECIDED + COMMITTED):
+            for k in range(n):
+                store(owners, owner_at(pool.capacity, indices[k]), FREE)
+            store(bulks, record, undecided - UNDECIDED)
+            return -1
         fate = _abort(bulks, record, undecided)
         refused = marked
         for k in range(marked):
             place = owner_at(pool.capacity, indices[k])
-            if fate & _FATE == COMMITTED:
-                store(owners, place, FREE)
-            elif fate == undecided - UNDECIDED + (place << _FATE_BITS) + OVERRULED:
+            if fate == undecided - UNDECIDED + (place << _FATE_BITS) + OVERRULED:
                 compare_and_swap(owners, place, mark, FREE)  # unless who overruled this has done that already
                 refused = k
             else:
                 compare_and_swap(owners, place, mark, load(bulks, _FORMER + place, "relaxed"))
         store(bulks, record, undecided - UNDECIDED)
-        if fate & _FATE == COMMITTED:
-            return -1
         if refused < n:
             return refused
         pause(1 << turn)  # two bulk puts of one buffer must not abort each other for ever
@@ -260,4 +260,4 @@ def restore(owners: NDArray[np.int64], bulks: NDArray[np.int64]) -> None:
     former[former == FREE] = threading.get_ident()  # of what was marked a moment ago
     owners[marked] = former
     np.abs(owners, out=owners)
-    bulks[:_FORMER] &= ~_FATE
+    bulks[_FIRST:_FORMER] &= ~_FATE

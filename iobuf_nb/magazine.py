@@ -277,7 +277,7 @@ class Magazine(Source):
     ...     work(magazine, 1000)
     """
 
-    __slots__ = ("_number", "asymmetric", "base", "pool", "size")
+    __slots__ = ("_number", "_to_free", "asymmetric", "base", "pool", "size")
 
     pool: Any
 
@@ -287,9 +287,9 @@ class Magazine(Source):
         self.size = _check.integer("size", size, 1, MOST)
         self.asymmetric = register_heavy_fence()
         self.pool = pool
-        number = reserve(pool)
-        self._number = iter((number,))
-        self.base = base_of(number)
+        self._number = reserve(pool)
+        self._to_free = iter((self._number,))
+        self.base = base_of(self._number)
         self._describe(magazine_type(pool._numba_type_, self.asymmetric), self.base, self.size, *pool._block)
 
     @property
@@ -353,7 +353,7 @@ class Magazine(Source):
         """
         self.size = self._block[SIZE] = 0
         # One call in C, which gives the number once: no other thread that closes it, and no Ctrl-C, comes in between.
-        self.pool._free_deques.extend(self._number)
+        self.pool._free_deques.extend(self._to_free)
 
     def __enter__(self) -> Magazine:
         return self
@@ -363,8 +363,8 @@ class Magazine(Source):
 
     def __del__(self) -> None:
         # Its buffers stay where they are, since everybody finds them there: this may be any thread, in any state.
-        if hasattr(self, "_number"):
-            self.pool._free_deques.extend(self._number)
+        if hasattr(self, "_to_free"):
+            self.pool._free_deques.extend(self._to_free)
 
     def _figures(self) -> dict[str, object]:
         return {"pool": repr(self.pool), "size": self.size, "held": self.was_size()}

@@ -487,7 +487,7 @@ class _Pool(Source):
         self.ring = BoundedQueue(min(capacity + LINE, MAX_ITEMS), capacity)
         self.ring._put_first(capacity)
         self.owners = aligned_mem(8 * round_up(capacity, ROWS), 8 * LINE).view(np.int64)
-        self.bulks = aligned_mem(8 * bulk_words(capacity), 8 * LINE).view(np.int64)
+        self.bulks = bulk_words(capacity)
         self.deques = aligned_mem(8 * _deque.WORDS, 8 * LINE).view(np.int64)
         self._free_deques: deque[int] = deque()  # numbers whose magazines are closed
         self.nonblocking = nonblocking

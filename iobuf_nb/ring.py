@@ -108,7 +108,7 @@ class QueueType(HandleType):
     """The numba type of `BoundedQueue`."""
 
     kind = QUEUE
-    attributes = ("words", "capacity", "order", "items")
+    attributes = ("descriptor", "words", "capacity", "order", "items")
 
     def __init__(self) -> None:
         super().__init__(

@@ -72,10 +72,9 @@ def many_given_up_and_not_back(pool):
 
 
 def marked_by_a_bulk_put(pool):
-    shift = max(pool.ring.order, _owners.RECORD_BITS) + 3
-    mark = _owners._claim(pool.bulks, shift)
+    mark = _owners._claim(pool.bulks, pool.bulks[_owners._SHIFT])
     for index in (pool.get(), pool.get()):
-        _owners._put_mark(pool.owners, pool.bulks, shift, _owners.owner_at(pool.capacity, index), mark)
+        _owners._put_mark(pool.owners, pool.bulks, _owners.owner_at(pool.capacity, index), mark)
 
 
 def lent_to_io_uring(pool):

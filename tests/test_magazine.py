@@ -1,9 +1,11 @@
 """Magazines: a stack for one thread from which nobody is kept away; whose it is, how it ends, how it stands load."""
 
 import asyncio
+import collections
 import functools
 import gc
 import os
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -342,9 +344,9 @@ def test_buffers_in_a_magazine_can_be_got_by_all(face, pool, afterwards, run, th
     if through == "the pool":
         found, source = take_all(pool, face), pool
     else:
-        # A dropped magazine's buffers belong to whoever uses its number next: keep that from being the thief.
+        # A closed or dropped magazine's buffers belong to whoever uses its number next: keep that from being the thief.
         next_user, source = pool.magazine(), pool.magazine()
-        assert next_user.was_size() == (4 if afterwards is dropped else 0)
+        assert next_user.was_size() == (0 if afterwards is idle else 4)
         if through == "a magazine":
             found = take_all(source, face)
         else:
@@ -572,10 +574,10 @@ def test_another_thread_may_close_and_the_user_finds_it_closed(face, pool):
     lying, index = face.get(magazine), face.get(magazine)
     face.put(magazine, lying)
     elsewhere(magazine.close)
-    assert face.closed(magazine) and pool.ring.was_size() == 3
+    assert face.closed(magazine) and pool.available() == 3
     assert face.try_get(magazine) == -1
     face.put(magazine, index)
-    assert pool.ring.was_size() == 4
+    assert pool.available() == 4
 
 
 def test_a_user_that_waits_for_a_buffer_gets_one_from_the_pool_though_its_magazine_is_closed(face, pool):
@@ -587,7 +589,7 @@ def test_a_user_that_waits_for_a_buffer_gets_one_from_the_pool_though_its_magazi
         magazine.close()
         put_all(pool, taken, face)
         thread.submit(face.put, magazine, wait.result()).result()
-    assert pool.ring.was_size() == 4
+    assert pool.available() == 4
 
 
 def test_a_dead_threads_magazine_can_be_closed(face, checked):
@@ -596,24 +598,81 @@ def test_a_dead_threads_magazine_can_be_closed(face, checked):
     with pytest.raises(RuntimeError, match=BELONGS):
         face.try_get(magazine)
     magazine.close()
-    assert checked.ring.was_size() == 4
+    assert checked.available() == 4
     heir = checked.magazine()
-    assert heir._number == magazine._number
+    assert heir.base == magazine.base
     face.put(heir, face.get(heir))
 
 
 # ---- the end ---------------------------------------------------------------------------------------------------------
 
 
-def test_close_puts_everything_into_the_ring(face, pool):
+def test_close_leaves_everything_to_the_pool(face, pool):
     magazine = pool.magazine()
     put_all(magazine, take_all(magazine, face), face)
     assert pool.ring.was_size() == 0
     magazine.close()
-    assert pool.ring.was_size() == 4 and face.was_size(magazine) == 0
+    assert pool.available() == 4 and face.was_size(magazine) == 0
     before = state(pool)
     magazine.close()
     assert state(pool) == before
+    assert sorted(take_all(pool, face)) == [0, 1, 2, 3] and face.try_get(pool) == -1
+    put_all(pool, range(4), face)
+
+
+class Watched(collections.deque):
+    """The numbers of free deques; `look` is called when one is about to come back."""
+
+    def extend(self, numbers):
+        self.look()
+        super().extend(numbers)
+
+
+@pytest.mark.parametrize("end", [lambda magazine: magazine.close(), lambda magazine: magazine.__exit__()])
+def test_no_buffer_is_out_of_sight_while_a_magazine_is_closed(face, pool, end):
+    magazine = pool.magazine()
+    put_all(magazine, take_all(magazine, face), face)
+    pool._free_deques = Watched(pool._free_deques)
+    found = []
+    pool._free_deques.look = lambda: found.extend(take_all(pool, face))
+    end(magazine)
+    assert sorted(found) == [0, 1, 2, 3]
+    pool._free_deques.look = lambda: None
+    put_all(pool, found, face)
+
+
+@pytest.mark.parametrize("end", [lambda magazine: magazine.close(), lambda magazine: magazine.__del__()])
+def test_threads_that_close_at_once_free_one_deque_once(pool, end):
+    def in_each_others_way(frame, event, argument):
+        time.sleep(0)
+        return in_each_others_way
+
+    def work():
+        sys.settrace(in_each_others_way)
+        together.wait()
+        end(magazine)
+        magazine.close()
+
+    for _ in range(20):
+        magazine, together = pool.magazine(), threading.Barrier(3)
+        threads_ = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads_:
+            thread.start()
+        for thread in threads_:
+            thread.join()
+        assert list(pool._free_deques) == [0]
+    first, second = pool.magazine(), pool.magazine()
+    assert first.base != second.base
+
+
+def test_a_close_that_comes_late_does_not_touch_the_next_user(face, checked):
+    magazine = checked.magazine()
+    magazine.close()
+    heir = checked.magazine()
+    put_all(heir, take_all(heir, face), face)
+    magazine.close()
+    magazine.__del__()
+    assert face.was_size(heir) == 4 and not heir.closed and not checked._free_deques
 
 
 def test_a_closed_magazine_gives_nothing_and_hands_on_what_it_gets(face, pool):
@@ -659,7 +718,7 @@ def test_context_manager_closes_whatever_happens(pool):
     with pytest.raises(KeyError), pool.magazine() as magazine:
         magazine.put(magazine.get())
         raise KeyError
-    assert magazine.closed and pool.ring.was_size() == 4
+    assert magazine.closed and pool.available() == 4
 
 
 def end_by_close(magazines):
@@ -757,7 +816,7 @@ def test_sets_hand_out_their_magazines_by_number(face, pool):
     assert [face.was_size(magazine) for magazine in found] == [1, 1, 1]
     pool.put(3)
     magazines.close()
-    assert all(magazine.closed for magazine in found) and pool.ring.was_size() == 4
+    assert all(magazine.closed for magazine in found) and pool.available() == 4
     magazines.close()
     assert face.try_get(face.fetch(magazines, 2)) == -1
 
@@ -797,7 +856,7 @@ def test_a_set_that_cannot_be_made_whole_gives_everything_back(checked):
     with pytest.raises(KeyError), MagazineSet(checked, MOST_DEQUES) as magazines:
         magazines[7].put(magazines[7].get())
         raise KeyError
-    assert magazines[7].closed and checked.ring.was_size() == 4
+    assert magazines[7].closed and checked.available() == 4
 
 
 def test_a_fetched_magazine_belongs_to_its_first_user_until_release(face, checked):

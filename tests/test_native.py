@@ -238,3 +238,25 @@ pool.put(pool.get())
 print(type(BufferPool.get).__name__, _native.WHY_NOT)
 """
     assert run(script, **environment).startswith(f"function {reason}")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: BufferPool(4, 16), lambda: ItemPool("abcd"), lambda: BufferPool(4, 16).magazine()]
+)
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [("put", 0), ("put", 99), ("put_many", [1, 0]), ("put_many", [1, 1]), ("put_many", [1, 99]), ("put_many", [1, -1])],
+)
+def test_what_is_refused_is_not_tried_again(monkeypatch, make, name, bad):
+    source = make()
+    indices = [source.get(), source.get()]
+    source.put(indices[0])
+    tried = []
+    for method in ("_give", "_give_many"):
+        monkeypatch.setattr(type(source), method, lambda self, given: tried.append(given))
+    argument = np.array(bad) if isinstance(bad, list) else bad
+    with pytest.raises(IndexError if {99, -1} & {*np.ravel(argument).tolist()} else ValueError, match="index must be"):
+        getattr(source, name)(argument)
+    assert not tried
+    monkeypatch.undo()
+    source.put(indices[1])

@@ -9,7 +9,7 @@ import pytest
 from numba import config, njit
 from numba.core.errors import TypingError
 
-from iobuf_nb import BufferPool, ItemPool, PoolClosed, Tier, WouldBlock
+from iobuf_nb import BufferPool, ItemPool, PoolClosed, Tier, WouldBlock, atomics
 
 COMPILED = not config.DISABLE_JIT
 
@@ -408,3 +408,38 @@ def test_pools_show_themselves():
         assert repr(pool) == "BufferPool(capacity=4, in_use=1, checked=True, shape=(1024,), dtype=uint8)"
         assert "25.0 %" in pool._repr_html_()
     assert repr(ItemPool([1])) == "ItemPool(capacity=1, in_use=0, checked=True)"
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("with_one", [[64, 5], [5, 5], [5, 63, 5]], ids=["not out", "twice", "twice, later"])
+def test_a_bulk_put_that_is_refused_refuses_nobody_else(with_one):
+    pool = BufferPool(65, 16)
+    held = [pool.get() for _ in range(64)]
+    bad = np.array([*held[:5], *held[6:60], *with_one])
+    assert pool._give_many(bad) >= 0
+
+    @njit(nogil=True)
+    def put_in_bulk(pool, bad, stop):
+        while atomics.load(stop, 0) == 0:
+            pool._give_many(bad)
+
+    stop = np.ones(1, np.int64)
+    put_in_bulk(pool, bad, stop)
+    stop[0] = 0
+    thread = threading.Thread(target=put_in_bulk, args=(pool, bad, stop))
+    thread.start()
+    try:
+        for _ in range(5000):
+            for index in (0, 59):
+                assert pool.try_put(index)
+                others = []
+                while (got := pool.try_get()) != index:
+                    others.append(got)
+                for other in others:
+                    pool.put(other)
+    finally:
+        stop[0] = 1
+        thread.join()
+    assert pool.holders().keys() == {*held}
+    for index in held:
+        pool.put(index)

@@ -292,12 +292,12 @@ BUGS = [
                 r"compare_and_swap\(bulks, .*\)",
                 "compare_and_swap(owners, place, holder, FREE)",
             ),
-            ("an overruled bulk put restores all holders", owner.disown_many, r"elif fate == .*:", "elif False:"),
+            ("an overruled bulk put restores all holders", owner.disown_many, r"if fate == undecided.*:", "if False:"),
             (
-                "a bulk put is decided after the marks are gone",
+                "a bulk put is not decided before it frees",
                 owner.disown_many,
-                r"( *)(fate = .*\n)((?:.*\n)*?)(        store\(bulks, record, .*\n)",
-                r"\1fate = undecided - UNDECIDED + (COMMITTED if marked == n else ABORTED)\n\3\4",
+                r"if marked == n and compare_and_swap\(.*\):",
+                "if marked == n:",
             ),
             (
                 "a refused bulk put lets go of its marks before it is decided",
@@ -308,8 +308,8 @@ BUGS = [
             (
                 "a bulk put commits by a plain store",
                 owner.disown_many,
-                r"compare_and_swap\(bulks, record, undecided, (.*)\)",
-                r"store(bulks, record, \1)",
+                r"compare_and_swap\(bulks, record, undecided, (.*)\):",
+                r"store(bulks, record, \1) is None:",
             ),
             ("a bulk put may name a buffer twice", owner._put_mark_contested, r"holder == mark or ", ""),
             ("a bulk put takes the marks of another one", owner._put_mark_contested, r"fate = .*", "fate = undecided"),
