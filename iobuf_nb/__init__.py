@@ -24,6 +24,11 @@ import sys
 if sys.maxsize < 2**63 - 1:
     raise ImportError("iobuf_nb needs a 64-bit Python: its queues are made of 64-bit atomic words")
 
+from . import _interrupt
+
+if _interrupt.is_command():  # before all else is imported, which takes time
+    _interrupt.leave_at_once()
+
 from . import _fork as _fork
 from . import _native as _native
 from . import atomics, syscalls

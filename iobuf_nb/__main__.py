@@ -8,16 +8,17 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from . import __version__
+from . import __version__, _interrupt
 from ._jit import INTERPRETED
 from .copy import copy
 from .scan import ScanResult, scan
+from .syscalls import write_full
 from .tier import Tier
 
 _SAMPLE_BYTES = 1 << 28
@@ -34,14 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if INTERPRETED:
         return _fail(2, f"{options.command} needs compiled kernels: unset NUMBA_DISABLE_JIT")
     try:
+        _occupy_standard_descriptors()
         return _print(options.run(options))
     except (OSError, RuntimeError) as error:  # a thread that cannot be started is a RuntimeError
         filename, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
-        return _fail(1, f"{filename or options.path or options.command}: {reason or error}")
+        name = (options.path or options.command) if filename is None else (filename or "''")
+        return _fail(1, f"{name}: {reason or error}")
     except (TypeError, ValueError, MemoryError) as error:
         return _fail(2, str(error))
     except KeyboardInterrupt:
-        return _fail(130, "interrupted")
+        return _fail(_interrupt.STATUS, "interrupted")
+    finally:
+        _interrupt.ignore()
 
 
 def _add_scan(commands: Any) -> None:
@@ -74,7 +79,7 @@ def _scan(options: argparse.Namespace) -> str:
             tier=Tier[options.tier],
             progress=_show_progress(),
         )
-    name = os.fsencode(name).decode(errors="backslashreplace")
+    name = _readable(name)
     return json.dumps(_as_json(name, result)) if options.json else _as_text(name, result)
 
 
@@ -85,8 +90,8 @@ def _add_copy(commands: Any) -> None:
         description="Copy a regular file with its permissions. The destination is replaced at the end, when the copy "
         "is on the disk; after a failure it is as it was.",
     )
-    command.add_argument("path", metavar="src", help="the file")
-    command.add_argument("dst", help="a file, or a directory to copy into")
+    command.add_argument("path", metavar="src", help="the file; not -, standard input")
+    command.add_argument("dst", help="a file, or a directory to copy into; not -, standard output")
     command.add_argument("--direct", action="store_true", help="past the page cache (O_DIRECT)")
     command.add_argument("--verify", action="store_true", help="read the copy again and compare hashes")
     command.add_argument("--no-sync", action="store_true", help="do not wait until the copy is on the disk")
@@ -95,6 +100,9 @@ def _add_copy(commands: Any) -> None:
 
 
 def _copy(options: argparse.Namespace) -> str:
+    for name, value in ("src", options.path), ("dst", options.dst):
+        if value == "-":
+            raise ValueError(f"{name} must be a file, not - for a standard stream; a file of that name is ./-")
     result = copy(
         options.path,
         options.dst,
@@ -109,8 +117,11 @@ def _copy(options: argparse.Namespace) -> str:
 
 
 def _print(text: str) -> int:
+    if sys.stdout is None:
+        return _fail(1, "standard output: closed")
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
-        print(text, flush=True)
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
     except OSError as error:
         # Keep Python from failing once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -120,8 +131,22 @@ def _print(text: str) -> int:
 
 
 def _fail(status: int, message: str) -> int:
-    print(f"python -m iobuf_nb: {message}", file=sys.stderr)
+    if sys.stderr is not None:  # else it would go to standard output
+        with suppress(OSError):  # nobody is there to be told
+            print(f"python -m iobuf_nb: {_readable(message)}", file=sys.stderr, flush=True)
     return status
+
+
+def _readable(text: str) -> str:
+    """Return a text with escapes for the bytes, in names of files, that are none."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _occupy_standard_descriptors() -> None:
+    """Leave none of them closed: the next file would get its number, and what is written to standard error."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
 
 
 @contextmanager
@@ -134,12 +159,28 @@ def _source(path: str | None) -> Iterator[tuple[str, str | int]]:
     elif path is not None:
         yield path, path
     else:
-        with tempfile.NamedTemporaryFile(prefix="iobuf_nb-") as file:
+        with _sample() as name:
+            yield name, name
+
+
+@contextmanager
+def _sample() -> Iterator[str]:
+    """Make a file of random bytes, which goes away again."""
+    # Where TMPDIR says, or not at all: Python goes elsewhere if it cannot write there.
+    folder = tempfile.tempdir or os.environ.get("TMPDIR") or tempfile.gettempdir()
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="iobuf_nb-", dir=folder, buffering=0))
+            _interrupt.temporaries.add((file.name, None))
             generator = np.random.default_rng()
             for _ in range(_SAMPLE_BYTES >> 24):
-                file.write(generator.bytes(1 << 24))
-            file.flush()
-            yield file.name, file.name
+                rest = memoryview(generator.bytes(1 << 24))
+                while rest:
+                    rest = rest[write_full(file, rest) :]
+        except OSError as error:
+            reason = f"{error.strerror}, for a file of {_SAMPLE_BYTES >> 20} MiB; TMPDIR names another folder"
+            raise OSError(error.errno, reason, folder) from None
+        yield file.name
 
 
 def _show_progress() -> bool:

@@ -19,6 +19,12 @@ from .wait import nap
 LOOK_S = 0.05  # who waits for others looks around this often
 
 
+def require_threads() -> None:
+    """Refuse to begin what needs threads when Python starts none any more."""
+    if sys.is_finalizing():
+        raise RuntimeError("no threads can be started while Python is shutting down")
+
+
 @kernel
 def _outlast(at_work):
     """Wait until nobody is at work any more, whatever signals come."""

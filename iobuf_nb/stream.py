@@ -17,6 +17,7 @@ import mmap
 import os
 import socket
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -49,7 +50,7 @@ from ._blocks import (
     work_on_blocks,
     work_on_queue,
 )
-from ._crew import LOOK_S, Crew
+from ._crew import LOOK_S, Crew, require_threads
 from ._jit import INTERPRETED, compile_for, kernel
 from .atomics import store
 from .memory import MAX_BYTES
@@ -186,7 +187,7 @@ def stream(
         An argument is out of its range; the kernel cannot be compiled for these arguments; a source ends inside a
         record, or a line is longer than a buffer.
     MemoryError, RuntimeError
-        The system cannot give the buffers, or the threads.
+        The system cannot give the buffers, or the threads, as Python does not when it is shutting down.
     PoolClosed, WouldBlock
         `pool` is closed; it has no buffer, and may not wait for one.
 
@@ -205,13 +206,13 @@ def stream(
     ...     stream(file.name, add, state=np.zeros(1), combine=np.add, dtype="f8").state
     array([4.99995e+09])
     """
+    require_threads()
     sources = list(source) if isinstance(source, (list, tuple)) else [source]
-    for item in sources:
-        _check_source(item)
+    sources = [_check_source(item) for item in sources]
     if not isinstance(engine, str) or engine not in ("auto", "preadv", "uring", "mmap"):
         raise ValueError(f"engine must be 'auto', 'preadv', 'uring' or 'mmap', not {engine!r}")
     alone = getattr(kernel, "targetoptions", {}).get("parallel", False) and not ordered
-    usual = 1 if alone else _processors()
+    usual = 1 if alone else processors()
     count = _check.integer("workers", usual if workers is None else workers, 1, 1024)
     if alone and count > 1:
         raise ValueError(f"workers must be 1 for a kernel with parallel=True, not {count}")
@@ -439,13 +440,16 @@ def _failure(ended: int, name: str, plan: Plan, offset: int) -> Exception:
     return OSError(-ended, f"{os.strerror(-ended)} at offset {offset}", name)
 
 
-def _check_source(source: Any) -> None:
-    if isinstance(source, bool) or not (isinstance(source, (str, os.PathLike, int)) or hasattr(source, "fileno")):
+def _check_source(source: Any) -> Any:
+    """Return a source as it is, and a path as a str."""
+    known = isinstance(source, (str, bytes, os.PathLike, int)) or hasattr(source, "fileno")
+    if isinstance(source, bool) or not known:
         raise TypeError(f"source must be a path, a file descriptor or an object with fileno(), not {source!r:.60}")
     if isinstance(source, int):
         _check.integer("source (a file descriptor)", source, 0, 2**31 - 1)
     elif not hasattr(source, "fileno"):
-        _check.path("source", source)
+        return _check.path("source", source)
+    return source
 
 
 def _require_readable(fd: int, mode: int, name: str) -> None:
@@ -514,12 +518,12 @@ def _opened(source: Any, direct: bool) -> Iterator[int]:
         os.close(fd)
 
 
-def open_file(path: str | os.PathLike[str], flags: int, direct: bool) -> int:
-    """Open a file, for direct I/O if so."""
+def open_file(path: str | os.PathLike[str], flags: int, direct: bool, **options: Any) -> int:
+    """Open a file, for direct I/O if so; `options` are those of `os.open`."""
     if direct and not hasattr(os, "O_DIRECT"):
         raise ValueError("direct=True needs a system with O_DIRECT, such as Linux")
     try:
-        return os.open(path, flags | (os.O_DIRECT if direct else 0))
+        return os.open(path, flags | (os.O_DIRECT if direct else 0), **options)
     except OSError as error:
         if direct and error.errno == errno.EINVAL:
             raise OSError(errno.EINVAL, "direct=True is refused by the file system", str(path)) from None
@@ -536,7 +540,8 @@ def reporter(progress: Any) -> Iterator[Callable[[int, int | None], None]]:
             from tqdm import tqdm
         except ImportError:
             raise ImportError("progress=True needs tqdm: pip install 'iobuf-nb[progress]'") from None
-        with tqdm(unit="B", unit_scale=True, leave=False) as bar:
+        nobody_sees = getattr(sys.stderr, "closed", True)  # without standard error there is None
+        with tqdm(unit="B", unit_scale=True, leave=False, disable=nobody_sees) as bar:
 
             def show(done: int, size: int | None) -> None:
                 bar.total = size
@@ -549,5 +554,6 @@ def reporter(progress: Any) -> Iterator[Callable[[int, int | None], None]]:
         raise TypeError(f"progress must be True, False or a callable, not {progress!r:.60}")
 
 
-def _processors() -> int:
+def processors() -> int:
+    """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
