@@ -338,7 +338,7 @@ def test_a_source_that_changes_while_it_is_copied(src, tmp_path, change, options
     assert (tmp_path / "dst").read_bytes() == b"older" and not glob.glob(f"{tmp_path}/.iobuf*")
 
 
-@pytest.mark.parametrize("size", [200 << 20, 2_000_003, 999_999, BLOCK, 1, 0])
+@pytest.mark.parametrize("size", [20 << 20, 2_000_003, 999_999, BLOCK, 1, 0])
 @pytest.mark.parametrize("was", [1_000_003, 0])
 @pytest.mark.parametrize("options", [{"verify": True}, {"direct": True, "verify": True}, {}], ids=str)
 def test_a_source_that_changes_before_it_is_read(src, tmp_path, monkeypatch, was, size, options):
@@ -626,6 +626,41 @@ def test_at_exit_it_works_or_is_refused_in_a_sentence(src, tmp_path, how):
 # ---- the command line ------------------------------------------------------------------------------------------------
 
 
+CTRL_C_AS_A_COMMAND = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this process was started with
+import iobuf_nb.__main__ as command
+copy = command.copy
+
+def interrupted(*arguments, progress, **options):
+    def press(done, size):
+        assert [name for name in os.listdir(os.path.dirname(sys.argv[2])) if name.startswith(".iobuf_nb-")]
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()
+    return copy(*arguments, progress=press, **options)
+
+command.copy = interrupted
+raise SystemExit(command.main(["copy", sys.argv[1], sys.argv[2]]))
+"""
+
+
+@pytest.mark.compiled
+def test_ctrl_c_as_a_command(src, tmp_path):
+    (tmp_path / "dst").write_bytes(b"older")
+    (tmp_path / "iobuf-nb").write_text(CTRL_C_AS_A_COMMAND)  # as the script is called that pip makes
+    command = [sys.executable, str(tmp_path / "iobuf-nb"), str(src), str(tmp_path / "dst")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (result.returncode, result.stderr) == (130, "python -m iobuf_nb: interrupted\n")
+    assert names(tmp_path) == ["dst", "iobuf-nb", "src"] and (tmp_path / "dst").read_bytes() == b"older"
+
+
+@pytest.mark.compiled
+def test_standard_descriptors_that_are_closed(src, tmp_path):
+    script = '"$1" -m iobuf_nb copy --verify "$2" "$3" <&- 2>&-'
+    result = subprocess.run(["sh", "-c", script, "sh", sys.executable, src, tmp_path / "dst"], timeout=300)
+    assert result.returncode == 0 and (tmp_path / "dst").read_bytes() == src.read_bytes()
+
+
 def test_the_command(src, tmp_path, capsys):
     dst = tmp_path / "dst"
     assert main(["copy", str(src), str(dst), "--verify", "--no-sync", "--workers", "2"]) == 0
@@ -645,7 +680,7 @@ def test_the_command(src, tmp_path, capsys):
         (["copy", "-", "/tmp/x"], 2, "src must be a file, not - "),
         (["copy", "pyproject.toml", ""], 1, "'': No such file or directory"),
         (["copy", "", "/tmp/x"], 1, "'': No such file or directory"),
-        (["copy", "pyproject.toml", "/nonexistent/"], 1, "/nonexistent/: No such file or directory"),
+        (["copy", "pyproject.toml", "/tmp/x/"], 1, "/tmp/x/: No such file or directory"),
     ],
 )
 def test_failures_are_one_sentence(arguments, status, message, capsys):

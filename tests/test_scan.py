@@ -2,6 +2,7 @@
 
 import _thread
 import errno
+import io
 import json
 import os
 import socket
@@ -182,6 +183,41 @@ def test_refuses(source, options, error, message, threads_end):
     assert os.listdir("/proc/self/fd") == descriptors
 
 
+class AsBytes:
+    """A path whose file system representation is bytes."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __fspath__(self):
+        return os.fsencode(self.path)
+
+
+@pytest.mark.parametrize("as_path", [os.fsencode, AsBytes, str], ids=["bytes", "PathLike of bytes", "str"])
+def test_paths_of_all_kinds(file, tmp_path, as_path):
+    odd = tmp_path / os.fsdecode(b"\xff \xc3\xa9")
+    file(text(1000)).rename(odd)
+    check(scan(as_path(odd)), text(1000))
+    check(scan([as_path(odd), as_path(odd)]), text(1000) * 2)
+    with pytest.raises(FileNotFoundError) as caught:
+        scan(as_path(f"{odd}?"))
+    assert caught.value.filename == f"{odd}?"
+    with pytest.raises(ValueError, match="source must be a path that the system can take, not b'"):
+        scan(b"a\0b")
+
+
+@pytest.mark.parametrize("how", ["None", "closed"])
+def test_a_bar_that_nobody_sees(file, monkeypatch, how):
+    stderr = io.StringIO()
+    stderr.close()
+    monkeypatch.setattr(sys, "stderr", None if how == "None" else stderr)
+    check(scan(file(text(1000)), progress=True), text(1000))
+    check(scan([file(text(1000))] * 2, progress=True), text(1000) * 2)
+    with open("/proc/version", "rb") as source:  # whose size is not known
+        scan(source.fileno(), progress=True)
+    assert iobuf_nb.copy("/proc/version", file(b""), progress=True).bytes
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become nobody")
 def test_an_unreadable_file(file):
     path = file(b"secret")
@@ -257,9 +293,39 @@ def test_without_a_path_it_makes_its_own_file_and_removes_it(monkeypatch, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small disk")
+@pytest.mark.parametrize("size", ["1m", "4k"])
+def test_a_temporary_folder_that_is_full(size, tmp_path, monkeypatch, capsys):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", tmp_path], check=True)
+    try:
+        (tmp_path / "full").write_bytes(bytes(1 << 12))
+        monkeypatch.setattr("tempfile.tempdir", None)
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        assert main(["scan"]) == 1
+        told = f"{tmp_path}: No space left on device, for a file of 256 MiB; TMPDIR names another folder\n"
+        assert capsys.readouterr() == ("", f"python -m iobuf_nb: {told}")
+        assert os.listdir(tmp_path) == ["full"]
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.parametrize(
+    "folder, reason", [("missing", "No such file or directory"), ("file", "Not a directory"), ("/proc", "No such file")]
+)
+def test_a_temporary_folder_that_is_none(folder, reason, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / folder))
+    assert main(["scan"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"python -m iobuf_nb: {tmp_path / folder}: {reason}")
+    assert "TMPDIR names another folder" in err and err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     "arguments, status, message",
     [
+        (["scan", ""], 1, "'': No such file or directory"),
         (["scan", "/nonexistent"], 1, "/nonexistent: No such file or directory"),
         (["scan", "/tmp"], 1, "/tmp: Is a directory"),
         (["scan", "/proc/self/mem"], 1, "/proc/self/mem: Input/output error at offset 0"),
@@ -316,21 +382,110 @@ def test_a_full_disk_under_the_output():
 @pytest.mark.compiled
 def test_standard_error_that_is_closed():
     assert shell('"$1" -m iobuf_nb scan --json pyproject.toml 2>&-').returncode == 0
+    result = shell('"$1" -m iobuf_nb scan /nonexistent 2>&-')
+    assert (result.returncode, result.stdout) == (1, "")
+    # No file of ours gets its number, which others write messages to.
+    assert json.loads(shell('"$1" -m iobuf_nb scan --json /dev/fd/2 2>&-').stdout)["bytes"] == 0
 
 
 @pytest.mark.compiled
-def test_file_names_that_are_no_text(tmp_path):
-    path = os.fsencode(tmp_path) + b"/\xff"
+def test_standard_output_that_is_closed():
+    result = shell('"$1" -m iobuf_nb scan pyproject.toml >&-')
+    assert (result.returncode, result.stderr) == (1, "python -m iobuf_nb: standard output: closed\n")
+
+
+ENCODINGS = {
+    "UTF-8": {"PYTHONIOENCODING": "utf-8:strict"},
+    "ASCII": {"PYTHONIOENCODING": "ascii:strict"},
+    "C": {"LC_ALL": "C"},
+    "only C": {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+}
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_file_names_that_are_no_text(tmp_path, encoding):
+    path = os.fsencode(tmp_path) + b"/\xff \xc3\xa9\n"
     Path(os.fsdecode(path)).write_bytes(b"one\n")
-    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
-    result = subprocess.run([sys.executable, "-m", "iobuf_nb", "scan", path], capture_output=True, env=environment)
-    assert result.returncode == 0 and b"\\xff" in result.stdout
+    environment = {**os.environ, **ENCODINGS[encoding]}
+    command = [sys.executable, "-m", "iobuf_nb"]
+
+    def output(*arguments, status=0):
+        result = subprocess.run([*command, *arguments], capture_output=True, env=environment)
+        assert result.returncode == status and b"Traceback" not in result.stderr, result.stderr
+        return result.stderr if status else result.stdout
+
+    assert b"\\xff " in output("scan", path)
+    assert "\\xff" in json.loads(output("scan", "--json", path))["source"]
+    assert b"\\xff" in output("scan", path + b"?", status=1)
+    assert b"\\xff" in output("copy", path, path, status=1)
+    assert output("copy", path, path + b"+").startswith(b"4 bytes")
 
 
 def test_without_the_jit_it_says_so():
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
     result = run("scan", "pyproject.toml", env=environment)
     assert (result.returncode, result.stdout) == (2, b"") and b"unset NUMBA_DISABLE_JIT" in result.stderr
+
+
+# Stands for numba, the largest of what is imported first.
+CTRL_C_WHILE_IMPORTING = """
+import os, signal
+os.kill(os.getpid(), signal.SIGINT)
+print("still here", flush=True)
+os._exit(7)
+"""
+
+
+@pytest.mark.parametrize(
+    "script, before, status, err",
+    [
+        ("-m iobuf_nb scan", "SIG_DFL", 130, "python -m iobuf_nb: interrupted\n"),
+        ("-m iobuf_nb copy a b", "SIG_DFL", 130, "python -m iobuf_nb: interrupted\n"),
+        ("-miobuf_nb", "SIG_DFL", 130, "python -m iobuf_nb: interrupted\n"),
+        ("folder/iobuf-nb scan", "SIG_DFL", 130, "python -m iobuf_nb: interrupted\n"),
+        ("-m iobuf_nb scan", "SIG_IGN", 7, ""),
+        ("-m another", "SIG_DFL", -2, "KeyboardInterrupt\n"),
+    ],
+)
+def test_ctrl_c_while_importing(tmp_path, script, before, status, err):
+    (tmp_path / "numba.py").write_text(CTRL_C_WHILE_IMPORTING)
+    (tmp_path / "another.py").write_text("import iobuf_nb\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "iobuf-nb").write_text("from iobuf_nb.__main__ import main\nmain()\n")
+    start = f"import os, signal, sys; signal.signal(2, signal.{before}); os.execv(sys.executable, sys.argv[1:])"
+    command = [sys.executable, "-c", start, sys.executable, *script.split()]
+    path = f"{tmp_path}:{Path(iobuf_nb.__file__).parents[1]}"
+    result = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, timeout=60
+    )
+    assert result.returncode == status and result.stderr.endswith(err)
+    assert status < 0 or result.stderr == err
+    assert result.stdout == ("still here\n" if before == "SIG_IGN" else "")
+
+
+CTRL_C_ON_A_SAMPLE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this process was started with
+import iobuf_nb.__main__ as command
+
+def interrupted(source, **options):
+    assert os.path.getsize(source)
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.pause()
+
+command.scan, command._SAMPLE_BYTES, command.INTERPRETED = interrupted, 1 << 24, False
+raise SystemExit(command.main(["scan"]))
+"""
+
+
+def test_ctrl_c_leaves_no_sample(tmp_path):
+    (tmp_path / "iobuf-nb").write_text(CTRL_C_ON_A_SAMPLE)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, str(tmp_path / "iobuf-nb")]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert (result.returncode, result.stderr) == (130, "python -m iobuf_nb: interrupted\n")
+    assert os.listdir(tmp_path) == ["iobuf-nb"]
 
 
 SCAN_STANDARD_INPUT = """
