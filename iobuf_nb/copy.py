@@ -193,7 +193,8 @@ def copy(
         The system cannot give the buffers, or the threads, as Python does not when it is shutting down.
 
     Whatever is raised, `dst` is as it was; only Ctrl-C at the very end may find the whole copy in its place. If the
-    process is killed, `dst` is as it was, too, and a part of the copy, ``.iobuf_nb-*``, is left beside it.
+    process is killed, or ends meanwhile, `dst` is as it was, too, and a part of the copy, ``.iobuf_nb-*``, is left
+    beside it.
 
     Notes
     -----
@@ -237,14 +238,15 @@ def copy(
             folder = _open_folder(folder_path or os.curdir)
         stack.callback(os.close, folder)
         team = _Team(stack.enter_context(BufferPool(count, DIRECT_BYTES if direct else Tier.GIANT)), direct, report)
+        files = stack.enter_context(ExitStack())
         temporary = f".iobuf_nb-{os.urandom(8).hex()}"
         _interrupt.temporaries.add((temporary, folder))
         try:
             with _naming(dst):
                 fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
-                stack.callback(os.close, fd)
+                files.callback(os.close, fd)
                 through = open_file(temporary, os.O_RDWR, direct, dir_fd=folder)
-                stack.callback(os.close, through)
+                files.callback(os.close, through)
             _wait_a_tick(before)
             size, hashes = team.fill(source, through, before.st_size, src, dst, verify)
             with _naming(dst):
@@ -253,6 +255,8 @@ def copy(
                     os.fsync(fd)
             if verify:  # at the same time, if it is not the disk that it reads
                 team.verify(through, size, hashes, dst, sync and not direct)
+            with _naming(dst):
+                files.close()  # which may tell of what could not be written
             if not _is_still(before, source, src):
                 raise _changed(src)
             with _naming(dst):

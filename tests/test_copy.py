@@ -492,6 +492,22 @@ def test_a_source_that_may_not_be_read():
         assert names(folder / "open") == []
 
 
+def test_an_error_when_the_copy_is_closed(src, tmp_path, monkeypatch):
+    close = os.close
+
+    def fail(fd):
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        close(fd)
+        if path.startswith(f"{tmp_path}/") and path != str(src):  # as on a network, where that is what writes
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, "close", fail)
+    (tmp_path / "dst").write_bytes(b"older")
+    with pytest.raises(OSError, match="quota exceeded: '.*/dst'"):
+        copy(src, tmp_path / "dst", sync=False)
+    assert names(tmp_path) == ["dst", "src"] and (tmp_path / "dst").read_bytes() == b"older"
+
+
 def test_no_error_once_the_copy_has_its_name(src, tmp_path, monkeypatch):
     fsync = os.fsync
 
