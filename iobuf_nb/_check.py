@@ -8,15 +8,46 @@ import operator
 import os
 from typing import Any, SupportsIndex
 
+import numpy as np
+
+
+class _Formatted:
+    """Makes of a template and its values an error of the built-in class, with a sentence instead of a tuple.
+
+    Kernels raise these, who cannot format text: it is done where the error comes out of them.
+    """
+
+    def __new__(cls, template: Any, *values: Any) -> Any:
+        if isinstance(template, BaseException):  # CPython calls once more, because that class is not this one
+            return template
+        return cls.__mro__[2](template.format(*values))
+
+
+class FormattedIndexError(_Formatted, IndexError):
+    """Makes an IndexError."""
+
+
+class FormattedRuntimeError(_Formatted, RuntimeError):
+    """Makes a RuntimeError."""
+
+
+class FormattedValueError(_Formatted, ValueError):
+    """Makes a ValueError."""
+
+
+def index(name: str, value: SupportsIndex, allowed: str = "") -> int:
+    """Return an integer as an int, or refuse what is none, bool included; `allowed` says in the error how large."""
+    try:
+        if isinstance(value, (bool, np.bool_, type)):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer{allowed}, not {value!r:.60}") from None
+
 
 def integer(name: str, value: SupportsIndex, low: int, high: int) -> int:
     """Return `value` as an int of [low, high]; TypeError for what is no integer (bool included), else ValueError."""
-    try:
-        if isinstance(value, (bool, type)):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer from {low} to {high}, not {value!r:.60}") from None
+    number = index(name, value, f" from {low} to {high}")
     if not low <= number <= high:
         raise ValueError(f"{name} must be an integer from {low} to {high}, not {number}")
     return number
@@ -28,6 +59,14 @@ def power_of_two(name: str, value: SupportsIndex, low: int, high: int) -> int:
     if number & (number - 1):
         raise ValueError(f"{name} must be a power of two from {low} to {high}, not {number}")
     return number
+
+
+def block(value: Any) -> bool:
+    """Return the argument `block` as a bool, or refuse what may have been meant for another argument."""
+    if not isinstance(value, (bool, np.bool_)):
+        hint = f"; did you mean timeout={value!r}?" if isinstance(value, numbers.Real) else ""
+        raise TypeError(f"block must be a bool, not {value!r:.60}{hint}")
+    return bool(value)
 
 
 def seconds(name: str, value: Any, allowed: str) -> float:

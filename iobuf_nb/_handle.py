@@ -16,9 +16,11 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.imputils import lower_constant
+from numba.core.typeinfer import GetAttrConstraint
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import NativeValue, box, intrinsic, make_attribute_wrapper, models, register_model, unbox
 
-from ._jit import FINGERPRINT
+from ._jit import FINGERPRINT, KernelTypingError, caller
 
 WORDS = types.CPointer(types.int64)
 
@@ -89,6 +91,19 @@ class HandleType(types.Type):
         lower_constant(cls)(_constant)
         for name in cls.__dict__.get("attributes", ()):
             make_attribute_wrapper(cls, name, name)
+
+
+@infer_getattr
+class _Missing(AttributeTemplate):
+    """Comes last of all attributes, and says that there is none of that name."""
+
+    key = HandleType
+
+    def generic_resolve(self, handle_type: HandleType, name: str) -> None:
+        # hasattr() asks, too, and wants no error.
+        if caller(GetAttrConstraint.__call__, 9):
+            kind = handle_type.name.removesuffix(f" of {FINGERPRINT}")
+            raise KernelTypingError(f"a {kind} has no attribute {name!r} in kernels")
 
 
 class _Model(models.StructModel):

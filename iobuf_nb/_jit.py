@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import ctypes
 import inspect
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from llvmlite import ir
 from numba import config, njit, typeof, types
+from numba.core import errors
+from numba.core.bytecode import ByteCode
+from numba.core.typeinfer import CallConstraint
 from numba.extending import intrinsic, overload, overload_attribute, overload_method
 
 #: True when numba runs kernels as plain Python (the environment variable ``NUMBA_DISABLE_JIT``).
@@ -46,6 +51,108 @@ hot = _compiler(**_INLINE)
 kernel = _compiler(nogil=True, error_model="numpy", forceinline=False)
 
 
+class KernelTypingError(errors.TypingError, errors.ForceLiteralArg):
+    """Why a kernel cannot be compiled, in one sentence that comes first and last.
+
+    Around each other TypingError numba wraps a text of its own, once for every call that it comes out of. A
+    ForceLiteralArg it hands on to the dispatcher, which asks for its `requested_args`; this one then raises itself.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        errors.NumbaError.__init__(self, sentence)
+        self._sentence, self._where = sentence, ""
+
+    def add_context(self, msg: str) -> KernelTypingError:
+        """Keep where the outermost call stands: numba goes from the inside out."""
+        if msg.startswith("typing of "):
+            self._where = f"During: {msg}\n"
+        return self
+
+    def __str__(self) -> str:
+        return f"{self._sentence}\n{self._where}{self._sentence}"
+
+    def fold_arguments(self, *_: Any) -> None:  # type: ignore[misc, override]
+        """Go on to the dispatcher, from where numba asks which arguments to look at."""
+        raise self
+
+    def bind_fold_arguments(self, _: Any) -> KernelTypingError:
+        """Go on through the dispatcher of a function that the kernel calls."""
+        return self
+
+    def combine(self, _: Any) -> KernelTypingError:
+        """Prevail over any other."""
+        return self
+
+    @property  # type: ignore[misc]
+    def requested_args(self) -> Any:
+        """End at the dispatcher of the kernel."""
+        raise self.with_traceback(None) from None
+
+
+class _Parameters(inspect.Signature):
+    """The parameters of an overload, by which numba binds arguments before it asks for a body."""
+
+    name = ""
+
+    def bind(self, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
+        """Bind arguments, or refuse them."""
+        names = [*self.parameters]
+        shown = [str(each.replace(annotation=each.empty)) for each in self.parameters.values() if each.name != "self"]
+        usage = f"{self.name}({', '.join(shown)})"
+        for lost in _lost_keywords():
+            if {*lost} <= {*names} and names[len(args) - len(lost) : len(args)] != [*lost]:
+                raise KernelTypingError(
+                    f"{usage} must get {', '.join(lost)} by position inside try, not by name: numba on Python 3.11 "
+                    "and 3.12 drops the names of keywords there"
+                )
+        try:
+            return super().bind(*args, **kwargs)
+        except TypeError as error:
+            raise KernelTypingError(f"{self.name} must be called as {usage}: {error}") from None
+
+
+def refusing(choose: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Let an overload's errors, and those of calls that do not fit `name`, reach the user as a `KernelTypingError`."""
+    parameters = _Parameters([*inspect.signature(choose).parameters.values()])
+    parameters.name = name
+
+    def chosen(*args: Any, **named: Any) -> Any:
+        parameters.bind(*args, **named)  # old versions of numba have not
+        try:
+            return choose(*args, **named)
+        except errors.TypingError as error:
+            raise KernelTypingError(error.msg) from None  # type: ignore[attr-defined]
+
+    chosen.__signature__ = parameters  # type: ignore[attr-defined]
+    return chosen
+
+
+def caller(function: Callable[..., Any], depth: int) -> FrameType | None:
+    """Return the innermost frame of `function` that calls the one that asks, less than `depth` frames out."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame and depth and frame.f_code is not function.__code__:
+        frame, depth = frame.f_back, depth - 1
+    return frame if depth else None
+
+
+def _lost_keywords() -> list[tuple[str, ...]]:
+    """Return the keywords of calls in the line of the one that is typed, if numba has lost their names."""
+    frame = caller(CallConstraint.resolve, 20) if (3, 11) <= sys.version_info < (3, 13) else None
+    if frame is None or frame.f_locals["self"].kws:
+        return []
+    function = frame.f_locals["typeinfer"].func_ir.func_id
+    if not function.code.co_exceptiontable:
+        return []
+    bytecode = ByteCode(function)
+    return [
+        function.code.co_consts[instruction.arg]
+        for instruction in bytecode.table.values()
+        if instruction.opname == "KW_NAMES"
+        and instruction.lineno == frame.f_locals["self"].loc.line
+        and bytecode.find_exception_entry(instruction.offset)
+    ]
+
+
 def _same_lines(body: Any) -> Callable[..., Any]:
     """Return an overload that answers every combination of argument types with `body`."""
     body = getattr(body, "py_func", body)
@@ -54,7 +161,7 @@ def _same_lines(body: Any) -> Callable[..., Any]:
         return body
 
     choose.__signature__ = inspect.signature(body)  # type: ignore[attr-defined]
-    return choose
+    return refusing(choose, body.__name__)
 
 
 def kernel_method(numba_type: type, name: str, body: Callable[..., Any]) -> None:
@@ -84,7 +191,12 @@ def compiled_as(body: Callable[..., Any]) -> Callable[[Callable[..., Any]], Call
 
 def kernel_overload(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a chooser by argument type for `function`; string constants reach it as literals."""
-    return overload(function, jit_options=_INLINE, prefer_literal=True, strict=False)
+
+    def register(choose: Callable[..., Any]) -> Callable[..., Any]:
+        overload(function, jit_options=_INLINE, prefer_literal=True, strict=False)(refusing(choose, function.__name__))
+        return choose
+
+    return register
 
 
 @intrinsic

@@ -30,7 +30,6 @@ Examples
 from __future__ import annotations
 
 import functools
-import operator
 import platform
 import sys
 import threading
@@ -388,10 +387,7 @@ def _check_words(operation: str, words: Any, i: int) -> int:
     ):
         if not holds:
             raise ValueError(_bad_words(operation, f"one that is not {wanted}"))
-    try:
-        number = operator.index(i)
-    except TypeError:
-        raise TypeError(f"i of atomics.{operation} must be an integer, not {i!r:.60}") from None
+    number = _check.index(f"i of atomics.{operation}", i)
     if not 0 <= number < len(words):
         raise IndexError(f"i of atomics.{operation} must be from 0 to {len(words) - 1}, not {i}")
     return number

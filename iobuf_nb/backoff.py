@@ -6,6 +6,7 @@ calls it. Made inside a kernel, they live in its stack frame and cannot leave it
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
@@ -16,8 +17,9 @@ from numba.core import cgutils, errors
 from numba.extending import intrinsic, overload
 
 from . import _check
+from ._check import FormattedValueError
 from ._handle import WORDS, Handle, HandleType
-from ._jit import hot, kernel, kernel_face, kernel_overload
+from ._jit import hot, kernel, kernel_face, kernel_overload, refusing
 from .atomics import load, store, wrap
 from .wait import SPINS, now_ns, sleep, spin
 
@@ -134,9 +136,9 @@ def _as_limits_in_kernel(base: Any, max: Any) -> Any:
 
     def limits(base, max):
         if not base > 0:
-            raise ValueError("base must be a number of seconds > 0, not", base)
+            raise FormattedValueError("base must be a number of seconds > 0, not {}", base)
         if not base <= max <= _LONGEST:
-            raise ValueError("max must be a number of seconds from base to 2**33; (max, base) are", max, base)
+            raise FormattedValueError("max must be a number of seconds from base ({}) to 2**33, not {}", base, max)
         return float(base), float(max)
 
     return limits
@@ -272,6 +274,7 @@ _backoff_on_the_stack = _on_the_stack(BACKOFF_TYPE)
 
 # Inlined before anything is compiled, so that the stack frame is that of the kernel that asked.
 @overload(SpinWait, inline="always")
+@functools.partial(refusing, name="SpinWait")
 def _spin_wait_in_kernel():
     def make():
         waiter = _spin_wait_on_the_stack()
@@ -282,6 +285,7 @@ def _spin_wait_in_kernel():
 
 
 @overload(Backoff, inline="always")
+@functools.partial(refusing, name="Backoff")
 def _backoff_in_kernel(base=500e-6, max=0.1):
     def make(base=500e-6, max=0.1):
         limits = as_limits(base, max)

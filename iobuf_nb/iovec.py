@@ -16,6 +16,7 @@ from numba.np.numpy_support import from_dtype
 from numpy.typing import NDArray
 
 from . import _check
+from ._check import FormattedIndexError, FormattedValueError
 from ._handle import HandleType
 from ._jit import kernel, kernel_overload
 from .memory import MAX_BYTES, aligned_mem
@@ -183,7 +184,9 @@ def _integers(name: str, values: Any) -> NDArray[np.int64]:
     except ValueError:  # rows of several lengths
         raise TypeError(f"{name} must be a sequence of integers, not {values!r:.60}") from None
     empty = array.size == 0 and array.dtype == np.float64  # what numpy makes of []
-    if array.ndim != 1 or not (array.dtype.kind in "iu" or empty):
+    # In a list of both, numpy makes integers of bools.
+    bools = isinstance(values, (list, tuple)) and any(isinstance(value, (bool, np.bool_)) for value in values)
+    if array.ndim != 1 or bools or not (array.dtype.kind in "iu" or empty):
         raise TypeError(f"{name} must be a sequence of integers, not {values!r:.60}")
     return np.ascontiguousarray(array, np.int64)
 
@@ -232,16 +235,16 @@ def fill_iovec(iovec: Any, pool: Any, indices: Any, lengths: Any = None) -> int:
 @kernel
 def _fill(iovec, pool, indices, lengths):
     if len(indices) > len(iovec):
-        raise ValueError("iovec must have an entry for each index; their lengths are", len(iovec), len(indices))
+        raise FormattedValueError("iovec must have an entry for each index, {}, not {}", len(indices), len(iovec))
     if lengths is not None and len(lengths) != len(indices):
-        raise ValueError("lengths must be as many as indices; they are", len(lengths), len(indices))
+        raise FormattedValueError("lengths must be as many as indices, {}, not {}", len(indices), len(lengths))
     total = np.int64(0)
     for k in range(len(indices)):  # nothing is written before all is found good
         length = pool.buffer_size if lengths is None else np.int64(lengths[k])
         if indices[k] < 0 or indices[k] >= pool.capacity:
-            raise IndexError("indices must be from 0 to capacity - 1; (index, capacity) are", indices[k], pool.capacity)
+            raise FormattedIndexError("indices must be from 0 to capacity - 1, {}, not {}", pool.capacity - 1, indices[k])
         if length < 0 or length > pool.buffer_size:
-            raise ValueError("lengths must be from 0 to buffer_size; they are", length, pool.buffer_size)
+            raise FormattedValueError("lengths must be from 0 to buffer_size, {}, not {}", pool.buffer_size, length)
         total += length
     for k in range(len(indices)):
         iovec[k]["base"] = pool.arena + np.int64(indices[k]) * pool.stride
@@ -317,7 +320,7 @@ def _advance(iovec, n):
     for k in range(len(iovec)):
         total += iovec[k]["len"]
     if n < 0 or n > total:
-        raise ValueError("n must be from 0 to the total of the iovec; they are", n, total)
+        raise FormattedValueError("n must be from 0 to the total of the iovec, {}, not {}", total, n)
     first = len(iovec)
     for k in range(len(iovec)):
         step = min(n, iovec[k]["len"])

@@ -26,6 +26,7 @@ from numba.extending import overload_attribute
 from numpy.typing import NDArray
 
 from . import _check
+from ._check import FormattedIndexError, FormattedRuntimeError
 from ._deque import (
     COUNT,
     MOST,
@@ -104,7 +105,8 @@ def adopt(magazine):
     words, user = magazine.pool.deques, magazine.base + USER
     out_of_line()
     if not compare_and_swap(words, user, 0, thread_id()):
-        raise RuntimeError("the magazine belongs to another thread until that releases it: thread", load(words, user))
+        owner = load(words, user)
+        raise FormattedRuntimeError("the magazine belongs to another thread, {}, until that releases it", owner)
 
 
 @hot
@@ -428,10 +430,7 @@ class MagazineSet(Handle, Shown):
         return self.n
 
     def __getitem__(self, k: int) -> Magazine:
-        try:
-            number = operator.index(k)
-        except TypeError:
-            raise TypeError(f"k must be an integer, not {k!r:.60}") from None
+        number = _check.index("k", k)
         if not 0 <= number < self.n:
             raise IndexError(f"k must be from 0 to {self.n - 1}, not {k}")
         return self._all[number]
@@ -464,7 +463,7 @@ def _fetch(magazines: Any, k: Any) -> Any:
 
     def fetch(magazines, k):
         if k < 0 or k >= magazines.n:
-            raise IndexError("k must be from 0 to n - 1; (k, n) are", k, magazines.n)
+            raise FormattedIndexError("k must be from 0 to {}, not {}", magazines.n - 1, k)
         return load_handle(load(magazines.magazines, k), kind)
 
     return fetch

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 import os
 import sys
 import threading
@@ -30,10 +29,11 @@ from llvmlite import ir
 from numba import carray, types
 from numba.core import errors
 from numba.extending import intrinsic, overload_attribute
-from numba.np.numpy_support import from_dtype
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _check, _deque, _owners
+from ._check import FormattedIndexError, FormattedValueError
+from ._dtype import element_type
 from ._handle import POOL, UNCHECKED, WORDS, Handle, HandleType
 from ._handover import release, release_all
 from ._jit import compiled_as, hot, kernel, kernel_face, kernel_method, kernel_overload
@@ -160,10 +160,7 @@ def give_many(pool, indices, n):
 
 def as_index(index: Any) -> int:
     """Return an index as an int64; what no int64 can hold is out of range anyway."""
-    try:
-        number = operator.index(index)
-    except TypeError:
-        raise TypeError(f"index must be an integer, not {index!r}") from None
+    number = _check.index("index", index)
     return number if -(2**63) <= number < 2**63 else -1
 
 
@@ -174,18 +171,14 @@ def _as_index_in_kernel(index: Any) -> Any:
     return lambda index: np.int64(index)
 
 
-def _refuse_in_kernel(pool, index, status):
-    if status == OUT_OF_RANGE:
-        raise IndexError("index must be from 0 to capacity - 1; (index, capacity) are", index, pool.capacity)
-    raise ValueError("index is that of a buffer that is not out: it was put already, or never got; it is", index)
-
-
-@compiled_as(_refuse_in_kernel)
 def refuse(pool: Any, index: Any, status: int) -> None:
-    """Raise what a `status` that is not OK stands for."""
+    """Raise what a `status` that is not OK stands for; the same in Python and in kernels."""
     if status == OUT_OF_RANGE:
-        raise IndexError(f"index must be from 0 to {pool.capacity - 1}, not {index}")
-    raise ValueError(f"index must be that of a buffer that is out; {index} was put already, or never got")
+        raise FormattedIndexError("index must be from 0 to {}, not {}", pool.capacity - 1, index)
+    raise FormattedValueError("index must be that of a buffer that is out; {} was put already, or never got", index)
+
+
+compiled_as(refuse)(refuse)
 
 
 @intrinsic
@@ -201,7 +194,7 @@ def _buffer_pointer(typingctx: Any, pool: Any, index: Any) -> Any:
 def _buffer_in_kernel(pool, index):
     index = as_index(index)
     if pool.checked and (index < 0 or index >= pool.capacity):
-        raise IndexError("index must be from 0 to capacity - 1; (index, capacity) are", index, pool.capacity)
+        refuse(pool, index, OUT_OF_RANGE)
     return carray(_buffer_pointer(pool, index), pool.shape)
 
 
@@ -251,7 +244,7 @@ def _copy_in_kernel(target: Any, data: Any) -> Any:
         if not is_bytes and data.shape[1:] != target.shape[1:]:
             raise ValueError("data must have the shape of the buffer, but for its first axis")
         if len(data) > len(target):
-            raise ValueError("data must not be longer than the buffer; their lengths are", len(data), len(target))
+            raise FormattedValueError("data must not be longer than the buffer: {} > {}", len(data), len(target))
         for k in range(len(data)):
             target[k] = data[k]
 
@@ -359,13 +352,16 @@ class Source(Handle, Shown):
         PoolClosed
             The pool is closed, or was while this waited.
         TypeError, ValueError
-            `timeout` is not None or a number >= 0.
+            `block` is no bool; `timeout` is not None or a number >= 0.
 
         Notes
         -----
         Any number of threads may wait. A wait releases the GIL, also in a kernel that holds it, and ends with
         KeyboardInterrupt on Ctrl-C in the main thread. Inside `prange` numba delivers no exceptions reliably, Ctrl-C
         included: use `timeout` or `try_get` there. A kernel's own ``except`` cannot catch what a signal raised.
+
+        On Python 3.11 and 3.12 numba drops the names of keywords in a call inside ``try``. Such a call of anything here
+        is refused when the kernel is compiled: write ``get(True, 0.1)`` for ``get(timeout=0.1)`` there.
 
         In a kernel Ctrl-C ends waits and nothing else. In Python, in the main thread alone, it may come when `get` has
         returned and its index has no name yet, in `lease` too: then `holders` still tells that this thread has it.
@@ -772,7 +768,7 @@ class BufferPool(_Pool):
         IndexError
             `index` is not from 0 to `capacity` - 1; not checked in kernels if the pool is not.
         TypeError
-            `index` is not an integer.
+            `index` is not an integer; a bool is none.
 
         Notes
         -----
@@ -914,14 +910,7 @@ def _layout(size: Any, shape: Any, dtype: Any) -> tuple[tuple[int, ...], np.dtyp
         element = np.dtype(np.uint8 if dtype is None else dtype)
     except (TypeError, ValueError):
         raise TypeError(f"dtype must be something numpy takes for a dtype, not {dtype!r}") from None
-    if element.subdtype is not None or element == np.float16:
-        raise TypeError(f"dtype must be one whose arrays kernels can use, not {element}")
-    if element.hasobject:
-        raise TypeError(f"dtype must be one of plain memory, not {element}: use an ItemPool for Python objects")
-    try:
-        numba_element = from_dtype(element)
-    except errors.NumbaError:
-        raise TypeError(f"dtype must be one that numba knows, not {element}") from None
+    numba_element = element_type(element)
     _check.integer("bytes of a buffer (shape, dtype)", math.prod(lengths) * element.itemsize, 1, 2**40)
     return lengths, element, numba_element
 

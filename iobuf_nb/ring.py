@@ -47,6 +47,7 @@ from numba import types
 from numba.core import errors
 
 from . import _check
+from ._check import FormattedValueError
 from ._handle import QUEUE, WORDS, Handle, HandleType
 from ._jit import hot, kernel, kernel_face, kernel_overload, out_of_line
 from ._show import Shown
@@ -371,7 +372,7 @@ def _as_item_in_kernel(queue: Any, item: Any) -> Any:
     def checked(queue, item):
         number = np.int64(item)
         if number < 0 or number >= queue.items:
-            raise ValueError("item must be from 0 to items - 1; (item, items) are", number, queue.items)
+            raise FormattedValueError("item must be from 0 to {}, not {}", queue.items - 1, number)
         return number
 
     return checked
@@ -487,7 +488,7 @@ class BoundedQueue(Handle, Shown):
         PoolClosed
             The queue is closed.
         TypeError, ValueError
-            An argument is out of its range.
+            An argument is out of its range, or of another kind: `item` must be no bool, and `block` one.
         """
         item = as_item(self, item)
         limit = limit_ns(block, timeout)

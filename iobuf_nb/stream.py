@@ -51,6 +51,7 @@ from ._blocks import (
     work_on_queue,
 )
 from ._crew import LOOK_S, Crew, require_threads
+from ._dtype import element_type
 from ._jit import INTERPRETED, compile_for, kernel
 from .atomics import store
 from .memory import MAX_BYTES
@@ -467,13 +468,11 @@ def _require_readable(fd: int, mode: int, name: str) -> None:
 def _like(dtype: DTypeLike) -> NDArray[Any]:
     """Return an array of the dtype that kernels are to see."""
     try:
-        like = np.zeros(1, dtype)
-        from_dtype(like.dtype)
-    except (TypeError, ValueError, errors.NumbaError):
+        element = np.dtype(dtype)
+    except (TypeError, ValueError):
         raise TypeError(f"dtype must be one that numba knows, not {dtype!r:.60}") from None
-    if like.dtype.hasobject or like.ndim != 1 or like.itemsize == 0:
-        raise TypeError(f"dtype must be one of plain memory, not {like.dtype}")
-    return like
+    element_type(element)
+    return np.zeros(1, element)
 
 
 def _check_units(record: Any, delimiter: Any, like: NDArray[Any]) -> tuple[int, int]:

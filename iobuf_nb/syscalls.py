@@ -31,7 +31,7 @@ from numba.core import errors
 from numba.extending import overload
 
 from . import _check
-from ._jit import c_function, compiled_as, kernel, kernel_overload
+from ._jit import c_function, compiled_as, kernel, kernel_overload, refusing
 from .iovec import (
     IOVEC_DTYPE,
     advance_iovec,
@@ -226,7 +226,7 @@ def _system_call(into: bool) -> Callable[[Function], Function]:
             return body
 
         choose.__signature__ = signature  # type: ignore[attr-defined]
-        overload(from_python, strict=False)(choose)
+        overload(from_python, strict=False)(refusing(choose, body.__name__))
         return from_python  # type: ignore[return-value]
 
     return declare

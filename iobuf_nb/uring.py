@@ -40,6 +40,7 @@ from numba.core import errors
 from numpy.typing import NDArray
 
 from . import _check
+from ._check import FormattedValueError
 from ._handle import Handle
 from ._jit import compile_for, compiled_as, kernel_face, kernel_overload
 from ._owners import NOT_OUT, OUT_OF_RANGE, owner_at
@@ -105,12 +106,12 @@ def _number_in_kernel(name: Any, value: Any, low: Any, high: Any) -> Any:
     name = getattr(name, "literal_value", "argument")  # numba tries again without literals, if this refuses
     if not isinstance(value, types.Integer):
         raise errors.TypingError(f"{name} must be an integer, not {value}")
-    message = f"{name} is out of range; (value, lowest, highest) are"
+    message = f"{name} must be an integer from {{}} to {{}}, not {{}}"
 
     def checked(name, value, low, high):
         n = np.int64(value)
         if n < low or n > high:
-            raise ValueError(message, n, low, high)
+            raise FormattedValueError(message, low, high, n)
         return n
 
     return checked
@@ -140,7 +141,10 @@ def _as_queue_in_kernel(registered: Any, queue: Any) -> Any:
 
     def checked(registered, queue):
         if min(queue.capacity, queue.items) < registered.pool.capacity:
-            raise ValueError("queue must have a capacity of at least the pool's; they are", queue.capacity)
+            least = registered.pool.capacity
+            raise FormattedValueError(
+                "queue must have a capacity of at least the pool's, {}, not {}", least, queue.capacity
+            )
         return queue
 
     return checked
@@ -153,7 +157,7 @@ def _outcome_in_kernel(registered, index, status):
         if status == NOT_HELD:
             refuse(registered.pool, index, NOT_OUT)
         if status == UNDER_WAY:
-            raise ValueError("index is that of a buffer with an operation under way; it is", index)
+            raise FormattedValueError("index must be that of a buffer at rest; {} has an operation under way", index)
         if status == FORKED:
             raise RuntimeError(_NOT_IN_A_CHILD)
         if status == FULL:
@@ -170,8 +174,6 @@ _ENDED = "the registration of this pool with its ring has been closed"
 @compiled_as(_outcome_in_kernel)
 def outcome(registered: Any, index: Any, status: int) -> int:
     """Return a count, or raise what the status stands for; a kernel gets an -errno back."""
-    if status == UNDER_WAY:
-        raise ValueError(f"index must be that of a buffer at rest; {index} has an operation under way")
     if LEAST_ERRNO <= status < 0:
         raise OSError(-status, os.strerror(-status))
     return int(_outcome_in_kernel(registered, index, status))

@@ -37,6 +37,7 @@ from numba.core import cgutils, errors
 from numba.extending import intrinsic
 
 from . import _check, atomics
+from ._check import FormattedValueError
 from ._jit import compiled_as, hot, kernel, kernel_overload
 from .atomics import pause, syscall
 
@@ -80,15 +81,19 @@ class PoolClosed(RuntimeError):
 
 def limit_ns(block: bool, timeout: float | None) -> int:
     """Return the longest wait in nanoseconds that `block` and `timeout` (seconds) ask for; -1 without limit."""
+    block = _check.block(block)
     limit = _check.timeout_ns(timeout)
     return limit if block else 0
 
 
 @kernel_overload(limit_ns)
 def _limit_in_kernel(block: Any, timeout: Any) -> Any:
-    if not isinstance(block, (bool, types.Boolean, types.Number)):
-        raise errors.TypingError(f"block must be a bool, not {block}")
-    if timeout not in (None, types.none) and not isinstance(timeout, (types.Integer, types.Float, types.Optional)):
+    if not isinstance(block, (bool, types.Boolean)):
+        hint = "; did you mean timeout=?" if isinstance(block, types.Number) else ""
+        raise errors.TypingError(f"block must be a bool, not {block}{hint}")
+    if timeout not in (None, types.none) and not isinstance(
+        getattr(timeout, "type", timeout), (types.Integer, types.Float)
+    ):
         raise errors.TypingError(f"timeout must be None or a number of seconds >= 0, not {timeout}")
 
     def limit(block, timeout):
@@ -97,7 +102,7 @@ def _limit_in_kernel(block: Any, timeout: Any) -> Any:
         if timeout is None:
             return -1
         if not timeout >= 0:
-            raise ValueError("timeout must be None or a number of seconds >= 0, not", timeout)
+            raise FormattedValueError("timeout must be None or a number of seconds >= 0, not {}", timeout)
         return np.int64(min(timeout, 2.0**33) * 1e9)
 
     return limit

@@ -1,0 +1,37 @@
+"""What a buffer may be an array of: elements that kernels read as Python does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.core import errors
+from numba.np.numpy_support import from_dtype
+
+
+def element_type(dtype: np.dtype[Any]) -> types.Type:
+    """Return the numba type of a dtype, or refuse what kernels cannot read, or read in another way than Python."""
+    if dtype.subdtype is not None:
+        raise TypeError(f"dtype must be one whose arrays kernels can use, not {dtype}: make its axes those of shape")
+    if dtype.hasobject:
+        raise TypeError(f"dtype must be one of plain memory, not {dtype}: use an ItemPool for Python objects")
+    for where, leaf in _leaves("", dtype):
+        of = f", in which {where!r} is {leaf}" if where else ""
+        if not leaf.isnative:
+            swapped = f"not {dtype}{of}: kernels know but the machine's own byte order"
+            raise TypeError(f"dtype must be one that numba knows, {swapped}, that of dtype.newbyteorder('=')")
+        if leaf == np.float16 or leaf.itemsize == 0:
+            raise TypeError(f"dtype must be one whose arrays kernels can use, not {dtype}{of}")
+    try:
+        return from_dtype(dtype)
+    except (errors.NumbaError, AttributeError):  # the latter for records with rows of bools, times or text
+        raise TypeError(f"dtype must be one that numba knows, not {dtype}") from None
+
+
+def _leaves(where: str, dtype: np.dtype[Any]) -> list[tuple[str, np.dtype[Any]]]:
+    """Return the dtypes that a dtype is made of, with the names of the fields that lead there."""
+    dtype = dtype.base
+    if not dtype.names:
+        return [(where, dtype)]
+    return [leaf for name in dtype.names for leaf in _leaves(f"{where}.{name}".lstrip("."), dtype[name])]
