@@ -136,21 +136,23 @@ def caller(function: Callable[..., Any], depth: int) -> FrameType | None:
 
 
 def _lost_keywords() -> list[tuple[str, ...]]:
-    """Return the keywords of calls in the line of the one that is typed, if numba has lost their names."""
+    """Return the keywords of the call that is typed, or of one like it in its line, if numba has lost their names."""
     frame = caller(CallConstraint.resolve, 20) if (3, 11) <= sys.version_info < (3, 13) else None
     if frame is None or frame.f_locals["self"].kws:
         return []
-    function = frame.f_locals["typeinfer"].func_ir.func_id
-    if not function.code.co_exceptiontable:
-        return []
-    bytecode = ByteCode(function)
-    return [
-        function.code.co_consts[instruction.arg]
-        for instruction in bytecode.table.values()
-        if instruction.opname == "KW_NAMES"
-        and instruction.lineno == frame.f_locals["self"].loc.line
-        and bytecode.find_exception_entry(instruction.offset)
-    ]
+    call, function = frame.f_locals["self"], frame.f_locals["typeinfer"].func_ir.func_id
+    lost: list[tuple[str, ...]] = []
+    if function.code.co_exceptiontable:
+        bytecode, names = ByteCode(function), ()
+        for instruction in bytecode.table.values():
+            if instruction.opname == "KW_NAMES":  # of the next call
+                names = function.code.co_consts[instruction.arg]
+            elif instruction.opname == "CALL":
+                like_it = (instruction.lineno, instruction.arg) == (call.loc.line, len(call.args))
+                if names and like_it and bytecode.find_exception_entry(instruction.offset):
+                    lost.append(names)
+                names = ()
+    return lost
 
 
 def _same_lines(body: Any) -> Callable[..., Any]:

@@ -387,10 +387,11 @@ def _check_words(operation: str, words: Any, i: int) -> int:
     ):
         if not holds:
             raise ValueError(_bad_words(operation, f"one that is not {wanted}"))
-    number = _check.index(f"i of atomics.{operation}", i)
-    if not 0 <= number < len(words):
+    if type(i) is not int:
+        i = _check.index(f"i of atomics.{operation}", i)
+    if not 0 <= i < len(words):
         raise IndexError(f"i of atomics.{operation} must be from 0 to {len(words) - 1}, not {i}")
-    return number
+    return i
 
 
 #: What a word holds after each operation, given what it held before and the operands.

@@ -242,7 +242,8 @@ def _fill(iovec, pool, indices, lengths):
     for k in range(len(indices)):  # nothing is written before all is found good
         length = pool.buffer_size if lengths is None else np.int64(lengths[k])
         if indices[k] < 0 or indices[k] >= pool.capacity:
-            raise FormattedIndexError("indices must be from 0 to capacity - 1, {}, not {}", pool.capacity - 1, indices[k])
+            last = pool.capacity - 1
+            raise FormattedIndexError("indices must be from 0 to capacity - 1, {}, not {}", last, indices[k])
         if length < 0 or length > pool.buffer_size:
             raise FormattedValueError("lengths must be from 0 to buffer_size, {}, not {}", pool.buffer_size, length)
         total += length

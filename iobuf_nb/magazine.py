@@ -106,7 +106,7 @@ def adopt(magazine):
     out_of_line()
     if not compare_and_swap(words, user, 0, thread_id()):
         owner = load(words, user)
-        raise FormattedRuntimeError("the magazine belongs to another thread, {}, until that releases it", owner)
+        raise FormattedRuntimeError("the magazine belongs to another thread until that releases it: thread {}", owner)
 
 
 @hot

@@ -81,7 +81,8 @@ class PoolClosed(RuntimeError):
 
 def limit_ns(block: bool, timeout: float | None) -> int:
     """Return the longest wait in nanoseconds that `block` and `timeout` (seconds) ask for; -1 without limit."""
-    block = _check.block(block)
+    if type(block) is not bool:
+        block = _check.block(block)
     limit = _check.timeout_ns(timeout)
     return limit if block else 0
 
