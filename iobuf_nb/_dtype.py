@@ -19,8 +19,8 @@ def element_type(dtype: np.dtype[Any]) -> types.Type:
     for where, leaf in _leaves("", dtype):
         of = f", in which {where!r} is {leaf}" if where else ""
         if not leaf.isnative:
-            swapped = f"not {dtype}{of}: kernels know but the machine's own byte order"
-            raise TypeError(f"dtype must be one that numba knows, {swapped}, that of dtype.newbyteorder('=')")
+            hint = "kernels read the machine's own byte order only; pass dtype.newbyteorder('=')"
+            raise TypeError(f"dtype must be one that numba knows, not {dtype}{of}: {hint}")
         if leaf == np.float16 or leaf.itemsize == 0:
             raise TypeError(f"dtype must be one whose arrays kernels can use, not {dtype}{of}")
     try:

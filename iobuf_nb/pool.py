@@ -360,8 +360,8 @@ class Source(Handle, Shown):
         KeyboardInterrupt on Ctrl-C in the main thread. Inside `prange` numba delivers no exceptions reliably, Ctrl-C
         included: use `timeout` or `try_get` there. A kernel's own ``except`` cannot catch what a signal raised.
 
-        On Python 3.11 and 3.12 numba drops the names of keywords in a call inside ``try``. Such a call of anything here
-        is refused when the kernel is compiled: write ``get(True, 0.1)`` for ``get(timeout=0.1)`` there.
+        On Python 3.11 and 3.12 numba drops the names of keywords in a call inside ``try``. Where that changes what a
+        call means, the kernel is not compiled: write ``get(True, 0.1)`` for ``get(timeout=0.1)`` there.
 
         In a kernel Ctrl-C ends waits and nothing else. In Python, in the main thread alone, it may come when `get` has
         returned and its index has no name yet, in `lease` too: then `holders` still tells that this thread has it.
@@ -664,7 +664,8 @@ class BufferPool(_Pool):
     size : Tier or int, optional
         Bytes of a buffer, which is then a uint8 array; from 1 to 2**40.
     shape, dtype : optional, instead of `size`
-        Shape and element type of a buffer: ``BufferPool(16, shape=(64, 64), dtype="f4")``.
+        Shape and element type of a buffer: ``BufferPool(16, shape=(64, 64), dtype="f4")``. What kernels cannot read, or
+        would read in another way, is refused: objects, halves, another byte order than the machine's.
     checked : bool
         Write down who holds each buffer, and refuse to take back what is not out. False takes that out of kernels.
     nonblocking : bool
