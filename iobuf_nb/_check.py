@@ -10,6 +10,8 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
+_BOOLS = (bool, np.bool_)
+
 
 class _Formatted:
     """Makes of a template and its values an error of the built-in class, with a sentence instead of a tuple.
@@ -38,7 +40,7 @@ class FormattedValueError(_Formatted, ValueError):
 def index(name: str, value: SupportsIndex, allowed: str = "") -> int:
     """Return an integer as an int, or refuse what is none, bool included; `allowed` says in the error how large."""
     try:
-        if isinstance(value, (bool, np.bool_, type)):
+        if type(value) in _BOOLS:
             raise TypeError
         return operator.index(value)
     except TypeError:
@@ -63,7 +65,7 @@ def power_of_two(name: str, value: SupportsIndex, low: int, high: int) -> int:
 
 def block(value: Any) -> bool:
     """Return the argument `block` as a bool, or refuse what may have been meant for another argument."""
-    if not isinstance(value, (bool, np.bool_)):
+    if type(value) not in _BOOLS:
         hint = f"; did you mean timeout={value!r}?" if isinstance(value, numbers.Real) else ""
         raise TypeError(f"block must be a bool, not {value!r:.60}{hint}")
     return bool(value)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import os
 import sys
 import threading
@@ -158,9 +159,12 @@ def give_many(pool, indices, n):
     return refused
 
 
+_INTEGERS = int, np.int64  # the common ones, which need no check
+
+
 def as_index(index: Any) -> int:
     """Return an index as an int64; what no int64 can hold is out of range anyway."""
-    number = _check.index("index", index)
+    number = operator.index(index) if type(index) in _INTEGERS else _check.index("index", index)
     return number if -(2**63) <= number < 2**63 else -1
 
 

@@ -18,8 +18,23 @@ GROUPS = {
     "mutants": ["model/test_mutants"],
     "magazines": ["test_magazine", "test_machines"],
     "files": ["test_stream", "test_copy", "test_scan", "test_uring"],
-    "queues and pools": ["test_atomics", "test_ring", "test_pool", "test_wait", "test_aio", "test_backoff"],
-    "memory and system calls": ["test_memory", "test_tier", "test_iovec", "test_syscalls", "test_syscalls_errors"],
+    "queues and pools": [
+        "test_atomics",
+        "test_ring",
+        "test_pool",
+        "test_wait",
+        "test_aio",
+        "test_backoff",
+        "test_dtype",
+    ],
+    "memory and system calls": [
+        "test_kernel_errors",
+        "test_memory",
+        "test_tier",
+        "test_iovec",
+        "test_syscalls",
+        "test_syscalls_errors",
+    ],
 }
 # What the model checker runs is reached by the other tests, and it runs it millions of times.
 TRACED = GROUPS.keys() - {"model", "mutants"}
