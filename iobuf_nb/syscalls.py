@@ -9,6 +9,10 @@ also a sequence of buffers; more entries than the system takes at once (IOV_MAX,
 the last may be short. The ``_full`` variants go on after a short transfer until all is done. What they return is less
 only at the end of a file or stream, or where an error came after some bytes: the next call then reports it.
 
+A file is a descriptor, in Python also a socket or a raw file (``open(..., buffering=0)``). A buffered file stands
+elsewhere than its descriptor: it is taken where an offset is given, its own writes first. What decodes, such as gzip
+or text, and any other object with ``fileno()`` raises TypeError.
+
 An argument that is out of its range raises ValueError, and one of another kind TypeError, before anything is called.
 
 With the JIT off (``NUMBA_DISABLE_JIT``) a kernel is Python, and gets the errors raised too.
@@ -31,6 +35,7 @@ from numba.core import errors
 from numba.extending import overload
 
 from . import _check
+from ._file import descriptor
 from ._jit import c_function, compiled_as, kernel, kernel_overload, refusing
 from .iovec import (
     IOVEC_DTYPE,
@@ -201,6 +206,7 @@ def _system_call(into: bool) -> Callable[[Function], Function]:
         vectored = "iovec" in signature.parameters
         third = [*signature.parameters][-1]
         limit = 2**31 if third == "flags" else 2**63
+        at_offset = third == "offset"
 
         @functools.wraps(body)
         def from_python(*arguments: Any, **named: Any) -> int:
@@ -209,7 +215,7 @@ def _system_call(into: bool) -> Callable[[Function], Function]:
             fd, memory, *last = arguments
             memory = _as_iovec(memory, into) if vectored else memory_of("buffer", memory, into)
             last = [_check.integer(third, value, -limit, limit - 1) for value in last]
-            n = body(as_descriptor(fd), memory, *last)
+            n = body(as_descriptor(fd, at_offset), memory, *last)
             if n < 0:
                 raise OSError(-n, os.strerror(-n))
             return n
@@ -239,11 +245,11 @@ def _require_integers(*arguments: tuple[str, Any]) -> None:
             raise errors.TypingError(f"{name} must be an integer in a kernel, not {value}")
 
 
-def as_descriptor(fd: Any, name: str = "fd") -> int:
-    """Return a file descriptor, of an object that has one, as an int; `name` is the argument that it is."""
+def as_descriptor(fd: Any, at_offset: bool) -> int:
+    """Return a file descriptor, or that of a file to read or write at an offset or where it stands, as an int."""
     if hasattr(fd, "fileno"):
-        fd = fd.fileno()
-    return _check.integer(name, fd, -1, 2**31 - 1)
+        return descriptor("fd", fd, at_offset)
+    return _check.integer("fd", fd, -1, 2**31 - 1)
 
 
 def _as_iovec(iovec: Any, into: bool) -> Any:
@@ -412,12 +418,15 @@ def _poll_in(fd, timeout_ms):
 def poll_in(fd: Any, timeout_ms: int) -> int:
     """Wait until a file descriptor can be read, or has ended or failed, for at most `timeout_ms`; -1: for ever.
 
+    In Python `fd` may be any object with ``fileno()``; what that has read ahead does not count.
+
     Returns
     -------
     int
         1, or 0 if the time is over. In a kernel also -errno.
     """
-    n = _poll_in(as_descriptor(fd), _check.integer("timeout_ms", timeout_ms, -1, 2**31 - 1))
+    fd = fd.fileno() if hasattr(fd, "fileno") else fd
+    n = _poll_in(_check.integer("fd", fd, -1, 2**31 - 1), _check.integer("timeout_ms", timeout_ms, -1, 2**31 - 1))
     if n < 0:
         raise OSError(-n, os.strerror(-n))
     return n

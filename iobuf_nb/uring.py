@@ -117,10 +117,10 @@ def _number_in_kernel(name: Any, value: Any, low: Any, high: Any) -> Any:
     return checked
 
 
-@compiled_as(lambda fd: number("fd", fd, -1, 2**31 - 1))
-def as_fd(fd: Any) -> int:
-    """Return a file descriptor; in Python also that of an object with ``fileno()``."""
-    return as_descriptor(fd)
+@compiled_as(lambda fd, at_offset: number("fd", fd, -1, 2**31 - 1))
+def as_fd(fd: Any, at_offset: bool) -> int:
+    """Return a file descriptor; in Python also that of a socket or file, as the functions of `syscalls` take it."""
+    return as_descriptor(fd, at_offset)
 
 
 def as_queue(registered: Any, queue: Any) -> Any:
@@ -402,7 +402,7 @@ class RegisteredPool(Handle, Shown):
         Parameters
         ----------
         fd : int
-            In Python also an object with ``fileno()``. It must stay open until the read has completed.
+            In Python also a socket or file, as `syscalls` takes it. It must stay open until the read has completed.
         index : int
             The buffer, which must stay out until then.
         offset : int
@@ -427,15 +427,15 @@ class RegisteredPool(Handle, Shown):
         RuntimeError
             This is a forked child.
         """
-        fd, index = as_fd(fd), as_index(index)
-        offset = number("offset", offset, -1, 2**63 - 1)
+        index, offset = as_index(index), number("offset", offset, -1, 2**63 - 1)
+        fd = as_fd(fd, offset >= 0)
         length = number("length", length, -1, self.pool.buffer_size)
         return outcome(self, index, queue_one(self, READ, fd, index, offset, length))
 
     def write_fixed(self, fd: Any, index: int, offset: int, length: int = -1) -> int:
         """Queue a write from a buffer that is out; all else is as in `read_fixed`."""
-        fd, index = as_fd(fd), as_index(index)
-        offset = number("offset", offset, -1, 2**63 - 1)
+        index, offset = as_index(index), number("offset", offset, -1, 2**63 - 1)
+        fd = as_fd(fd, offset >= 0)
         length = number("length", length, -1, self.pool.buffer_size)
         return outcome(self, index, queue_one(self, WRITE, fd, index, offset, length))
 
@@ -481,7 +481,7 @@ class RegisteredPool(Handle, Shown):
         >>> seen == size
         True
         """
-        fd = as_fd(fd)
+        fd = as_fd(fd, True)
         offset = number("offset", offset, 0, 2**63 - 1)
         end = number("end", end, 0, 2**63 - 1)
         return outcome(self, -1, queue_reads(self, fd, offset, end))
@@ -527,7 +527,7 @@ class RegisteredPool(Handle, Shown):
         1
         b'hello'
         """
-        fd = as_fd(fd)
+        fd = as_fd(fd, False)
         return outcome(self, -1, start_receiver(self, fd))
 
     def submit(self) -> int:

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import gzip
 import os
 import socket
 import tempfile
@@ -352,6 +353,57 @@ def test_objects_that_have_descriptors(tmp_path):
         assert syscalls.send(ours, b"four") == syscalls.recv(theirs, buffer) == 4 and buffer == b"four"
     with pytest.raises(OSError, match="Bad file descriptor"):
         syscalls.recv(theirs, buffer)
+
+
+def test_buffered_files_are_taken_at_an_offset_only(tmp_path):
+    buffer = bytearray(4)
+    with open(tmp_path / "data", "w+b") as opened:
+        opened.write(b"written, and not yet there")
+        assert syscalls.pread(opened, buffer, 0) == 4 and buffer == b"writ"
+        opened.seek(0)
+        opened.write(b"READ")
+        assert syscalls.preadv_full(opened, [buffer], 0) == 4 and buffer == b"READ"
+        opened.seek(0)
+        assert opened.read(4) == b"READ"  # and it has more in its buffer
+        opened.write(b"----")
+        assert syscalls.pwrite(opened, b"++", 5) == 2  # in this order
+        assert opened.read(3) == b" an" and opened.tell() == 11
+        opened.seek(0)
+        assert opened.read(8) == b"READ-++-"
+        for function in (syscalls.read, syscalls.read_full, syscalls.write, syscalls.recv, syscalls.send_full):
+            with pytest.raises(TypeError, match="fd must not be a buffered file, which .* pass fd.fileno"):
+                function(opened, buffer)
+        for function in (syscalls.readv, syscalls.readv_full, syscalls.writev):
+            with pytest.raises(TypeError, match="fd must not be a buffered file, which .* pass fd.fileno"):
+                function(opened, [buffer])
+    with tempfile.NamedTemporaryFile() as named:
+        named.write(b"more")
+        assert syscalls.pread(named, buffer, 0) == 4 and buffer == b"more"
+
+
+class Derived(socket.socket):
+    pass
+
+
+def test_what_has_other_bytes_than_its_descriptor_is_refused(tmp_path):
+    with gzip.open(tmp_path / "zip", "wb") as opened:
+        opened.write(b"data")
+    with (
+        gzip.open(tmp_path / "zip") as zipped,
+        open(tmp_path / "zip") as text,
+        tempfile.NamedTemporaryFile("w+") as named,
+        Derived() as derived,
+    ):
+        for opened in (zipped, text, named, derived):
+            for call in (
+                lambda opened=opened: syscalls.read(opened, bytearray(4)),
+                lambda opened=opened: syscalls.pread(opened, bytearray(4), 0),
+                lambda opened=opened: syscalls.writev(opened, [b"data"]),
+                lambda opened=opened: syscalls.recv_full(opened, bytearray(4)),
+            ):
+                with pytest.raises(TypeError, match="fd must be a socket or a binary file that open.. returns"):
+                    call()
+            assert poll_in(opened, 0) == 1  # which is about the descriptor
 
 
 def test_nothing_at_all(call, file):

@@ -3,6 +3,7 @@
 import errno
 import functools
 import gc
+import gzip
 import os
 import resource
 import signal
@@ -148,6 +149,33 @@ def fails(io, code, call, *arguments):
 
 
 # ---- reads and writes ------------------------------------------------------------------------------------------------
+
+
+def test_files_with_buffers_are_taken_at_an_offset_only(make, tmp_path):
+    pool, queue, registered = make(receive=1)
+    index = pool.get()
+    with open(tmp_path / "data", "w+b") as opened, gzip.open(tmp_path / "zip", "wb") as zipped:
+        opened.write(b"written, and not yet there")
+        for function, arguments in (
+            (registered.read_fixed, (opened, index, -1)),
+            (registered.write_fixed, (opened, index, -1)),
+            (registered.receive, (opened,)),
+        ):
+            with pytest.raises(TypeError, match="fd must not be a buffered file, which stands elsewhere"):
+                function(*arguments)
+        for function, arguments in (
+            (registered.read_fixed, (zipped, index, 0)),
+            (registered.write_fixed, (zipped, index, 0)),
+            (registered.read_batch, (zipped, 0, 10)),
+            (registered.receive, (zipped,)),
+        ):
+            with pytest.raises(TypeError, match="fd must be a socket or a binary file that open.. returns"):
+                function(*arguments)
+        assert registered.in_flight == 0
+        assert registered.read_fixed(opened, index, 0) == 0
+        registered.complete(queue)
+        assert queue.get() == index and bytes(pool.value(index)[:7]) == b"written"
+    pool.put(index)
 
 
 def test_reads_by_index(io, make, file):
