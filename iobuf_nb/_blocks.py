@@ -19,14 +19,25 @@ from numba import carray, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from ._jit import compiled_as, kernel
+from ._jit import c_function, compiled_as, kernel
 from .atomics import compare_and_swap, fetch_add, load, store
 from .pool import give
 from .ring import GET, LINE, put_and_wake, wait
-from .syscalls import PREAD, READ, call, call_full, poll_in
+from .syscalls import POLL_IN, PREAD, READ, RECV, call, call_full, poll_in
 
 UNKNOWN = 2**62  # the size of a source that does not tell
 _LOOK_MS = 50  # a source that stays silent lets its workers see this often whether to go on
+
+# What a read takes: bytes; or one message, of which nobody gets what did not fit. In a connection of messages an empty
+# one is not the end; elsewhere it is, because nothing else could be.
+BYTES = 0
+MESSAGES = 1
+CONNECTED = 2
+
+# As Linux has them.
+_MSG_TRUNC, _MSG_DONTWAIT, _POLLRDHUP, _FIONREAD = 0x20, 0x40, 0x2000, 0x541B
+
+_ioctl = c_function("ioctl", types.int32, types.int32, types.int64, types.int64)
 
 # How a claim ends, beside -errno.
 BLOCK = 1
@@ -40,8 +51,9 @@ POSITION = 0 * LINE  # bytes claimed
 DONE = 1 * LINE  # bytes that a kernel has seen
 SHORT = 2 * LINE  # the first position at which a read came short
 STOP = 3 * LINE  # 1: go home
-ENDED = 4 * LINE  # 1: the source has ended; whoever has the turn reads and writes this and CARRIED
+ENDED = 4 * LINE  # 1: the source has ended; whoever has the turn reads and writes this and the next
 CARRIED = ENDED + 1  # bytes of the next block that have been read with the one before
+AHEAD, AHEAD_END = ENDED + 2, ENDED + 3  # where the bytes that are read ahead of all that begin and end
 WORDS = 5 * LINE
 
 
@@ -60,6 +72,10 @@ class Plan(NamedTuple):
     in_turn: int
     ordered: int
     mapped: int  # the address of the byte at offset 0, if the source is mapped; else 0
+    packets: int  # BYTES, MESSAGES or CONNECTED
+    unit: int  # the room that a read must have
+    terminal: int  # 1: EIO is its end
+    ahead: int  # the address of what is read ahead, with room for a unit
 
 
 NO_PLAN = Plan(*[0] * len(Plan._fields))
@@ -121,17 +137,29 @@ def _claim_in_turn(plan, words, carry, memory):
         whole = 0
         ended = False
         while not ended and have < plan.step:
-            if whole and poll_in(plan.fd, 0) == 0:
-                break  # what is there is enough for a block, and waiting for more would keep the kernel waiting
-            ready = poll_in(plan.fd, _LOOK_MS)
-            n = call(READ, plan.fd, memory + have, plan.step - have, 0) if ready > 0 else ready
-            if n < 0 and n != -errno.EAGAIN:
-                return n, 0, 0, position + have
-            if load(words, STOP):
-                return STOPPED, 0, 0, position
-            if ready > 0 and n >= 0:
+            room = plan.step - have
+            if load(words, AHEAD) == load(words, AHEAD_END):
+                if whole and poll_in(plan.fd, 0) == 0:
+                    break  # what is there is enough for a block, and waiting for more would keep the kernel waiting
+                direct = room >= plan.unit
+                n = _read_what_comes(plan, memory + have if direct else plan.ahead, room if direct else plan.unit)
+                if n < 0 and n != -errno.EAGAIN:
+                    return n, 0, 0, position + have
+                if load(words, STOP):
+                    return STOPPED, 0, 0, position
                 ended = n == 0
-                have += n
+                n = max(n, 0)
+                if not direct:
+                    store(words, AHEAD, 0)
+                    store(words, AHEAD_END, n)
+                    n = 0
+            else:
+                start = load(words, AHEAD)
+                n = min(load(words, AHEAD_END) - start, room)
+                _bytes_at(memory + have, n)[:] = _bytes_at(plan.ahead + start, n)
+                store(words, AHEAD, start + n)
+            have += n
+            if n or ended:
                 whole = _whole(plan, memory, have, ended)
         carry[: have - whole] = _bytes_at(memory + whole, have - whole)
     store(words, CARRIED, have - whole)
@@ -143,6 +171,31 @@ def _claim_in_turn(plan, words, carry, memory):
         return TORN if ended else TOO_LONG, 0, 0, position
     store(words, POSITION, position + whole)
     return BLOCK, address, whole, position
+
+
+@kernel
+def _read_what_comes(plan, memory, room):
+    """Read from a pipe, a socket or a device, if anything comes soon: bytes, 0 at the end, -EAGAIN or another error."""
+    ready = poll_in(plan.fd, _LOOK_MS)
+    if ready <= 0:
+        return ready if ready < 0 else -errno.EAGAIN
+    if plan.packets == BYTES:
+        n = call(READ, plan.fd, memory, room, 0)
+        return 0 if plan.terminal and n == -errno.EIO else n
+    n = call(RECV, plan.fd, memory, room, _MSG_TRUNC | _MSG_DONTWAIT)
+    if n >= room:
+        return -errno.EMSGSIZE
+    return -errno.EAGAIN if n == 0 and plan.packets == CONNECTED and not _is_over(plan.fd) else n
+
+
+@kernel
+def _is_over(fd):
+    """Whether the other side of a connection of messages has closed it, and none is left."""
+    words = np.zeros(2, np.int64)  # struct pollfd: int fd, short events, short revents; an int
+    words[0] = fd | _POLLRDHUP << 32
+    closed = call(POLL_IN, fd, words.ctypes.data, 1, 0) > 0
+    _ioctl(fd, _FIONREAD, words[1:].ctypes.data)
+    return closed and words[1] == 0
 
 
 @kernel

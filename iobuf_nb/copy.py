@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from . import _check, _interrupt
 from ._crew import Crew, require_threads
 from ._jit import compile_for, kernel
+from ._source import open_file
 from .atomics import fetch_add, load, store
 from .pool import BufferPool
 from .ring import LINE
-from .stream import ALIGNMENT, DIRECT_BYTES, Throughput, open_file, processors, reporter
+from .stream import ALIGNMENT, DIRECT_BYTES, Throughput, processors, reporter
 from .syscalls import PREAD, PWRITE, call_full, read_full
 from .tier import Tier
 

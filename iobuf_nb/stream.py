@@ -9,35 +9,28 @@ Every worker thread holds one buffer of a pool and repeats three steps without t
 
 from __future__ import annotations
 
-import copy
-import errno
-import inspect
+import _thread
 import math
-import mmap
 import os
-import socket
-import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from types import BuiltinFunctionType
 from typing import Any, Literal
 
 import numpy as np
 from numba import typeof, types
-from numba.core import errors
-from numba.core.dispatcher import Dispatcher
-from numba.np.numpy_support import from_dtype
 from numpy.typing import DTypeLike, NDArray
 
 from . import _check
 from ._blocks import (
+    AHEAD_END,
     BLOCK,
     DONE,
     END,
     ENDED,
-    NO_PLAN,
     POSITION,
     SHORT,
     STOP,
@@ -52,12 +45,14 @@ from ._blocks import (
 )
 from ._crew import LOOK_S, Crew, require_threads
 from ._dtype import element_type
-from ._jit import INTERPRETED, compile_for, kernel
+from ._jit import compile_for, kernel
+from ._kernel import compiled, ready
+from ._source import Opened, Source, printable
+from ._state import check_combine, combined, make_states
 from .atomics import store
 from .memory import MAX_BYTES
 from .pool import BufferPool
 from .ring import MAX_ITEMS, QUEUE_TYPE, BoundedQueue, shut
-from .syscalls import as_descriptor, recv
 from .tier import Tier
 from .wait import WouldBlock
 
@@ -87,7 +82,7 @@ class StreamError(RuntimeError):
 
     def __str__(self) -> str:
         cause = self.args[2]
-        return f"the kernel failed on the block at offset {self.offset} of {self.filename}: {cause!r}"
+        return f"the kernel failed on the block at offset {self.offset} of {printable(self.filename)}: {cause!r}"
 
 
 class Throughput:
@@ -133,17 +128,22 @@ def stream(
 
     Parameters
     ----------
-    source : path, file descriptor, or object with ``fileno()``; or a list of them
-        A descriptor is read from where it stands to its end, and stays open. Several sources are one stream, but no
-        block holds bytes of two. A regular file is read to the size that it has at first.
+    source : path, file descriptor, socket or binary file; or a list of them
+        A descriptor is read from where it stands to its end, and stays open. A file, raw or buffered, is read from
+        where it stands itself, with what it has read ahead or not yet written, and goes on behind that. What has other
+        bytes than its descriptor, such as text or gzip, is refused, and so is any other object with ``fileno()``.
+        Several sources are one stream, but no block holds bytes of two. A regular file is read to the size that it has
+        at first. Messages, of sockets or of pipes that keep writes apart, are joined, but never cut: one of more than
+        1 MiB is an error; an empty one ends datagrams, and nothing else does.
     kernel : function compiled by ``numba.njit``
         Called as ``kernel(buffer, n, offset, state)``: an array of `n` items, contiguous, that is the kernel's own
         until it returns; the offset of the first, in bytes from the start of the stream; and the worker's state. What
-        it returns is ignored.
-    state : anything that numba kernels take, or a callable that makes it
-        Each worker has its own: a deep copy, or what a call returns. `state` itself is not written to.
+        it returns is ignored. One compiled with signatures must have one that takes these, `n` and `offset` as int64.
+    state : what numba kernels take and can change in place, a callable that makes it, or None
+        Each worker has its own: a deep copy, or what a call returns, all of one type. `state` itself is not written to.
+        Where calls return the same again, workers share it, and must not write to the same places.
     combine : callable, optional
-        ``combine(a, b)`` merges two states into one, such as ``np.add``.
+        ``combine(a, b)`` merges two states into one, such as ``np.add``; one that workers share counts once.
     workers : int, optional
         Threads, from 1 to 1024; by default one for each processor this process may use. A kernel compiled with
         ``parallel=True`` has threads of its own, and takes one worker.
@@ -157,9 +157,11 @@ def stream(
         lost if it is shared: who finds no buffer waits.
     engine : str
         "preadv": every worker reads for itself; "auto" is the same. "uring": io_uring reads regular files into eight
-        buffers for each worker while they work on others; not with `ordered` or `delimiter`; needs the extra ``uring``.
+        buffers for each worker while they work on others; not with `ordered` or `delimiter`; needs the extra ``uring``
+        and threads: gevent and eventlet have none, and all else then runs in turns.
         "mmap" maps regular files and leaves the buffers alone: faster for the lightest kernels on files in the page
-        cache, but it counts as this process's memory, and a file that is cut short meanwhile kills it (SIGBUS).
+        cache, but it counts as this process's memory, and a file that is cut short meanwhile kills it (SIGBUS). Pages
+        that a kernel writes to take memory of their own until the stream ends.
     direct : bool
         Read from the disk past the page cache (open(2), O_DIRECT); needs paths, and buffers of 4096 bytes and more.
     record : int, optional
@@ -183,10 +185,10 @@ def stream(
     StreamError
         The kernel raised; the error tells on which block.
     OSError
-        The source cannot be opened or read, or shrank meanwhile; with its name, and the offset in the message.
+        The source cannot be opened, read or mapped, or shrank meanwhile; with its name, and the offset in the message.
     ValueError, TypeError
         An argument is out of its range; the kernel cannot be compiled for these arguments; a source ends inside a
-        record, or a line is longer than a buffer.
+        record, or a line is longer than a buffer. What `state` and `combine` raise when they are called is not changed.
     MemoryError, RuntimeError
         The system cannot give the buffers, or the threads, as Python does not when it is shutting down.
     PoolClosed, WouldBlock
@@ -208,8 +210,8 @@ def stream(
     array([4.99995e+09])
     """
     require_threads()
-    sources = list(source) if isinstance(source, (list, tuple)) else [source]
-    sources = [_check_source(item) for item in sources]
+    sources = [Source(item) for item in (source if isinstance(source, (list, tuple)) else [source])]
+    check_combine(combine)
     if not isinstance(engine, str) or engine not in ("auto", "preadv", "uring", "mmap"):
         raise ValueError(f"engine must be 'auto', 'preadv', 'uring' or 'mmap', not {engine!r}")
     alone = getattr(kernel, "targetoptions", {}).get("parallel", False) and not ordered
@@ -223,6 +225,11 @@ def stream(
     align = ALIGNMENT if direct else 1
     if engine == "uring" and (ordered or delimiter is not None):
         raise ValueError("engine='uring' reads blocks of one size, which end in any order: no ordered=, no delimiter=")
+    if engine == "uring" and not isinstance(_thread.start_new_thread, BuiltinFunctionType):
+        # The reading one would wait for ever, because a greenlet that waits lets no other run.
+        raise ValueError(
+            "engine='uring' needs threads, which gevent or eventlet has replaced by greenlets: 'preadv' works"
+        )
     with ExitStack() as stack:
         if pool is None:
             default = DIRECT_BYTES if direct else Tier.GIANT
@@ -235,20 +242,15 @@ def stream(
             pool = stack.enter_context(BufferPool(most, size))
         elif not isinstance(pool, BufferPool):
             raise TypeError(f"pool must be a BufferPool, not {pool!r:.60}")
-        states = [state() if callable(state) else copy.deepcopy(state) for _ in range(1 if ordered else count)]
+        states = make_states(state, 1 if ordered else count)
         report = stack.enter_context(reporter(progress))
         job = _Job(kernel, states * count if ordered else states, like, pool, engine, report)
         start = time.perf_counter()
         for item in sources:
-            with _opened(item, direct) as fd:
-                job.run(fd, item, align, record, end_of_line, ordered)
+            with item.opened(direct) as opened:
+                job.run(opened, align, record, end_of_line, ordered)
         seconds = time.perf_counter() - start
-    if combine is None:
-        return StreamResult(states, job.bytes, seconds)
-    result = states[0]
-    for other in states[1:]:
-        result = combine(result, other)
-    return StreamResult(result, job.bytes, seconds)
+    return StreamResult(combined(states, combine) if combine else states, job.bytes, seconds)
 
 
 class _Job:
@@ -257,7 +259,7 @@ class _Job:
     def __init__(
         self, kernel: Any, states: list[Any], like: NDArray[Any], pool: BufferPool, engine: str, report: Any
     ) -> None:
-        self.kernel = kernel
+        self.kernel = ready(kernel, like, states[0])
         self.states = states
         self.like = like
         self.pool = pool
@@ -265,61 +267,62 @@ class _Job:
         self.report = report
         self.bytes = 0
         words, offset, queue = types.int64[::1], types.int64, QUEUE_TYPE
-        self.on_blocks = _compiled(work_on_blocks, kernel, like, states[0], queue, queue, types.uint8[::1], offset)
+        types_of = self.kernel, like, states[0]
+        self.on_blocks = compiled(work_on_blocks, *types_of, queue, queue, types.uint8[::1], offset)
         if engine == "uring":
-            self.on_queue = _compiled(work_on_queue, kernel, like, states[0], queue, typeof(pool), words, words)
+            self.on_queue = compiled(work_on_queue, *types_of, queue, typeof(pool), words, words)
 
-    def run(self, fd: int, source: Any, align: int, record: int, delimiter: int, ordered: bool) -> None:
+    def run(self, source: Opened, align: int, record: int, delimiter: int, ordered: bool) -> None:
         """Run one source to its end."""
-        name = str(source)
-        status = os.fstat(fd)
-        _require_readable(fd, status.st_mode, name)
-        regular = stat.S_ISREG(status.st_mode)
-        seekable = regular or stat.S_ISBLK(status.st_mode)
-        first = os.lseek(fd, 0, os.SEEK_CUR) if seekable else 0
-        size = max(status.st_size - first, 0) if regular else 0
-        step = _step(self.pool.buffer_size, record, align, first, delimiter)
+        name, size = printable(source.name), source.size
+        step = _step(self.pool.buffer_size, record, align, source.first, delimiter)
         if size % record:
             raise ValueError(f"{name} must be whole records of {record} bytes, as record or dtype says, and has {size}")
         if align > 1 and (self.pool.arena % align or self.pool.stride % align):
             raise ValueError(f"direct=True needs buffers on multiples of {align} bytes, not {self.pool.stride} apart")
-        if self.engine in ("uring", "mmap") and not regular:
+        if self.engine in ("uring", "mmap") and not source.regular:
             raise ValueError(f"engine={self.engine!r} needs regular files, and {name} is none")
         if self.engine == "uring" and step != self.pool.buffer_size:
             raise ValueError(f"engine='uring' fills whole buffers: they must be of {step} bytes, as blocks are")
-        # A private map is writable like a buffer, and what a kernel writes there never reaches the file.
-        mapping = mmap.mmap(fd, 0, access=mmap.ACCESS_COPY) if self.engine == "mmap" and size else None
-        plan = Plan(
-            fd=fd,
-            seekable=int(seekable),
-            first=first,
-            size=size or UNKNOWN,  # files that the system makes up, such as those in /proc, have size 0
-            base=self.bytes,
-            step=step,
-            align=align,
-            record=record,
-            delimiter=delimiter,
-            in_turn=int(ordered or delimiter >= 0 or size == 0),
-            ordered=int(ordered),
-            mapped=0 if mapping is None else np.frombuffer(mapping, np.uint8).ctypes.data,
-        )
         words = np.zeros(WORDS, np.int64)
         words[SHORT] = UNKNOWN
+        with ExitStack() as stack:
+            mapping = stack.enter_context(source.mapped()) if self.engine == "mmap" and size else None
+            read_ahead, words[ENDED] = source.read_ahead()
+            words[AHEAD_END] = len(read_ahead)
+            ahead = np.empty(max(len(read_ahead), 0 if source.seekable else source.unit), np.uint8)
+            ahead[: len(read_ahead)] = np.frombuffer(read_ahead, np.uint8)
+            plan = Plan(
+                fd=source.fd,
+                seekable=int(source.seekable),
+                first=source.first,
+                size=size or UNKNOWN,  # files that the system makes up, such as those in /proc, have size 0
+                base=self.bytes,
+                step=step,
+                align=align,
+                record=record,
+                delimiter=delimiter,
+                in_turn=int(ordered or delimiter >= 0 or size == 0),
+                ordered=int(ordered),
+                mapped=0 if mapping is None else mapping.ctypes.data,
+                packets=source.packets,
+                unit=source.unit,
+                terminal=int(source.terminal),
+                ahead=ahead.ctypes.data,
+            )
 
-        def report() -> None:
-            self.report(plan.base + int(words[DONE]), plan.base + size if size else None)
+            def report() -> None:
+                self.report(plan.base + int(words[DONE]), plan.base + size if size else None)
 
-        if self.engine == "uring" and size:
-            self._run_queued(plan, words, name, report)
-        else:
-            self._run_claimed(plan, words, name, report)
+            if self.engine == "uring" and size:
+                self._run_queued(plan, words, source.name, report)
+            else:
+                self._run_claimed(plan, words, source.name, report)
         done = int(words[DONE])
         torn = not plan.in_turn and done != min(size, words[SHORT])
-        shrunk = done < size and os.fstat(fd).st_size < status.st_size  # some file systems name sizes that are none
-        if torn or shrunk:
-            raise OSError(errno.EIO, f"Changed while it was read, after {done} of {size} bytes", name)
-        if seekable:
-            os.lseek(fd, first + done, os.SEEK_SET)
+        if torn or (done < size and source.has_shrunk()):  # some file systems name sizes that are none
+            raise source.changed(done)
+        source.leave_at(done)
         self.bytes += done
         self.report(self.bytes, self.bytes if size else None)
 
@@ -411,58 +414,15 @@ def _crew(words: NDArray[np.int64], *queues: BoundedQueue) -> Crew:
     return Crew(lambda: _stop(words, queues))
 
 
-def _compiled(work: Any, kernel: Any, like: NDArray[Any], state: Any, *shared: types.Type) -> Callable[..., Any]:
-    """Return `work` compiled to call any kernel of this type: one that a later process finds in the cache."""
-    if INTERPRETED:
-        return work
-    if not isinstance(kernel, Dispatcher):
-        raise TypeError(f"kernel must be a function compiled by numba.njit, not {kernel!r:.60}")
-    arguments = (types.Array(from_dtype(like.dtype), 1, "C"), types.int64, types.int64, typeof(state))
-    wanted = f"(buffer: {arguments[0]}, n: int64, offset: int64, state: {arguments[3]})"
-    try:
-        inspect.signature(kernel.py_func).bind(*arguments)
-        kernel.compile(arguments)
-    except (TypeError, RuntimeError, errors.NumbaError) as error:
-        raise TypeError(f"kernel must take {wanted}, which {kernel.py_func.__name__} does not: {error}") from error
-    function = types.FunctionType(kernel.overloads[arguments].signature)
-    words = types.int64[::1]
-    signature = (function, typeof(NO_PLAN), words, *shared, typeof(like), typeof(state), words)
-    work.compile(signature)
-    return work.get_overload(signature)
-
-
-def _failure(ended: int, name: str, plan: Plan, offset: int) -> Exception:
+def _failure(ended: int, filename: str, plan: Plan, offset: int) -> Exception:
     """Return the error that the end of a claim stands for."""
+    name = printable(filename)
     if ended == TORN:
         return ValueError(f"{name} ends at offset {offset} inside a record of {plan.record} bytes")
     if ended == TOO_LONG:
         longer = f"a line at offset {offset} that is longer than a block, {plan.step} bytes"
         return ValueError(f"{name} has {longer}: tier, or the buffers of pool, must be larger")
-    return OSError(-ended, f"{os.strerror(-ended)} at offset {offset}", name)
-
-
-def _check_source(source: Any) -> Any:
-    """Return a source as it is, and a path as a str."""
-    known = isinstance(source, (str, bytes, os.PathLike, int)) or hasattr(source, "fileno")
-    if isinstance(source, bool) or not known:
-        raise TypeError(f"source must be a path, a file descriptor or an object with fileno(), not {source!r:.60}")
-    if isinstance(source, int):
-        _check.integer("source (a file descriptor)", source, 0, 2**31 - 1)
-    elif not hasattr(source, "fileno"):
-        return _check.path("source", source)
-    return source
-
-
-def _require_readable(fd: int, mode: int, name: str) -> None:
-    """Refuse what a worker would wait at for ever, such as the wrong end of a pipe, and what cannot be read at all."""
-    try:
-        if stat.S_ISSOCK(mode):
-            with suppress(BlockingIOError):
-                recv(fd, np.empty(1, np.uint8), socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        else:
-            os.read(fd, 0)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, name) from None
+    return OSError(-ended, f"{os.strerror(-ended)} at offset {offset}", filename)
 
 
 def _like(dtype: DTypeLike) -> NDArray[Any]:
@@ -500,33 +460,6 @@ def _step(plan_room: int, record: int, align: int, first: int, delimiter: int) -
         wanted = f"a record of {record} bytes" + (f" and {align} bytes around it, for direct=True" if align > 1 else "")
         raise ValueError(f"tier must make buffers that hold {wanted}, not of {plan_room} bytes")
     return step
-
-
-@contextmanager
-def _opened(source: Any, direct: bool) -> Iterator[int]:
-    """Give the descriptor of a source, and close it again if it was a path."""
-    if isinstance(source, int) or hasattr(source, "fileno"):
-        if direct:
-            raise ValueError(f"direct=True needs a path to open, not {source!r:.60}")
-        yield as_descriptor(source, "source (a file descriptor)")
-        return
-    fd = open_file(source, os.O_RDONLY, direct)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def open_file(path: str | os.PathLike[str], flags: int, direct: bool, **options: Any) -> int:
-    """Open a file, for direct I/O if so; `options` are those of `os.open`."""
-    if direct and not hasattr(os, "O_DIRECT"):
-        raise ValueError("direct=True needs a system with O_DIRECT, such as Linux")
-    try:
-        return os.open(path, flags | (os.O_DIRECT if direct else 0), **options)
-    except OSError as error:
-        if direct and error.errno == errno.EINVAL:
-            raise OSError(errno.EINVAL, "direct=True is refused by the file system", str(path)) from None
-        raise
 
 
 @contextmanager
