@@ -29,6 +29,11 @@ from . import _interrupt
 if _interrupt.is_command():  # before all else is imported, which takes time
     _interrupt.leave_at_once()
 
+from . import _check
+
+if not _check.in_main_interpreter():
+    raise ImportError("iobuf_nb needs the main interpreter: numba, and what it compiles, serve one in a process")
+
 from . import _fork as _fork
 from . import _native as _native
 from . import atomics, syscalls

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import math
 import numbers
 import operator
@@ -95,6 +97,15 @@ def path(name: str, value: Any) -> str:
     if not fits:
         raise ValueError(f"{name} must be a path that the system can take, not {value!r:.60}")
     return text
+
+
+def in_main_interpreter() -> bool:
+    """Say whether this is not a subinterpreter."""
+    for name in ("_interpreters", "_xxsubinterpreters"):  # of Python 3.13, and before
+        with contextlib.suppress(ImportError):
+            interpreters = importlib.import_module(name)
+            return bool(interpreters.get_current() == interpreters.get_main())
+    return True
 
 
 def timeout_ns(timeout: Any) -> int:

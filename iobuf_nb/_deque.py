@@ -31,8 +31,10 @@ LOOKS = 2  # of `seek`, before it counts itself in
 MOST_DEQUES = 256
 MOST = 512  # indices in one of them, a power of two
 
-# Word indices. First how many deques have ever been used, then the deques, each from its base on.
-COUNT = 0
+# Word indices. First what all deques share, then the deques, each from its base on.
+COUNT = 0  # how many have ever been used
+OWNERS_FENCE = 1  # 1: there is no membarrier(2) here, and owners fence
+UNFENCED = 2  # 1: membarrier(2) has begun to fail, as under a new seccomp filter, and thieves find nothing any more
 _FIRST = LINE
 
 PUSHES = 0
@@ -153,14 +155,22 @@ def held(words, base):
 
 
 @kernel
+def _fence_all(words):
+    """Pass the side of the fence that thieves have: whether it was passed, and no index may be taken otherwise."""
+    passed = heavy_fence() or load(words, OWNERS_FENCE) != 0
+    if not passed:
+        store(words, UNFENCED, 1)
+    return passed
+
+
+@kernel
 def steal(words, base):
     """Take the oldest index of a deque, as anybody may: EMPTY if it held none, TAKEN if another thread was quicker."""
     index = EMPTY
     fetch_add(words, base + THIEVES, 1, "seq_cst")
     top = load(words, base + TOP)
     # Either the owner sees that there are thieves, and no less than `top`, or this sees what the owner has popped.
-    heavy_fence()
-    if load(words, base + PUSHES) - load(words, base + POPS) > top:
+    if _fence_all(words) and load(words, base + PUSHES) - load(words, base + POPS) > top:
         index = _take_top(words, base, top)
     fetch_add(words, base + THIEVES, -1, "seq_cst")
     return index
@@ -186,7 +196,8 @@ def _look(queue, words):
     index = get_item(queue)
     if index >= 0:
         return index
-    heavy_fence()  # whatever was pushed by now is seen below
+    if not _fence_all(words):  # whatever was pushed by now is seen below
+        return EMPTY
     after = 0
     for number in range(load(words, COUNT)):
         after += load(words, base_of(number) + PUSHES)

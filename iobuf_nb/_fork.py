@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from . import _deque
-from ._handle import live_handles
+from ._handle import live
 from ._owners import restore
 from .pool import BufferPool, ItemPool
 from .ring import GET_FD, GETTERS, HANDED, PUTTERS, REQUESTS, SLOTS, STALE, BoundedQueue
@@ -32,7 +32,7 @@ _OF_WAITERS = [GETTERS, PUTTERS, GET_FD, REQUESTS, HANDED, STALE]
 
 def mend() -> None:
     """Mend every queue and pool that there is, while no other thread runs. Compiles nothing and takes no lock."""
-    handles = live_handles()
+    handles = list(live.values())
     for handle in handles:
         if isinstance(handle, BoundedQueue):  # pools have them, too
             handle.words[_OF_WAITERS] = 0

@@ -28,16 +28,13 @@ WORDS = types.CPointer(types.int64)
 OTHER, QUEUE, POOL, MAGAZINE = 0, 1, 2, 4
 UNCHECKED = 1
 
-_live: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
+#: Every handle there is, by its descriptor.
+live: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
 _pinned: set[Handle] = set()
 
 
-#: What is to be done once, before the first handle of a class is made.
+#: What is to be done once, before the first handle of a class is made; it may be called again.
 before_first: dict[type, Callable[[], None]] = {}
-
-
-def _nothing() -> None:
-    """Stand in for what has been done, or is being done by another thread."""
 
 
 class Handle:
@@ -54,11 +51,14 @@ class Handle:
     def _describe(self, numba_type: HandleType, *members: int) -> None:
         """Write the descriptor block; `members` follow the order of the type's members."""
         for cls in type(self).__mro__:
-            before_first.pop(cls, _nothing)()
+            prepare = before_first.get(cls)
+            if prepare:
+                prepare()
+                before_first.pop(cls, None)  # not earlier: Ctrl-C may end it, and other threads wait for it
         self._numba_type_ = numba_type
         self._block = np.array((0, numba_type.kind, *members), np.int64)
         self._block[0] = self._descriptor = self._block.ctypes.data
-        _live[self._descriptor] = self
+        live[self._descriptor] = self
 
     @property
     def descriptor(self) -> int:
@@ -78,6 +78,8 @@ class HandleType(types.Type):
     kind = OTHER
     #: Names of the members that kernels may read as attributes.
     attributes: tuple[str, ...] = ()
+    #: Kernels may make some in their own stack frames.
+    on_the_stack = False
 
     def __init__(self, name: str, members: list[tuple[str, types.Type]]) -> None:
         self.members = [("descriptor", types.int64), ("kind", types.int64), *members]
@@ -110,6 +112,28 @@ class _Model(models.StructModel):
     def __init__(self, manager: Any, handle_type: HandleType) -> None:
         super().__init__(manager, handle_type, handle_type.members)
 
+    # Pointers travel as integers: numba declares those that the body of a prange is called with to be nobody else's
+    # (noalias), which pointers to shared words are not.
+
+    def get_argument_type(self) -> Any:
+        return tuple(
+            ir.IntType(64) if member == WORDS else model.get_argument_type()
+            for member, model in zip(self._members, self._models, strict=True)
+        )
+
+    def as_argument(self, builder: Any, value: Any) -> Any:
+        return tuple(
+            builder.ptrtoint(argument, ir.IntType(64)) if member == WORDS else argument
+            for member, argument in zip(self._members, super().as_argument(builder, value), strict=True)
+        )
+
+    def from_argument(self, builder: Any, value: Any) -> Any:
+        arguments = [
+            builder.inttoptr(argument, model.get_value_type()) if member == WORDS else argument
+            for member, model, argument in zip(self._members, self._models, value, strict=True)
+        ]
+        return super().from_argument(builder, arguments)
+
 
 @intrinsic
 def load_handle(typingctx: Any, block: Any, handle_type: Any) -> Any:
@@ -136,12 +160,10 @@ def find_handle(descriptor: int) -> Handle:
     """Return the object that a descriptor block, given by its address, belongs to."""
     if descriptor == 0:
         raise RuntimeError("what was made inside a kernel lives in its stack frame, and cannot be returned from it")
-    return _live[descriptor]
-
-
-def live_handles() -> list[Handle]:
-    """Return all objects that there are."""
-    return list(_live.values())
+    handle = live.get(descriptor)
+    if handle is None:
+        raise RuntimeError("what this kernel returns is gone: it was dropped while the kernel ran")
+    return handle
 
 
 def _box(handle_type: HandleType, value: Any, c: Any) -> Any:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import inspect
+import marshal
+import os
+import pkgutil
 import sys
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -22,25 +24,51 @@ from numba.core.bytecode import ByteCode
 from numba.core.typeinfer import CallConstraint
 from numba.extending import intrinsic, overload, overload_attribute, overload_method
 
+from ._cache import CodeCache, NoCache
+
 #: True when numba runs kernels as plain Python (the environment variable ``NUMBA_DISABLE_JIT``).
 INTERPRETED = bool(config.DISABLE_JIT)
+
+
+def _fingerprint() -> str:
+    """Return what changes with any source of this package, wherever its modules come from: a folder, a zip, .pyc files.
+
+    Where they do not tell, no two processes have it in common.
+    """
+    package = sys.modules[__package__]
+    found: list[Any] = [package.__spec__]
+    for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda module: module.name):
+        found.append(module.module_finder.find_spec(f"{__package__}.{module.name}"))  # type: ignore[call-arg]
+    checksum = 0
+    try:
+        for spec in found:
+            loader: Any = spec.loader
+            try:
+                data = loader.get_data(loader.get_filename(spec.name))
+            except (AttributeError, OSError):  # frozen
+                data = marshal.dumps(loader.get_code(spec.name))
+            checksum = zlib.crc32(data, checksum)
+    except (AttributeError, ImportError, ValueError):
+        found = []
+    return f"{checksum:08x}" if len(found) > 1 else os.urandom(4).hex()
+
 
 #: Goes into the name of every numba type here, and into every cache file. numba takes cached code for fresh as long as
 #: the file of its function is unchanged: without this, kernels of a user, and functions here, would go on running what
 #: was inlined into them, constants included, from another version of the other files.
-FINGERPRINT = f"{zlib.crc32(b''.join(p.read_bytes() for p in sorted(Path(__file__).parent.glob('*.py')))):08x}"
+FINGERPRINT = _fingerprint()
 
 _INLINE = {"forceinline": True, "error_model": "numpy"}
 
 
 def _compiler(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     def compile_(function: Callable[..., Any]) -> Any:
-        try:
-            compiled = njit(cache=True, **options)(function)
-        except RuntimeError:  # there is no place for a cache that this user may write to
-            return njit(**options)(function)
+        compiled = njit(**options)(function)
         if not INTERPRETED:
-            compiled._cache._cache_file._source_stamp = FINGERPRINT
+            try:
+                compiled._cache = CodeCache(function, FINGERPRINT)
+            except (RuntimeError, OSError) as error:
+                compiled._cache = NoCache(error)
         return compiled
 
     return compile_
@@ -213,6 +241,16 @@ def _out_of_line(typingctx: Any) -> Any:
 
 #: Called in a kernel that is seldom called: leave it where it is, so that the code around its calls stays short.
 out_of_line: Callable[[], None] = (lambda: None) if INTERPRETED else _out_of_line
+
+
+def cfunc(signature: Any, function: Callable[..., Any]) -> Any:
+    """Compile a function for C code to call; RuntimeError or OSError where there is no place for a cache."""
+    from numba.core.ccallback import CFunc  # most of what is compiled is not for C
+
+    callback: Any = CFunc(function, (signature.args, signature.return_type), {}, {})
+    callback._cache = CodeCache(function, FINGERPRINT)
+    callback.compile()
+    return callback
 
 
 def compile_for(function: Any, *arguments: Any) -> None:

@@ -26,12 +26,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import binding, ir
-from numba import carray, cfunc, types
+from numba import carray, types
 from numba.extending import intrinsic
 
 from ._deque import USER
 from ._handle import MAGAZINE, OTHER, POOL, QUEUE, UNCHECKED, Handle, before_first, load_handle
-from ._jit import INTERPRETED, c_function, hot, kernel, kernel_overload, out_of_line
+from ._jit import INTERPRETED, c_function, cfunc, hot, kernel, kernel_overload, out_of_line
 from ._owners import OK
 from .atomics import load, register_heavy_fence
 from .magazine import Magazine, MagazineType, give_many_to, give_to, magazine_type, take_from, take_many_from
@@ -448,12 +448,13 @@ def prepare() -> None:
     if WHY_NOT is None:
         asymmetric = register_heavy_fence()
         _MAGAZINE, _MAGAZINE_UNCHECKED = (magazine_type(pool, asymmetric) for pool in (ITEM_POOL, ITEM_POOL_UNCHECKED))
-        _ints.append(list(range(_INTS)))
-        _ints.append(np.array([id(number) for number in _ints[0]], np.int64))
+        ints = list(range(_INTS))
+        addresses = np.array([id(number) for number in ints], np.int64)
         objects = {NONE: None, FALSE: False, TRUE: True, INT: int, ARRAY: np.ndarray, INT64: np.dtype(np.int64)}
         for number, known in objects.items():
             _known[number] = id(known)
-        _known[INTS], _known[SLOT] = _ints[1].ctypes.data, _slot_offset()
+        _known[INTS], _known[SLOT] = addresses.ctypes.data, _slot_offset()
+        _ints.extend([ints, addresses])  # the last: Ctrl-C may come at any line, and all is done again then
 
 
 def install(classes: tuple[type, ...]) -> None:
@@ -462,36 +463,43 @@ def install(classes: tuple[type, ...]) -> None:
     with _lock:
         if not _ints and WHY_NOT is None:
             prepare()
-        if WHY_NOT or any(replacement.cls is classes[0] for replacement in REPLACED):
+        if WHY_NOT:
             return
-        # Points at an object. The name of its type says of which sources, and for which kind of fence, the code is:
-        # cached code of others is left alone.
-        owner = types.CPointer(_MAGAZINE if Magazine in classes else types.Tuple((ITEM_POOL, _MAGAZINE)))
-        found = []
-        for number, (name, function, flags) in enumerate(_METHODS):
-            others = 3 if flags == _FASTCALL_KEYWORDS else 1
+        if not any(replacement.cls is classes[0] for replacement in REPLACED):
             try:
-                compiled = cfunc(_word(owner, *[_word] * others), cache=True)(function)
-            except RuntimeError as error:  # to compile them anew in each process would take longer than it saves
+                REPLACED.extend(_compile(classes))
+            except (RuntimeError, OSError) as error:  # to compile anew in each process would take longer than it saves
                 WHY_NOT = str(error)
                 return
-            for cls in classes:
-                slow = getattr(cls, name, None)
-                if slow is not None:
-                    for kind in _KINDS[cls]:
-                        _known[SLOW + METHODS * kind + number] = id(slow)
-                    doc = f"{name}{_plain(slow)}\n--\n\n{slow.__doc__}"
-                    definition = _MethodDef(name.encode(), compiled.address, flags, doc.encode())
-                    found.append(Replacement(cls, name, slow, compiled, definition))
-        for cls in classes:
-            for number, name in _REFUSALS.items():
-                for kind in _KINDS[cls] if hasattr(cls, name) else ():
-                    _known[SLOW + METHODS * kind + number] = id(getattr(cls, name))
-        REPLACED.extend(found)
         make = ctypes.pythonapi.PyDescr_NewMethod
         make.restype, make.argtypes = ctypes.py_object, [ctypes.py_object, ctypes.c_void_p]
-        for cls, name, _, _, definition in found:
-            setattr(cls, name, make(cls, ctypes.addressof(definition)))
+        for cls, name, slow, _, definition in REPLACED:
+            if getattr(cls, name) is slow:
+                setattr(cls, name, make(cls, ctypes.addressof(definition)))
+
+
+def _compile(classes: tuple[type, ...]) -> list[Replacement]:
+    """Compile what is to replace the methods of some classes; RuntimeError or OSError where there is no cache."""
+    # Points at an object. The name of its type says of which sources, and for which kind of fence, the code is:
+    # cached code of others is left alone.
+    owner = types.CPointer(_MAGAZINE if Magazine in classes else types.Tuple((ITEM_POOL, _MAGAZINE)))
+    found = []
+    for number, (name, function, flags) in enumerate(_METHODS):
+        others = 3 if flags == _FASTCALL_KEYWORDS else 1
+        compiled = cfunc(_word(owner, *[_word] * others), function)
+        for cls in classes:
+            slow = getattr(cls, name, None)
+            if slow is not None:
+                for kind in _KINDS[cls]:
+                    _known[SLOW + METHODS * kind + number] = id(slow)
+                doc = f"{name}{_plain(slow)}\n--\n\n{slow.__doc__}"
+                definition = _MethodDef(name.encode(), compiled.address, flags, doc.encode())
+                found.append(Replacement(cls, name, slow, compiled, definition))
+    for cls in classes:
+        for number, name in _REFUSALS.items():
+            for kind in _KINDS[cls] if hasattr(cls, name) else ():
+                _known[SLOW + METHODS * kind + number] = id(getattr(cls, name))
+    return found
 
 
 def _obstacle() -> str | None:

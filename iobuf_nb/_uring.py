@@ -129,7 +129,7 @@ class RingType(HandleType):
 class RegisteredType(HandleType):
     """The numba type of `RegisteredPool`; that of its pool is part of it."""
 
-    _integers = ("number", "per_piece", "keep", "group", "mask")
+    _integers = ("number", "per_piece", "keep", "group", "mask", "memory")
     _arrays = ("states", "length_words", "offset_words", "descriptor_words")
     attributes = ("pool", "ring", *_integers, *_arrays)
 

@@ -166,21 +166,28 @@ def light_fence() -> None:
 
 def _heavy_fence_in_kernel():
     fence("seq_cst")
-    if _membarrier(_EXPEDITE) != 0:
-        _membarrier(_REGISTER)
-        _membarrier(_EXPEDITE)
+    if _membarrier(_EXPEDITE) == 0:
+        return True
+    _membarrier(_REGISTER)
+    return _membarrier(_EXPEDITE) == 0
 
 
 @compiled_as(_heavy_fence_in_kernel)
-def heavy_fence() -> None:
+def heavy_fence() -> bool:
     """Make every running thread of this process pass a full fence, this one included: the dear side of a pair.
 
-    It is membarrier(2), some microseconds long; it means something only where `register_heavy_fence` says True.
+    It is membarrier(2), some microseconds long. Where `register_heavy_fence` says True it can be relied upon, until a
+    sandbox forbids it later.
+
+    Returns
+    -------
+    bool
+        Whether it was done. If not, only this thread has passed a fence, and what other threads stored before their
+        light fences may still be out of sight: the caller must leave alone what only the pair makes safe.
     """
     if not INTERPRETED:
-        _native_heavy_fence()
-    elif hook is not None:
-        hook("heavy_fence", None, -1, "seq_cst")
+        return bool(_native_heavy_fence())
+    return hook is None or hook("heavy_fence", None, -1, "seq_cst") is not False
 
 
 @functools.cache
@@ -244,10 +251,43 @@ def _pause_in_kernel(n: Any = 1) -> Any:
     return pauses
 
 
-@compiled_as(lambda value: value)
 def wrap(value: int) -> int:
-    """Return `value` as compiled int64 arithmetic leaves it; interpreted integers do not wrap by themselves."""
+    """Return the int64 that has the low 64 bits of `value`."""
     return (int(value) + 2**63) % 2**64 - 2**63
+
+
+# ---- arithmetic that wraps: in compiled code, too, where the overflow of a signed + is undefined (LLVM's nsw) --------
+
+
+def _wrapping(operation: str) -> Any:
+    def typed(typingctx: Any, a: Any, b: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            return getattr(builder, operation)(*args)
+
+        return types.int64(types.int64, types.int64), codegen
+
+    return intrinsic(typed)
+
+
+_add, _subtract, _multiply = map(_wrapping, ("add", "sub", "mul"))
+
+
+@compiled_as(lambda a, b: _add(a, b))
+def plus(a: int, b: int) -> int:
+    """Return a + b."""
+    return wrap(a + b)
+
+
+@compiled_as(lambda a, b: _subtract(a, b))
+def minus(a: int, b: int) -> int:
+    """Return a - b."""
+    return wrap(a - b)
+
+
+@compiled_as(lambda a, b: _multiply(a, b))
+def times(a: int, b: int) -> int:
+    """Return a * b."""
+    return wrap(a * b)
 
 
 # ---- in kernels ------------------------------------------------------------------------------------------------------
@@ -255,13 +295,19 @@ def wrap(value: int) -> int:
 
 def _emit(builder: ir.IRBuilder, operation: str, pointer: Any, order: str, operands: Any) -> Any:
     if operation == "load":
-        return builder.load_atomic(pointer, order, 8)
-    if operation == "store":
-        return builder.store_atomic(operands[0], pointer, order, 8)
-    if operation == "compare_and_swap":
-        return builder.extract_value(builder.cmpxchg(pointer, *operands, order, _ON_FAILURE.get(order, order)), 1)
-    instruction = {"swap": "xchg", "fetch_add": "add", "fetch_or": "or", "fetch_and": "and"}[operation]
-    return builder.atomic_rmw(instruction, pointer, operands[0], order)
+        value = builder.load_atomic(pointer, order, 8)
+    elif operation == "store":
+        value = builder.store_atomic(operands[0], pointer, order, 8)
+    elif operation == "compare_and_swap":
+        value = builder.extract_value(builder.cmpxchg(pointer, *operands, order, _ON_FAILURE.get(order, order)), 1)
+    else:
+        instruction = {"swap": "xchg", "fetch_add": "add", "fetch_or": "or", "fetch_and": "and"}[operation]
+        value = builder.atomic_rmw(instruction, pointer, operands[0], order)
+    if order != "monotonic":
+        # No instruction. LLVM takes a function of nothing but atomics for one that touches no memory but its
+        # arguments' (memory(argmem)), and would move a buffer's accesses across a call of it.
+        builder.fence("acquire", targetscope="singlethread")
+    return value
 
 
 @functools.cache
@@ -465,7 +511,7 @@ def _native_fence():
 
 @kernel
 def _native_heavy_fence():
-    heavy_fence()
+    return heavy_fence()
 
 
 _NATIVE = {

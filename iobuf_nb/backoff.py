@@ -20,7 +20,7 @@ from . import _check
 from ._check import FormattedValueError
 from ._handle import WORDS, Handle, HandleType
 from ._jit import hot, kernel, kernel_face, kernel_overload, refusing
-from .atomics import load, store, wrap
+from .atomics import load, plus, store, times
 from .wait import SPINS, now_ns, sleep, spin
 
 __all__ = ["Backoff", "SpinWait"]
@@ -44,9 +44,10 @@ class SpinWaitType(HandleType):
     """The numba type of `SpinWait`."""
 
     attributes: tuple[str, ...] = ("words",)
+    on_the_stack = True
 
     def __init__(self) -> None:
-        super().__init__(type(self).__name__, [("words", WORDS)])
+        super().__init__(type(self).__name__.removesuffix("Type"), [("words", WORDS)])
 
 
 class BackoffType(SpinWaitType):
@@ -171,7 +172,7 @@ def sleep_once(backoff):
     """Sleep for as long as is due, and count it."""
     ns = next_ns(backoff)
     # A linear congruential generator (Knuth, TAOCP 3.3.4, MMIX); its high bits spread the sleepers apart.
-    random = wrap(load(backoff.words, RANDOM, "relaxed") * 6364136223846793005 + 1442695040888963407)
+    random = plus(times(load(backoff.words, RANDOM, "relaxed"), 6364136223846793005), 1442695040888963407)
     store(backoff.words, RANDOM, random, "relaxed")
     sleep(ns + (ns >> 3) * (random >> 32) // 2**31)
     block = load(backoff.words, BLOCK, "relaxed")

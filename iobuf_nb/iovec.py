@@ -6,7 +6,7 @@ it points at alive and in its place; inside a kernel it is a plain structured ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -43,29 +43,114 @@ IOVEC_TYPE = from_dtype(IOVEC_DTYPE)
 _REGISTERED_BYTES = 2**30  # the most that io_uring_register(2) takes for one fixed buffer
 
 
+class _Owners:
+    """What an iovec and all its views, which are of the same entries, know of the memory that these point at."""
+
+    def __init__(self, kept: list[Any], unfit: str | None = None, changed: bool = False) -> None:
+        self.kept = kept
+        self.unfit = unfit  # why one cannot read into it
+        self.changed = changed  # since it was looked whether entries overlap
+
+    def add(self, *others: _Owners) -> None:
+        """Keep what the others keep."""
+        self.changed = True
+        for other in others:
+            self.unfit = self.unfit or other.unfit
+            self.kept += [new for new in other.kept if not any(new is old for old in self.kept)]
+
+
+# Of numpy's functions, those that write into their first argument.
+_IN_PLACE = {np.copyto, np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal}
+
+
 class IoVec(np.ndarray):
     """An array of `IOVEC_DTYPE`, of shape (n,), that keeps what it points at alive and unresizable.
 
-    Slices and copies keep it too. `iovec_from_buffers` and `BufferPool.iovec` make them.
+    Slices and copies keep it too, and so does what numpy's functions make of several. `iovec_from_buffers` and
+    `BufferPool.iovec` make them.
+
+    Notes
+    -----
+    Entries that are assigned to it bring along what their own IoVec keeps; those of a plain array, which keeps nothing,
+    are refused with TypeError. So are plain arrays in Python by the functions of `syscalls`: what ``np.array(iovec)``
+    makes, or what a kernel returns. Integers are taken as they are: who writes an address answers for it.
     """
 
-    _owners: Any = None
-    _unfit: str | None = None  # why one cannot read into this memory
+    _owners: _Owners
 
     def __new__(cls, n: int, owners: Any) -> IoVec:
         """Return `n` zeroed entries that keep `owners`; TypeError, ValueError or MemoryError for other `n`."""
         iovec = super().__new__(cls, _check.integer("n", n, 0, 2**32), IOVEC_DTYPE)
         iovec.fill(0)
-        iovec._owners = owners
+        iovec._owners = _Owners([owners])
         return iovec
 
     def __array_finalize__(self, origin: Any) -> None:
         """Take over what the array keeps that this one is a slice or a copy of."""
-        self._owners = getattr(origin, "_owners", None)
-        self._unfit = getattr(origin, "_unfit", None)
+        self._owners = getattr(origin, "_owners", None) or _Owners([])
+        if self.flags.owndata:  # a copy goes its own way
+            self._owners = _Owners([*self._owners.kept], self._owners.unfit, self._owners.changed)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Write entries, and keep what they point at; TypeError for those of an array that keeps nothing."""
+        kept = [_Owners([*found._owners.kept], found._owners.unfit) for found in _iovecs_in(value)]
+        super().__setitem__(key, value)
+        if self.flags.owndata and isinstance(key, slice) and key == slice(None):  # nothing is left of what was there
+            self._owners.kept, self._owners.unfit = [], None
+        self._owners.add(*kept)
+
+    def __array_function__(self, function: Any, kinds: Any, args: Any, kwargs: Any) -> Any:
+        """Let what a numpy function makes keep what all its arguments keep; without that, it is a plain array."""
+        written = kwargs.get("out", args[0] if function in _IN_PLACE else None)
+        try:
+            found = [*_iovecs_in((args, [*kwargs.values()]))]
+        except TypeError:
+            if written is not None:
+                raise
+            found = []
+        made = super().__array_function__(function, kinds, args, kwargs)
+        if isinstance(written, IoVec):
+            written._owners.add(*(iovec._owners for iovec in found))
+        return _keeping(made, found)
 
     def __reduce__(self) -> Any:
         raise TypeError("an IoVec cannot be pickled: its addresses belong to this process; send what they point at")
+
+
+def _iovecs_in(given: Any) -> Iterator[IoVec]:
+    """Find the iovecs in something; refuse entries of which nothing is known."""
+    if isinstance(given, (tuple, list)):
+        for one in given:
+            yield from _iovecs_in(one)
+    elif isinstance(given, IoVec):
+        yield given
+    elif isinstance(given, np.void) and isinstance(given.base, IoVec):  # an entry by itself
+        yield given.base
+    elif isinstance(given, (np.ndarray, np.void)) and given.dtype == IOVEC_DTYPE and given["len"].any():
+        raise keeps_nothing(given)
+
+
+def keeps_nothing(iovec: Any) -> TypeError:
+    """Return the error for a plain array in the place of an iovec."""
+    return TypeError(
+        "iovec must be an IoVec, as BufferPool.iovec and iovec_from_buffers make them, or buffers: a plain array of "
+        f"IOVEC_DTYPE keeps no memory alive, and only kernels take it; it is {iovec!r:.60}"
+    )
+
+
+def _keeping(made: Any, found: list[IoVec]) -> Any:
+    """Return what a numpy function made of these, with iovecs in it that keep what they keep; of none, plain arrays."""
+    if isinstance(made, (tuple, list)):
+        return type(made)(_keeping(one, found) for one in made)
+    if not isinstance(made, np.ndarray) or made.dtype != IOVEC_DTYPE:
+        return made
+    if not found:
+        return made.view(np.ndarray)
+    if not any(np.may_share_memory(made, iovec) for iovec in found):  # views have theirs
+        made = made.view(IoVec)
+        made._owners = _Owners([])
+        made._owners.add(*(iovec._owners for iovec in found))
+    return made
 
 
 def memory_of(name: str, buffer: Any, writable: bool) -> NDArray[np.uint8]:
@@ -124,10 +209,11 @@ def iovec_of(name: str, buffers: Any, writable: bool) -> IoVec:
         raise TypeError(f"{name} must be a sequence of buffers, not {buffers!r:.60}") from None
     pieces = [memory_of(f"{name}[{k}]", buffer, writable) for k, buffer in enumerate(buffers)]
     iovec = IoVec(len(pieces), pieces)
-    for k, piece in enumerate(pieces):
-        iovec[k] = (piece.ctypes.data, piece.nbytes)
+    iovec["base"] = [piece.ctypes.data for piece in pieces]
+    iovec["len"] = [piece.nbytes for piece in pieces]
     read_only = [k for k, piece in enumerate(pieces) if not piece.flags.writeable]
-    iovec._unfit = f"{name}[{read_only[0]}] is read-only" if read_only else _overlap(iovec)
+    iovec._owners.unfit = f"{name}[{read_only[0]}] is read-only" if read_only else _overlap(iovec)
+    iovec._owners.changed = False
     if writable:
         require_writable(iovec)
     return iovec
@@ -135,7 +221,8 @@ def iovec_of(name: str, buffers: Any, writable: bool) -> IoVec:
 
 def require_writable(iovec: Any) -> None:
     """Refuse an iovec that cannot be read into."""
-    unfit = getattr(iovec, "_unfit", None)
+    owners = getattr(iovec, "_owners", None)
+    unfit = owners and (owners.unfit or (_overlap(iovec) if owners.changed else None))
     if unfit:
         raise ValueError(f"an iovec to be read into must be over writable memory without overlaps, but {unfit}")
 
@@ -153,7 +240,7 @@ def iovec_over(pool: Any, indices: Any, lengths: Any) -> Any:
     indices = _integers("indices", indices)
     iovec = IoVec(len(indices), pool)
     fill_iovec(iovec, pool, indices, lengths)
-    iovec._unfit = _overlap(iovec)
+    iovec._owners = _Owners([pool], _overlap(iovec))
     return iovec
 
 
@@ -199,7 +286,7 @@ def fill_iovec(iovec: Any, pool: Any, indices: Any, lengths: Any = None) -> int:
     iovec : array of IOVEC_DTYPE, 1-D
         At least as long as `indices`.
     pool : BufferPool
-        Must outlive the use of `iovec`: unlike `BufferPool.iovec`, this keeps nothing alive.
+        Must outlive the use of `iovec`, unless that is an `IoVec`, in Python: a plain array keeps nothing alive.
     indices : integers
         In a kernel, an array, 1-D.
     lengths : integers, optional
@@ -229,7 +316,12 @@ def fill_iovec(iovec: Any, pool: Any, indices: Any, lengths: Any = None) -> int:
     """
     check_iovec(iovec, True)
     check_pool(pool)
-    return _fill(iovec, pool, _integers("indices", indices), None if lengths is None else _integers("lengths", lengths))
+    total = _fill(
+        iovec, pool, _integers("indices", indices), None if lengths is None else _integers("lengths", lengths)
+    )
+    if isinstance(iovec, IoVec):
+        iovec._owners.add(_Owners([pool]))
+    return total
 
 
 @kernel
@@ -388,8 +480,8 @@ def iovec_from_registered(pool: Any) -> IoVec:
         raise ValueError(f"pool must have buffers of at most {_REGISTERED_BYTES} bytes, not {pool.stride}")
     firsts = range(0, pool.capacity, per_piece)
     iovec = IoVec(len(firsts), pool)
-    for k, first in enumerate(firsts):
-        iovec[k] = (pool.arena + first * pool.stride, min(per_piece, pool.capacity - first) * pool.stride)
+    iovec["base"] = [pool.arena + first * pool.stride for first in firsts]
+    iovec["len"] = [min(per_piece, pool.capacity - first) * pool.stride for first in firsts]
     return iovec
 
 

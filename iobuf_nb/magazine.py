@@ -31,6 +31,7 @@ from ._deque import (
     COUNT,
     MOST,
     MOST_DEQUES,
+    OWNERS_FENCE,
     USER,
     base_of,
     held,
@@ -289,6 +290,7 @@ class Magazine(Source):
         self.size = _check.integer("size", size, 1, MOST)
         self.asymmetric = register_heavy_fence()
         self.pool = pool
+        store(self.pool.deques, OWNERS_FENCE, int(not self.asymmetric))
         self._number = reserve(pool)
         self._to_free = iter((self._number,))
         self.base = base_of(self._number)

@@ -33,6 +33,7 @@ from numba.extending import intrinsic, overload_attribute
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _check, _deque, _owners
+from ._borrowed import lend, memory_info
 from ._check import FormattedIndexError, FormattedValueError
 from ._dtype import element_type
 from ._handle import POOL, UNCHECKED, WORDS, Handle, HandleType
@@ -58,7 +59,7 @@ from .ring import (
     size,
     wait,
 )
-from .wait import CLOSED, EMPTY, FORKED, NO_WAIT_IN_A_CHILD, PoolClosed, WouldBlock, limit_ns
+from .wait import CLOSED, EMPTY, FORKED, NO_FENCE, NO_WAIT_IN_A_CHILD, UNFENCED, PoolClosed, WouldBlock, limit_ns
 
 if TYPE_CHECKING:
     from ._aio import Getters
@@ -93,7 +94,7 @@ class PoolType(HandleType):
 class BufferPoolType(PoolType):
     """The numba type of `BufferPool`: the element type and the number of dimensions are part of it."""
 
-    attributes = ("arena", "stride", "buffer_size", "shape")
+    attributes = ("arena", "stride", "buffer_size", "shape", "memory")
 
     def __init__(self, dtype: types.Type, ndim: int, checked: bool) -> None:
         self.dtype = dtype
@@ -102,6 +103,7 @@ class BufferPoolType(PoolType):
             ("stride", types.int64),
             ("buffer_size", types.int64),
             ("shape", types.UniTuple(types.int64, ndim)),
+            ("memory", types.int64),
         ]
         super().__init__(f"BufferPool of {dtype}, {ndim}-d", checked, members)
 
@@ -199,7 +201,7 @@ def _buffer_in_kernel(pool, index):
     index = as_index(index)
     if pool.checked and (index < 0 or index >= pool.capacity):
         refuse(pool, index, OUT_OF_RANGE)
-    return carray(_buffer_pointer(pool, index), pool.shape)
+    return lend(carray(_buffer_pointer(pool, index), pool.shape), pool.memory)
 
 
 @compiled_as(_buffer_in_kernel)
@@ -378,6 +380,8 @@ class Source(Handle, Shown):
                 raise PoolClosed("get from a closed pool or magazine")
             if index == FORKED:
                 raise RuntimeError(NO_WAIT_IN_A_CHILD)
+            if index == UNFENCED:
+                raise RuntimeError(NO_FENCE)
             if index == EMPTY:
                 raise WouldBlock("no buffer became free for as long as get was to wait")
         return index
@@ -505,7 +509,8 @@ class _Pool(Source):
     def _attempt(self, item: int) -> int:
         if load(self.ring.words, CLOSED_FLAG, "seq_cst"):
             return CLOSED
-        return take(self)
+        index = take(self)
+        return UNFENCED if index == EMPTY and load(self.deques, _deque.UNFENCED) else index
 
     def _take(self) -> int:
         return take(self)
@@ -719,7 +724,7 @@ class BufferPool(_Pool):
     1024
     """
 
-    __slots__ = ("_buffers", "arena", "buffer_size", "dtype", "shape", "stride")
+    __slots__ = ("_buffers", "_memory", "arena", "buffer_size", "dtype", "shape", "stride")
 
     def __init__(
         self,
@@ -749,6 +754,7 @@ class BufferPool(_Pool):
         self.arena = arena.ctypes.data
         rows = arena.reshape(capacity, self.stride)[:, : self.buffer_size]
         self._buffers = rows.view(self.dtype).reshape(capacity, *self.shape)
+        self._memory, memory = memory_info(arena)
         self._set_up(capacity, checked, nonblocking)
         self._describe(
             _buffer_pool_type(element, len(self.shape), self.checked),
@@ -757,6 +763,7 @@ class BufferPool(_Pool):
             self.stride,
             self.buffer_size,
             *self.shape,
+            memory,
         )
 
     def value(self, index: int) -> NDArray[Any]:
@@ -765,8 +772,8 @@ class BufferPool(_Pool):
         Returns
         -------
         array of the pool's shape and dtype
-            In Python it keeps the memory alive. In a kernel it is borrowed: the kernel must not return it, nor may a
-            jitted generator go on using it, once the pool may be gone.
+            It keeps the memory alive. In a kernel it does so as soon as it may outlive the call: returned, yielded, or
+            kept in a typed container.
 
         Raises
         ------
@@ -810,7 +817,8 @@ class BufferPool(_Pool):
         Returns
         -------
         array of IOVEC_DTYPE, of shape (len(indices),)
-            In Python it keeps the pool alive; in a kernel it is borrowed, like the array of `value`.
+            An `IoVec` that keeps the pool alive; in a kernel a plain array, which keeps nothing: when it is returned,
+            the functions of `syscalls` refuse it in Python.
 
         Raises
         ------

@@ -51,7 +51,7 @@ from ._check import FormattedValueError
 from ._handle import QUEUE, WORDS, Handle, HandleType
 from ._jit import hot, kernel, kernel_face, kernel_overload, out_of_line
 from ._show import Shown
-from .atomics import compare_and_swap, fetch_add, load, pause, store, wrap
+from .atomics import compare_and_swap, fetch_add, load, minus, pause, plus, store
 from .memory import aligned_mem
 from .wait import (
     CLOSED,
@@ -121,19 +121,19 @@ class QueueType(HandleType):
 @hot
 def _next(queue, position):
     mask = (1 << queue.order) - 1
-    return position + 1 if (position & mask) + 1 < queue.capacity else (position | mask) + 1
+    return plus(position, 1) if (position & mask) + 1 < queue.capacity else plus(position | mask, 1)
 
 
 @hot
 def _lead(word, position, order):
     """Return how far the state in `word` is ahead of the one that a put at `position` waits for."""
-    return wrap(word - ((position >> order << order) << 1)) >> order
+    return minus(word, position >> order << order << 1) >> order
 
 
 @hot
 def _after(queue, position, lead):
     """Return the position after the last one that a state `lead` > 0 ahead proves done: laps ahead, if need be."""
-    return _next(queue, position + ((lead - 1) >> 1 << queue.order))
+    return _next(queue, plus(position, (lead - 1) >> 1 << queue.order))
 
 
 @hot
@@ -143,7 +143,7 @@ def _put_at(queue, position, item):
     word = load(queue.words, slot, "seq_cst")
     lead = _lead(word, position, queue.order)
     if lead == 0:
-        if compare_and_swap(queue.words, slot, word, word + (1 << queue.order) + item, "seq_cst"):
+        if compare_and_swap(queue.words, slot, word, plus(word, (1 << queue.order) + item), "seq_cst"):
             store(queue.words, TAIL, _next(queue, position))
             return 0, lead
     elif lead < 0:
@@ -160,7 +160,7 @@ def _get_at(queue, position):
     lead = _lead(word, position, queue.order) - 1
     if lead == 0:
         item = word & mask
-        if compare_and_swap(queue.words, slot, word, word - item + (1 << queue.order), "seq_cst"):
+        if compare_and_swap(queue.words, slot, word, plus(word, (1 << queue.order) - item), "seq_cst"):
             store(queue.words, HEAD, _next(queue, position))
             return item, lead
     elif lead < 0:
@@ -355,7 +355,7 @@ def size(queue):
     head = _first_open(queue, HEAD, 1)
     tail = _first_open(queue, TAIL, 0)
     slots = (tail & mask) - (head & mask)
-    laps = wrap(tail - head - slots) >> order
+    laps = minus(minus(tail, head), slots) >> order
     return min(max(laps * queue.capacity + slots, 0), queue.capacity)
 
 

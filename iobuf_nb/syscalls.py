@@ -4,10 +4,11 @@ In a kernel each returns a count, or -errno; from Python the error is raised as 
 while it waits, also in a kernel that does; one that a signal interrupts is made again, once Python's handlers have run,
 and ends with what they raise. They block as their manual pages say.
 
-A *buffer* is any contiguous array, in Python anything bytes-like. An *iovec* is an array of `IOVEC_DTYPE`, in Python
-also a sequence of buffers; more entries than the system takes at once (IOV_MAX, 1024) become several calls, of which
-the last may be short. The ``_full`` variants go on after a short transfer until all is done. What they return is less
-only at the end of a file or stream, or where an error came after some bytes: the next call then reports it.
+A *buffer* is any contiguous array, in Python anything bytes-like. An *iovec* is an array of `IOVEC_DTYPE`: in a kernel
+any, in Python an `IoVec`, which keeps its memory alive, or a sequence of buffers. More entries than the system takes at
+once (IOV_MAX, 1024) become several calls, of which the last may be short. The ``_full`` variants go on after a short
+transfer until all is done. What they return is less only at the end of a file or stream, or where an error came after
+some bytes: the next call then reports it.
 
 A file is a descriptor, in Python also a socket or a raw file (``open(..., buffering=0)``). A buffered file stands
 elsewhere than its descriptor: it is taken where an offset is given, its own writes first. What decodes, such as gzip
@@ -36,12 +37,14 @@ from numba.extending import overload
 
 from . import _check
 from ._file import descriptor
-from ._jit import c_function, compiled_as, kernel, kernel_overload, refusing
+from ._jit import INTERPRETED, c_function, compiled_as, kernel, kernel_overload, refusing
 from .iovec import (
     IOVEC_DTYPE,
+    IoVec,
     advance_iovec,
     check_iovec,
     iovec_of,
+    keeps_nothing,
     memory_of,
     require_iovec,
     require_writable,
@@ -260,6 +263,8 @@ def _as_iovec(iovec: Any, into: bool) -> Any:
         raise ValueError("iovec must have lengths from 0 up, of less than 2**63 bytes (SSIZE_MAX) in all")
     if into:
         require_writable(iovec)
+    if not isinstance(iovec, IoVec) and iovec["len"].any() and not INTERPRETED:  # where kernels are Python, they may
+        raise keeps_nothing(iovec)
     return iovec
 
 

@@ -40,6 +40,7 @@ from numba.core import errors
 from numpy.typing import NDArray
 
 from . import _check
+from ._borrowed import lend, memory_info
 from ._check import FormattedValueError
 from ._handle import Handle
 from ._jit import compile_for, compiled_as, kernel_face, kernel_overload
@@ -179,8 +180,8 @@ def outcome(registered: Any, index: Any, status: int) -> int:
     return int(_outcome_in_kernel(registered, index, status))
 
 
-@compiled_as(lambda words, n: carray(words, n))
-def results(words: Any, n: int) -> Any:
+@compiled_as(lambda words, n, memory: lend(carray(words, n), memory))
+def results(words: Any, n: int, memory: int) -> Any:
     """Return words that completions write as an array to read."""
     view = words.view()
     view.flags.writeable = False
@@ -348,6 +349,7 @@ class RegisteredPool(Handle, Shown):
         self.group = slots.ctypes.data
         arrays = np.zeros((4, pool.capacity), np.int64)
         self.states, self.length_words, self.offset_words, self.descriptor_words = arrays
+        self._memory, self.memory = memory_info(arrays)
         # The arrays go along, for as long as the kernel may write into what they stand for.
         self._parts = ring, pool, self.number, self.states, slots
         self._end = weakref.finalize(self, _unregister, *self._parts)
@@ -362,7 +364,7 @@ class RegisteredPool(Handle, Shown):
             registered_type(pool._numba_type_),
             *pool._block,
             *ring._block,
-            *(self.number, self.per_piece, self.keep, self.group, self.mask),
+            *(self.number, self.per_piece, self.keep, self.group, self.mask, self.memory),
             *(array.ctypes.data for array in arrays),
         )
         ring._registered = weakref.ref(self)
@@ -384,17 +386,17 @@ class RegisteredPool(Handle, Shown):
         Written before the index comes out of the queue. A file's bytes may come in more than one read: where a length
         is short of what was asked, the rest has not been read.
         """
-        return results(self.length_words, self.pool.capacity)
+        return results(self.length_words, self.pool.capacity, self.memory)
 
     @property
     def offsets(self) -> NDArray[np.int64]:
         """Where in its file the last read or write of each buffer began."""
-        return results(self.offset_words, self.pool.capacity)
+        return results(self.offset_words, self.pool.capacity, self.memory)
 
     @property
     def descriptors(self) -> NDArray[np.int64]:
         """The file descriptor of the last operation on each buffer: which socket it was received from."""
-        return results(self.descriptor_words, self.pool.capacity)
+        return results(self.descriptor_words, self.pool.capacity, self.memory)
 
     def read_fixed(self, fd: Any, index: int, offset: int, length: int = -1) -> int:
         """Queue a read into a buffer that is out.

@@ -49,8 +49,13 @@ FOREVER_NS = 2**62
 EMPTY = -1
 CLOSED = -2
 FORKED = -3
+UNFENCED = -5  # beside what `ring` adds
 
 NO_WAIT_IN_A_CHILD = "a forked child cannot wait on what its parent made: nobody could ever wake it"
+NO_FENCE = (
+    "membarrier(2) has begun to fail in this process, as under a new seccomp filter: "
+    "what lies in a magazine can only be got through that"
+)
 EVERYBODY = 2**31 - 1
 
 SPINS = 8  # turn t < 8 pauses 2**t times: 255 pauses, some 10 us in all

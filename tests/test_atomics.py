@@ -11,7 +11,7 @@ import pytest
 from numba import config, njit, types
 from numba.core.errors import TypingError
 
-from iobuf_nb import atomics
+from iobuf_nb import BoundedQueue, atomics
 
 BOTH = pytest.mark.parametrize("jit", [lambda function: function, njit], ids=["python", "kernel"])
 
@@ -252,6 +252,59 @@ def test_a_forked_child_need_not_register_again():
         "assert os.waitpid(child, 0)[1] == 0"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
+
+
+FORBIDDEN = """
+import ctypes
+from numba import njit
+from iobuf_nb import atomics
+
+class Filter(ctypes.Structure):  # struct sock_filter
+    _fields_ = [("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint)]
+
+class Program(ctypes.Structure):  # struct sock_fprog
+    _fields_ = [("length", ctypes.c_ushort), ("filters", ctypes.POINTER(Filter))]
+
+in_kernel = njit(lambda: atomics.heavy_fence())
+assert atomics.register_heavy_fence() and atomics.heavy_fence() is True and in_kernel() is True
+# Load the number of the call; membarrier: EPERM, else go on.
+filters = (Filter * 4)(Filter(0x20, 0, 0, 0), Filter(0x15, 0, 1, atomics._MEMBARRIER), Filter(6, 0, 0, 0x50001),
+                       Filter(6, 0, 0, 0x7FFF0000))
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+assert prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+refused = prctl(22, 2, ctypes.byref(Program(4, filters)), 0, 0)  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+print("no seccomp" if refused else [atomics.heavy_fence(), in_kernel()])
+"""
+
+
+@pytest.mark.compiled
+@pytest.mark.skipif(not atomics.register_heavy_fence(), reason="needs membarrier(2)")
+def test_a_heavy_fence_that_is_forbidden_later_says_so():
+    done = subprocess.run([sys.executable, "-c", FORBIDDEN], capture_output=True, text=True)
+    if done.stdout == "no seccomp\n":
+        pytest.skip("needs seccomp(2)")
+    assert done.stdout == "[False, False]\n", done.stderr
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("name, instruction", [("plus", "add"), ("minus", "sub"), ("times", "mul")])
+def test_arithmetic_that_wraps_is_defined_in_compiled_code_too(name, instruction):
+    function = getattr(atomics, name)
+    kernel = njit(lambda a, b: function(a, b))
+    for a, b in ((3, 4), (2**63 - 1, 1), (-(2**63), -1), (-(2**63), 1), (2**62, 6364136223846793005)):
+        assert kernel(a, b) == function(a, b) == atomics.wrap({"add": a + b, "sub": a - b, "mul": a * b}[instruction])
+    made = re.findall(rf"= {instruction} .*", kernel.inspect_llvm(kernel.signatures[0]))
+    assert made and not [line for line in made if "nsw" in line]
+
+
+@pytest.mark.compiled
+def test_differences_of_states_are_not_undefined():
+    """LLVM may take it that what is marked nsw never wraps."""
+    kernel = njit(lambda queue: queue.try_put(1) + queue.try_get())
+    assert kernel(BoundedQueue(5)) == 2
+    code = kernel.inspect_llvm(kernel.signatures[0])
+    # Of two unknowns: what LLVM itself has found out of a constant cannot wrap.
+    assert not re.search(r"sub nsw i64 %[^,]*, %", code) and " sub i64 " in code
 
 
 @pytest.mark.compiled

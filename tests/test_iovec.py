@@ -190,6 +190,182 @@ def test_refuses_overlaps_for_reading_into():
     assert len(iovec_from_buffers([memory[:50], memory[50:], memory[50:50]], writable=True)) == 3
 
 
+# ---- of several iovecs -----------------------------------------------------------------------------------------------
+
+FULL = 2**16
+
+
+def two():
+    """Return iovecs of two pools, and what tells whether their memory is alive."""
+    pools = BufferPool(2, FULL), BufferPool(2, FULL)
+    alive = [weakref.ref(pool) for pool in pools]
+    return [pool.iovec([0, 1]) for pool in pools], alive
+
+
+def put_into(a, b):
+    a[:1] = b[1:]
+    return a
+
+
+def copied_over(a, b):
+    np.copyto(a, b)
+    return a
+
+
+def written_by_out(a, b):
+    np.concatenate([a[:1], b[:1]], out=a)
+    return a
+
+
+def put_by_index(a, b):
+    np.put(a, [0], b[1])
+    return a
+
+
+def filled_fields(a, b):
+    a["base"][:], a["len"][:] = b["base"], b["len"]
+    return a
+
+
+OF_TWO = {
+    "concatenate": lambda a, b: np.concatenate([a, b]),
+    "stack": lambda a, b: np.stack([a, b])[1],
+    "hstack": lambda a, b: np.hstack((a, b)),
+    "append": np.append,
+    "insert": lambda a, b: np.insert(a, 1, b[:1]),
+    "r_": lambda a, b: np.r_[a, b[:1]],
+    "where": lambda a, b: np.where([True, False], a, b),
+    "choose": lambda a, b: np.choose([0, 1], [a, b]),
+    "an entry assigned": lambda a, b: a.__setitem__(0, b[0]) or a,
+    "a list of entries assigned": lambda a, b: a.__setitem__([0, 1], [b[0], b[1]]) or a,
+    "a slice assigned": put_into,
+    "fields assigned": filled_fields,
+    "copyto": copied_over,
+    "out": written_by_out,
+    "put": put_by_index,
+}
+
+
+@pytest.mark.parametrize("how", OF_TWO)
+def test_what_is_made_of_two_keeps_the_memory_of_both(how, tmp_path):
+    (a, b), alive = two()
+    made = OF_TWO[how](a, b)
+    assert isinstance(made, IoVec)
+    kept = made[:]
+    del a, b, made
+    gc.collect()
+    assert alive[1]() is not None
+    (tmp_path / "data").write_bytes(b"\xff" * 4 * FULL)
+    others = [np.zeros(FULL, np.uint8) for _ in range(8)]
+    with open(tmp_path / "data", "rb") as file:
+        assert iobuf_nb.syscalls.readv(file.fileno(), kept) == kept["len"].sum() > 0
+    assert not any(other.any() for other in others)
+    del kept
+    gc.collect()
+    assert not any(pool() for pool in alive)
+
+
+def test_each_keeps_no_more_than_its_own():
+    (a, b), alive = two()
+    made = np.hstack([np.atleast_1d(a, b)[0], b])
+    del b, made
+    gc.collect()
+    assert alive[0]() is not None and alive[1]() is None
+    c = a.copy()
+    (_, d), others = two()
+    c[0] = d[0]
+    del c, d, _
+    gc.collect()
+    assert not any(pool() for pool in others)  # a copy's entries are its own
+    a[:] = two()[0][1]
+    gc.collect()
+    assert alive[0]() is None  # nothing of it points there any more
+
+
+@pytest.mark.parametrize("call", ["readv", "readv_full", "writev", "writev_full"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        np.array,
+        np.asarray,
+        lambda entries: entries.view(np.ndarray),
+        lambda entries: np.array([entries[0], entries[1]]),
+        lambda entries: np.array(entries.tolist(), IOVEC_DTYPE),
+        lambda entries: np.frombuffer(entries.tobytes(), IOVEC_DTYPE).copy(),
+        lambda entries: np.concatenate([np.asarray(entries), entries]),
+        lambda entries: np.lib.stride_tricks.as_strided(entries),
+        lambda entries: njit(lambda entries: entries[:1].copy())(entries),
+    ],
+)
+@pytest.mark.compiled
+def test_python_refuses_plain_arrays_which_keep_nothing(call, make, tmp_path):
+    pool = BufferPool(2, 64)
+    (tmp_path / "data").write_bytes(b"x" * 10)
+    with open(tmp_path / "data", "r+b") as file:
+        with pytest.raises(
+            TypeError, match="iovec must be an IoVec, as .* make them, or buffers: a plain array of IOVEC"
+        ):
+            getattr(iobuf_nb.syscalls, call)(file.fileno(), make(pool.iovec([0, 1])))
+        assert file.read() == b"x" * 10  # nothing was read or written
+    assert not pool.value(0).any()
+
+
+@pytest.mark.compiled
+def test_nor_what_a_kernel_returns(tmp_path):
+    (tmp_path / "data").write_bytes(b"x" * 10)
+    made = njit(lambda pool: pool.iovec(np.array([0])))(BufferPool(2, 64))
+    with open(tmp_path / "data", "rb") as file, pytest.raises(TypeError, match="iovec must be an IoVec"):
+        iobuf_nb.syscalls.readv(file.fileno(), made)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda entries, plain: entries.__setitem__(slice(None), plain),
+        lambda entries, plain: entries.__setitem__(0, plain[0]),
+        lambda entries, plain: entries.__setitem__(0, plain[0].copy()),
+        lambda entries, plain: np.copyto(entries, plain),
+        lambda entries, plain: np.concatenate([plain[:1], plain[:1]], out=entries),
+    ],
+)
+def test_entries_of_a_plain_array_are_refused(write):
+    entries = BufferPool(2, 64).iovec([0, 1])
+    before = entries.tolist()
+    with pytest.raises(TypeError, match="a plain array of IOVEC_DTYPE keeps no memory alive"):
+        write(entries, np.array(BufferPool(2, 64).iovec([0, 1])))
+    assert entries.tolist() == before
+
+
+def test_filling_an_iovec_keeps_the_pool():
+    entries, pool = BufferPool(2, 64).iovec([0, 1]), BufferPool(2, 32)
+    alive = weakref.ref(pool)
+    assert fill_iovec(entries, pool, [1]) == 32
+    del pool
+    gc.collect()
+    assert alive() is not None
+    del entries
+    gc.collect()
+    assert alive() is None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda pool: np.concatenate([pool.iovec([0]), iovec_from_buffers([b"read-only"])]),
+        lambda pool: np.concatenate([pool.iovec([0]), pool.iovec([0])]),
+        lambda pool: put_into(pool.iovec([0, 1]), pool.iovec([0, 1])),
+        lambda pool: put_into(pool.iovec([0, 1]), iovec_from_buffers([b"read-only", b"too"])),
+        lambda pool: np.repeat(pool.iovec([0]), 2),
+    ],
+)
+def test_what_is_unfit_to_read_into_stays_so(make, tmp_path):
+    (tmp_path / "data").write_bytes(b"x" * 300)
+    entries = make(BufferPool(2, 64))
+    unfit = pytest.raises(ValueError, match="must be over writable memory without overlaps")
+    with open(tmp_path / "data", "rb") as file, unfit:
+        iobuf_nb.syscalls.readv(file.fileno(), entries)
+
+
 # ---- from pools ------------------------------------------------------------------------------------------------------
 
 

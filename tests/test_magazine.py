@@ -19,7 +19,7 @@ from numba.core.errors import TypingError
 from test_handle import run_script
 
 from iobuf_nb import BufferPool, ItemPool, Magazine, MagazineSet, PoolClosed, WouldBlock, atomics
-from iobuf_nb._deque import COUNT, MOST, MOST_DEQUES
+from iobuf_nb._deque import COUNT, MOST, MOST_DEQUES, UNFENCED
 from iobuf_nb.ring import GETTERS
 
 
@@ -663,6 +663,23 @@ def test_threads_that_close_at_once_free_one_deque_once(pool, end):
         assert list(pool._free_deques) == [0]
     first, second = pool.magazine(), pool.magazine()
     assert first.base != second.base
+
+
+def test_nothing_is_stolen_once_membarrier_fails(face, pool, monkeypatch):
+    magazine = pool.magazine()
+    put_all(magazine, take_all(magazine, face), face)
+    if config.DISABLE_JIT:
+        monkeypatch.setattr("iobuf_nb._deque.heavy_fence", lambda: False)
+    else:
+        pool.deques[UNFENCED] = 1  # as `_fence_all` says when it does
+        take_all(pool, faces.python)
+    with pytest.raises(RuntimeError, match="membarrier"):
+        face.get_within(pool, 60.0)
+    if config.DISABLE_JIT:
+        assert face.try_get(pool) == -1 and magazine.was_size() == 4
+        assert len(take_all(magazine, face)) == 4
+    put_all(pool, range(4), face)
+    pool.deques[UNFENCED] = 0
 
 
 def test_a_close_that_comes_late_does_not_touch_the_next_user(face, checked):

@@ -1,5 +1,6 @@
 """Processes: forks, pickles, exits, signals, caches. Each scenario is a script in a process of its own."""
 
+import compileall
 import copy
 import os
 import pickle
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -721,6 +723,257 @@ def test_a_comment_is_enough_to_miss_the_cache(tmp_path):
     assert run(show, PYTHONPATH=str(package)) != before
 
 
+ZIPPED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import threading, iobuf_nb
+from numba import njit
+
+@njit(cache=True)
+def get(pool):
+    return pool.get()
+
+pool, another = iobuf_nb.BufferPool(1, 64), iobuf_nb.BufferPool(1, 64)
+index, other = pool.get(), get(another)
+print(iobuf_nb._jit.FINGERPRINT, *[held.holders()[0] - threading.get_ident() for held in (pool, another)])
+"""
+
+
+def zipped(package, path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for source in package.glob("*.py"):
+            archive.write(source, f"iobuf_nb/{source.name}")
+
+
+def without_sources(package, path):
+    shutil.rmtree(path, ignore_errors=True)
+    compileall.compile_dir(package, quiet=2, legacy=True, force=True)
+    shutil.copytree(package, path / "iobuf_nb", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+
+
+def linked(package, path):
+    path.mkdir(exist_ok=True)
+    if not (path / "iobuf_nb").exists():
+        (path / "iobuf_nb").symlink_to(package)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("install", [zipped, without_sources, linked])
+def test_wherever_the_sources_are_a_change_misses_the_cache(install, tmp_path):
+    """Neither functions here nor a user's kernels go on running what was inlined into them."""
+    package, script = copied_package(tmp_path / "site") / "iobuf_nb", tmp_path / "script.py"
+    place = tmp_path / ("app.zip" if install is zipped else "app")
+    script.write_text(ZIPPED)
+    found = []
+    for offset in ("", " + 1000"):
+        if offset:
+            change(
+                package / "pool.py", "owner_at(pool, index), thread_id())", "owner_at(pool, index), thread_id() + 1000)"
+            )
+        install(package, place)
+        environment = os.environ | {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": ""}
+        command = [sys.executable, "-W", "ignore", str(script), str(place)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/", timeout=300)
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout.split())
+    assert [said[1:] for said in found] == [["0", "0"], ["1000", "1000"]] and found[0][0] != found[1][0]
+
+
+USED = """
+pool = BufferPool(2, 64)
+pool.put(pool.get())
+queue = BoundedQueue(2)
+queue.put(1), queue.get()
+print(pool.available(), _native.WHY_NOT)
+"""
+
+
+def used(cache, **environment):
+    """Return what a process says that uses a pool with this cache."""
+    return Process(USED, file=cache.parent / "script.py", NUMBA_CACHE_DIR=str(cache), **environment).finish()
+
+
+@pytest.fixture(scope="module")
+def whole_cache(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("whole") / "cache"
+    assert used(cache) == (0, "2 None\n", "")
+    return cache
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def emptied(path):
+    os.truncate(path, 0)
+
+
+def spoiled(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def of_another(path):
+    """Put the entry of another function there: whole, and not what is looked for."""
+    others = [other for other in sorted(path.parent.glob("*.nbc")) if other.stem != path.stem]
+    path.write_bytes(max(others, key=lambda other: other.stat().st_mtime_ns).read_bytes())
+
+
+def garbage(path):
+    path.write_bytes(b"no pickle at all" * 10)
+
+
+def a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def unreadable(path):
+    path.unlink()
+    path.symlink_to(path.name)  # a loop: root, too, gets an error
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("spoil", [cut, emptied, spoiled, garbage, a_folder, unreadable])
+def test_a_damaged_entry_is_as_none_and_said_once(spoil, whole_cache, tmp_path):
+    cache = shutil.copytree(whole_cache, tmp_path / "cache")
+    entries = sorted(cache.rglob("*.nb?"))
+    for entry in entries:
+        spoil(entry)
+    status, output, errors = used(cache)
+    assert (status, output) == (0, "2 None\n"), errors
+    assert errors.count("RuntimeWarning") == 1 and "an entry of the cache of compiled code is damaged" in errors
+    assert any(str(entry) in errors for entry in entries)
+    if spoil not in (a_folder,):
+        assert used(cache) == (0, "2 None\n", "")  # written anew
+
+
+@pytest.mark.compiled
+def test_an_entry_in_the_place_of_another_is_as_none(whole_cache, tmp_path):
+    cache = shutil.copytree(whole_cache, tmp_path / "cache")
+    for entry in sorted(cache.rglob("*.nbc")):
+        of_another(entry)
+    before = len(list(cache.rglob("*.nbc")))
+    assert used(cache) == (0, "2 None\n", "")
+    assert len(list(cache.rglob("*.nbc"))) == before and not list(cache.rglob("*.tmp*"))
+
+
+@pytest.mark.compiled
+def test_a_cache_that_becomes_full_is_said_once(tmp_path):
+    """Where files can be made, and nothing written into them."""
+    cache = tmp_path / "cache"
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); " + (
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    )
+    command = [sys.executable, "-c", PRELUDE + limit + USED]
+    environment = os.environ | {"PYTHONPATH": str(Path(iobuf_nb.__file__).parents[1]), "NUMBA_CACHE_DIR": str(cache)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/", timeout=300)
+    assert (done.returncode, done.stdout) == (0, "2 None\n"), done.stderr
+    assert done.stderr.count("RuntimeWarning") == 1 and f"cannot be kept in {cache}" in done.stderr
+    assert "NUMBA_CACHE_DIR can name another folder" in done.stderr
+    assert not [path for path in cache.rglob("*") if path.is_file()]  # nothing half-written is left
+
+
+TWO_SIGNATURES = """
+from iobuf_nb import _jit
+
+@_jit.kernel
+def double(x):
+    return x + x
+
+values = {"int": 2, "float": 1.5, "array": np.ones(2), "bytes": np.ones(2, "u1")}
+sys.stdin.readline()
+print(np.sum(double(values[sys.argv[1]])), double.stats.cache_hits.total() if hasattr(double.stats.cache_hits, "total")
+      else sum(double.stats.cache_hits.values()))
+"""
+
+
+@pytest.mark.compiled
+def test_processes_that_save_different_signatures_at_once_keep_all_entries(tmp_path):
+    kinds, script = {"int": "4", "float": "3.0", "array": "4.0", "bytes": "4"}, tmp_path / "script.py"
+
+    def start(kind):
+        return Process(TWO_SIGNATURES, kind, file=script, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+
+    for hits in ("0", "1"):
+        processes = {kind: start(kind) for kind in kinds}
+        assert {kind: process.output() for kind, process in processes.items()} == {
+            k: f"{v} {hits}" for k, v in kinds.items()
+        }
+
+
+@pytest.mark.compiled
+def test_entries_of_other_sources_are_removed(tmp_path):
+    package, cache = copied_package(tmp_path / "site"), tmp_path / "cache"
+    assert used(cache, PYTHONPATH=str(package)) == (0, "2 None\n", "")
+    before = {path.name for path in cache.rglob("*.nbc")}
+    change(package / "iobuf_nb" / "pool.py", "# Results of giving a buffer back.", "# What giving a buffer back says.")
+    assert used(cache, PYTHONPATH=str(package)) == (0, "2 None\n", "")
+    after = {path.name for path in cache.rglob("*.nbc")}
+    assert len(after) == len(before) and not before & after
+
+
+def test_a_subinterpreter_is_refused_at_once():
+    script = """
+import importlib
+for name in ("_interpreters", "_xxsubinterpreters"):
+    try:
+        interpreters = importlib.import_module(name)
+        break
+    except ImportError:
+        pass
+new, code = interpreters.create(), "import iobuf_nb"
+try:
+    said = str(getattr(interpreters, "exec", getattr(interpreters, "run_string", None))(new, code))
+except Exception as error:
+    said = str(error)
+print("ImportError" in said, "iobuf_nb needs the main interpreter" in said)
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(iobuf_nb.__file__).parents[1])}
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["True", "True"], done.stdout + done.stderr
+
+
+INTERRUPTED = """
+import ctypes
+
+def interrupted(module, name, call):
+    # Ctrl-C in the n-th call of something, while the first pool is made.
+    original, calls = getattr(module, name), []
+
+    def function(*arguments):
+        calls.append(arguments)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    setattr(module, name, function)
+    expect(KeyboardInterrupt, BufferPool, 1, 16)
+    setattr(module, name, original)
+
+for name, call in (("register_heavy_fence", 1), ("_slot_offset", 1), ("cfunc", 1), ("cfunc", 4), ("_MethodDef", 3)):
+    interrupted(_native, name, call)
+for call in (1, 3, 5):  # of the methods, two are in their places then, and four, and eight
+    interrupted(ctypes, "addressof", call)
+pool = BufferPool(1, 16)
+names = [replaced.name for replaced in _native.REPLACED if replaced.cls is BufferPool]
+assert len(names) == 6 and _native.WHY_NOT is None
+assert {type(getattr(BufferPool, name)).__name__ for name in names} == {"method_descriptor"}
+assert {type(replaced.slow).__name__ for replaced in _native.REPLACED} == {"function"}
+pool.put(pool.get()), expect(IndexError, pool.put, 5)
+thread = threading.Thread(target=lambda: pool.magazine().get())  # the first one: it needs the same lock
+thread.start(), thread.join()
+print(pool.available())
+"""
+
+
+@pytest.mark.compiled
+def test_ctrl_c_while_the_first_pool_is_made_leaves_nothing_half_done():
+    assert run(INTERRUPTED) == "0"
+
+
 # Root may write anywhere, until it gives that up for all it starts: PR_CAPBSET_DROP, CAP_DAC_OVERRIDE.
 GIVE_UP = """
 import ctypes, os, sys
@@ -757,7 +1010,10 @@ def test_where_nothing_can_be_written_kernels_are_compiled_in_memory(tmp_path):
     for folder in (package / "iobuf_nb", home):
         folder.chmod(0o555)
     places = {"HOME": str(home), "NUMBA_CACHE_DIR": str(tmp_path / "file" / "below")}
-    used, why_not = run(READ_ONLY, flags=("-c", GIVE_UP), PYTHONPATH=str(package), **places).splitlines()
-    assert used == "True 2" and "cannot cache function" in why_not
+    process = Process(READ_ONLY, flags=("-c", GIVE_UP), PYTHONPATH=str(package), **places)
+    status, output, errors = process.finish()
+    used, why_not = output.splitlines()
+    assert (status, used) == (0, "True 2") and "cannot cache function" in why_not
+    assert errors.count("RuntimeWarning") == 1 and "cannot be kept in any folder" in errors and str(package) in errors
     assert not list(home.iterdir()) and not list(package.rglob("*.nb?"))
     package.joinpath("iobuf_nb").chmod(0o755)
