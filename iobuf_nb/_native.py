@@ -29,7 +29,7 @@ from llvmlite import binding, ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from ._deque import USER
+from ._deque import COUNT, USER
 from ._handle import MAGAZINE, OTHER, POOL, QUEUE, UNCHECKED, Handle, before_first, load_handle
 from ._jit import INTERPRETED, c_function, cfunc, hot, kernel, kernel_overload, out_of_line
 from ._owners import OK
@@ -56,6 +56,7 @@ _vectorcall = c_function(_VECTORCALL, _word, _word, _word, _word, _word)
 
 UNDECIDED = -9  # beside EMPTY and OK
 NO_ROOM = -8  # beside OK: a put waits, in Python
+REST = -10  # and below: some were taken, and Python looks for the rest without the GIL
 
 # Where, in bytes, things lie in an object (an int), in an array, and in a descriptor block.
 _REFERENCES, _TYPE, _LENGTH, _DIGIT = 0, 8, 16, 24
@@ -73,8 +74,8 @@ _MOST_AT_ONCE = 4096  # longer arrays are worth letting go of the GIL
 # What the functions below need to know, by number: addresses of Python objects, and where the slot lies in a handle.
 NONE, FALSE, TRUE, INT, ARRAY, INT64, INTS, SLOT = range(8)
 SLOW = 8  # and from here on the Python methods, by kind of object and number of method
-GET, TRY_GET, PUT, TRY_PUT, GET_MANY, PUT_MANY, REFUSE, REFUSE_MANY = range(8)
-METHODS = 8
+GET, TRY_GET, PUT, TRY_PUT, GET_MANY, PUT_MANY, REFUSE, REFUSE_MANY, TAKE_REST = range(9)
+METHODS = 9
 _known = (ctypes.c_int64 * (SLOW + METHODS * (MAGAZINE + UNCHECKED + 1)))()
 binding.add_symbol("iobuf_nb_known", ctypes.addressof(_known))
 
@@ -158,11 +159,11 @@ def _slowly(method, self, arguments, n, names):
 
 
 @kernel
-def _refuse(method, self, arguments, why):
-    """Have Python raise why the only argument was refused: a second attempt could give what is another thread's."""
+def _call(method, self, arguments, number):
+    """Call a method of Python's with the only argument and a number."""
     out_of_line()
     both = np.empty(2, np.int64)
-    both[0], both[1] = _load_word(arguments), _from_int(why)
+    both[0], both[1] = _load_word(arguments), _from_int(number)
     result = _slowly(method, self, both.ctypes.data, 2, 0)
     _release(both[1])
     return result
@@ -172,7 +173,7 @@ def _refuse(method, self, arguments, why):
 def _not_put(self, arguments, n, names, status):
     """Have Python do the put, or raise why it was refused."""
     out_of_line()
-    return _slowly(PUT, self, arguments, n, names) if status < OK else _refuse(REFUSE, self, arguments, status)
+    return _slowly(PUT, self, arguments, n, names) if status < OK else _call(REFUSE, self, arguments, status)
 
 
 @hot
@@ -261,25 +262,37 @@ def _give_to_magazine(owner, block, index):
 _give = _operation(_give_to_pool, _give_to_magazine)
 
 
+@hot
+def _or_rest(pool, count, length):
+    """Return a count, or REST less it if there may be more in magazines."""
+    return count if count == length or load(pool.deques, COUNT) == 0 else REST - count
+
+
 def _take_many_from_pool(owner, block, array):
     kind = _kind(block)
     if kind == POOL:
-        return take_many(load_handle(block, ITEM_POOL), _elements(array), 0, _length(array))
+        pool = load_handle(block, ITEM_POOL)
+        return _or_rest(pool, take_many(pool, _elements(array), 0, _length(array), False), _length(array))
     if kind == POOL + UNCHECKED:
-        return take_many(load_handle(block, ITEM_POOL_UNCHECKED), _elements(array), 0, _length(array))
+        pool = load_handle(block, ITEM_POOL_UNCHECKED)
+        return _or_rest(pool, take_many(pool, _elements(array), 0, _length(array), False), _length(array))
     return UNDECIDED
 
 
 def _take_many_from_magazine(owner, block, array):
     kind = _kind(block)
     if _is_ours(block, kind):
-        return take_many_from(load_handle(block, _MAGAZINE), _elements(array), _length(array))
+        magazine = load_handle(block, _MAGAZINE)
+        count = take_many_from(magazine, _elements(array), _length(array), False)
+        return _or_rest(magazine.pool, count, _length(array))
     if kind == MAGAZINE + UNCHECKED:
-        return take_many_from(load_handle(block, _MAGAZINE_UNCHECKED), _elements(array), _length(array))
+        magazine = load_handle(block, _MAGAZINE_UNCHECKED)
+        count = take_many_from(magazine, _elements(array), _length(array), False)
+        return _or_rest(magazine.pool, count, _length(array))
     return UNDECIDED
 
 
-#: Take as many as an array has room for: how many; UNDECIDED leaves it to Python.
+#: Take as many as an array has room for: how many; REST less that, and UNDECIDED, leave it to Python.
 _take_many = _operation(_take_many_from_pool, _take_many_from_magazine)
 
 
@@ -369,6 +382,8 @@ def _get_many(owner, arguments, n, names):
     self = _address(owner)
     array = _only_array(arguments, n, names)
     count = _take_many(owner, _block_of(self), array) if array != 0 else UNDECIDED
+    if count <= REST:
+        return _call(TAKE_REST, self, arguments, REST - count)
     return _int_object(count) if count != UNDECIDED else _slowly(GET_MANY, self, arguments, n, names)
 
 
@@ -380,13 +395,13 @@ def _put_many(owner, arguments, n, names):
         return _another(_known_at(NONE))
     if refused == UNDECIDED:
         return _slowly(PUT_MANY, self, arguments, n, names)
-    return _refuse(REFUSE_MANY, self, arguments, refused)
+    return _call(REFUSE_MANY, self, arguments, refused)
 
 
 _FASTCALL_KEYWORDS, _NO_ARGUMENTS = 0x82, 4
 
-# What says why a put was refused: methods in Python alone.
-_REFUSALS = {REFUSE: "_refuse", REFUSE_MANY: "_refuse_many"}
+# Methods in Python alone, for what comes after: why a put was refused, and the rest of a bulk get.
+_FOLLOWING = {REFUSE: "_refuse", REFUSE_MANY: "_refuse_many", TAKE_REST: "_take_rest"}
 # In the order of their numbers; queues have no bulk calls.
 _METHODS: tuple[tuple[str, Callable[..., int], int], ...] = (
     ("get", _get, _FASTCALL_KEYWORDS),
@@ -496,7 +511,7 @@ def _compile(classes: tuple[type, ...]) -> list[Replacement]:
                 definition = _MethodDef(name.encode(), compiled.address, flags, doc.encode())
                 found.append(Replacement(cls, name, slow, compiled, definition))
     for cls in classes:
-        for number, name in _REFUSALS.items():
+        for number, name in _FOLLOWING.items():
             for kind in _KINDS[cls] if hasattr(cls, name) else ():
                 _known[SLOW + METHODS * kind + number] = id(getattr(cls, name))
     return found

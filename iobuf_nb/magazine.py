@@ -170,15 +170,15 @@ def release_elsewhere(ring, index):
 
 
 @kernel
-def take_many_from(magazine, out, n):
-    """Take up to `n` free buffers: how many."""
+def take_many_from(magazine, out, n, seek):
+    """Take up to `n` free buffers: how many. Without `seek` other magazines are left alone."""
     pool = magazine.pool
     if not enter(magazine) or load(pool.ring.words, CLOSED_FLAG):
         return 0
     done = pop_many(pool.deques, magazine.base, magazine.asymmetric, out, n)
     for k in range(done):
         own(pool, out[k])
-    return take_many(pool, out, done, n) if done < n else done
+    return take_many(pool, out, done, n, seek) if done < n else done
 
 
 @kernel
@@ -324,7 +324,7 @@ class Magazine(Source):
         return give_to(self, index)
 
     def _take_many(self, out: NDArray[np.int64]) -> int:
-        return take_many_from(self, elements(out), len(out))
+        return take_many_from(self, elements(out), len(out), True)
 
     def _give_many(self, indices: NDArray[np.int64]) -> int:
         return give_many_to(self, elements(indices), len(indices))

@@ -136,14 +136,17 @@ def give(pool, index):
 
 
 @kernel
-def take_many(pool, out, begin, end):
-    """Take free buffers into out[begin:end], as long as there are any: where the next would stand."""
+def take_many(pool, out, begin, end, seek):
+    """Take free buffers into out[begin:end], as long as there are any: where the next would stand.
+
+    Without `seek` those in magazines are left there: to take one takes some microseconds.
+    """
     if load(pool.ring.words, CLOSED_FLAG):
         return begin
     done = get_items(pool.ring, out, begin, end)
     for k in range(begin, done):
         own(pool, out[k])
-    while done < end and load(pool.deques, _deque.COUNT):
+    while seek and done < end and load(pool.deques, _deque.COUNT):
         index = take(pool)
         if index < 0:
             break
@@ -438,6 +441,10 @@ class Source(Handle, Shown):
         check_indices("out", out, True)
         return self._take_many(out)
 
+    def _take_rest(self, out: NDArray[np.int64], done: int) -> int:
+        """Go on with `get_many` where the C function stopped, without the GIL."""
+        return done + self._take_many(out[done:])
+
     def put_many(self, indices: NDArray[np.int64]) -> None:
         """Give all these buffers back; if one of them cannot be, give none back and raise as `put` does.
 
@@ -522,7 +529,7 @@ class _Pool(Source):
         return give(self, index)
 
     def _take_many(self, out: NDArray[np.int64]) -> int:
-        return take_many(self, elements(out), 0, len(out))
+        return take_many(self, elements(out), 0, len(out), True)
 
     def _give_many(self, indices: NDArray[np.int64]) -> int:
         return give_many(self, elements(indices), len(indices))

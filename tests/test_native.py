@@ -260,3 +260,36 @@ def test_what_is_refused_is_not_tried_again(monkeypatch, make, name, bad):
     assert not tried
     monkeypatch.undo()
     source.put(indices[1])
+
+
+@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.parametrize("through", ["pool", "magazine"])
+def test_a_bulk_get_steals_without_the_gil(checked, through):
+    pool = BufferPool(300, 16, checked=checked)
+    indices = np.empty(300, np.int64)
+    others = [pool.magazine(100) for _ in range(2)]
+    for magazine in others:
+        magazine.put_many(indices[: pool.get_many(indices[:100])])
+    source = pool if through == "pool" else pool.magazine(100)
+    source.put(source.get())  # a checked magazine is its first user's
+    seeks = []
+    rest = type(source)._take_rest
+    kinds = range(_native.SLOW, len(_native._known))
+    before = [_native._known[k] for k in kinds]
+
+    def take_rest(self, out, done):
+        seeks.append(done)
+        return rest(self, out, done)
+
+    for k, known in zip(kinds, before, strict=True):
+        if known == id(rest):
+            _native._known[k] = id(take_rest)
+    try:
+        assert source.get_many(indices) == 300 and source.get_many(indices[:1].copy()) == 0
+        assert seeks == [100, 0]
+    finally:
+        for k, known in zip(kinds, before, strict=True):
+            _native._known[k] = known
+    assert sorted(indices) == list(range(300))
+    pool.put_many(indices)
+    assert pool.available() == 300
