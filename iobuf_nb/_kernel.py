@@ -80,7 +80,7 @@ class _Named(pickle.Pickler):
 def _known_everywhere(kind: Any) -> bool:
     """Whether a type names nothing of a program's own, such as a namedtuple or jitclass.
 
-    Other programs could not read it, and have to: a function's cache has one list of all types it is compiled for.
+    Other programs, which may have another thing of that name, share the cache and could not read it.
     """
     named = _Named()
     try:

@@ -433,11 +433,11 @@ def test_a_list_that_a_kernel_makes_for_itself_may_hold_handles():
 def test_what_is_dropped_while_its_kernel_runs_cannot_be_returned():
     queue = BoundedQueue(2)
     descriptor = queue._descriptor
-    assert iobuf_nb._handle._find(descriptor) is queue
+    assert iobuf_nb._handle.find_handle(descriptor) is queue
     del queue
     gc.collect()
     with pytest.raises(RuntimeError, match="what this kernel returns is gone: it was dropped while the kernel ran"):
-        iobuf_nb._handle._find(descriptor)
+        iobuf_nb._handle.find_handle(descriptor)
 
 
 def test_generators_keep_no_waiter_of_their_own():
