@@ -60,11 +60,6 @@ class Handle:
         self._block[0] = self._descriptor = self._block.ctypes.data
         live[self._descriptor] = self
 
-    @property
-    def descriptor(self) -> int:
-        """Where the descriptor block lies."""
-        return self._descriptor
-
     def __reduce__(self) -> Any:
         raise TypeError(
             f"a {type(self).__name__} cannot be pickled or copied: its memory belongs to this process; "
@@ -91,6 +86,7 @@ class HandleType(types.Type):
         unbox(cls)(_unbox)
         box(cls)(_box)
         lower_constant(cls)(_constant)
+        make_attribute_wrapper(cls, "descriptor", "_descriptor")
         for name in cls.__dict__.get("attributes", ()):
             make_attribute_wrapper(cls, name, name)
 

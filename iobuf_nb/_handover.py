@@ -59,7 +59,7 @@ def _ring_at(descriptor: int) -> Any:
 def release(ring, index):
     """Give a free index to whoever is to have it: a coroutine that waits, or the ring, and whom it wakes there."""
     if load(ring.words, REQUESTS, "relaxed") != 0:
-        _release_beside_coroutines(ring.descriptor, index)
+        _release_beside_coroutines(ring._descriptor, index)
     else:
         put_and_wake(ring, index)
 

@@ -109,7 +109,7 @@ class QueueType(HandleType):
     """The numba type of `BoundedQueue`."""
 
     kind = QUEUE
-    attributes = ("descriptor", "words", "capacity", "order", "items")
+    attributes = ("words", "capacity", "order", "items")
 
     def __init__(self) -> None:
         super().__init__(

@@ -448,7 +448,9 @@ class Pools(Machine):
             with pytest.raises(ValueError, match="checked=True"):
                 self.pool.holders()
         assert all(magazine.was_size() <= 3 for magazine in magazines)
-        assert self.pool.ring.was_size() + sum(magazine.was_size() for magazine in magazines) == len(self.free)
+        lying = self.pool.ring.was_size() + sum(magazine.was_size() for magazine in magazines)
+        assert lying <= len(self.free)  # what a closed magazine has left is in no other's size
+        assert lying == len(self.free) or any(magazine.closed for magazine in magazines)
         assert self.pool.deques[COUNT] == len(magazines)
         assert all((source.capacity, source.checked) == (len(self.contents), self.pool.checked) for source in magazines)
         assert self.pool.closed is self.is_closed and self.pool.words is self.pool.ring.words

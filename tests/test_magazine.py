@@ -805,6 +805,7 @@ def test_shows_itself(checked):
     magazine.close()
     assert repr(magazine) == f"Magazine(pool={checked!r}, size=0, held=0)"
     assert " 0.0 %" in magazine._repr_html_()
+    put_all(checked, take_all(checked, faces.python), faces.python)  # or the next magazine would take over what it left
     with MagazineSet(checked, 2, 2) as magazines:
         magazines[1].put(checked.get())
         assert repr(magazines) == f"MagazineSet(pool={checked!r}, n=2, held=1)"

@@ -209,7 +209,8 @@ CASES = [
 #: Those that take seconds.
 LARGE = [
     *(case(magazine_case, *arguments) for arguments in (LONGEST, WAITS[3])),
-    *(case(magazine_case, *arguments, memory=TSO) for arguments in (LONGEST, *BULKS, *WAITS, *THREES)),
+    *(case(magazine_case, *arguments, memory=TSO) for arguments in (LONGEST, *BULKS, *WAITS)),
+    *(case(magazine_case, *arguments, memory=TSO, preemptions=2) for arguments in THREES),
     case(magazine_case, *LONGEST, owners_fence=True, memory=NoMembarrier),
     *(case(magazine_case, *arguments, deaths=1, alone=100, memory=TSO) for arguments in (*PAIRS, LONGEST)),
     case(magazine_case, *LONGEST, memory=Relaxed),
