@@ -8,8 +8,9 @@ cannot be pickled. Make one in each process, and send what buffers hold.
 A forked child has a copy of all that its parent had. What was free can be got and put there, but nobody can wait for
 it. Buffers that other threads held are out in the copy, where `BufferPool.holders` names them and any thread may put
 them; what those threads were just getting or putting is free. (In a pool with ``checked=False`` nobody can tell, and
-all of it stays out.) Magazines of other threads are anybody's. The parent notices nothing. Fork with `os.fork`, or what
-is built on it, and when no thread is compiling, for numba's lock stays locked in the child.
+all of it stays out.) A magazine of another thread can be closed, and what lies there got. The parent notices nothing.
+Fork with `os.fork`, or what is built on it, and when no thread is compiling, for numba's lock stays locked in the child.
+
 
 Examples
 --------

@@ -16,7 +16,7 @@ import weakref
 from typing import Any
 
 from ._handover import ask, ask_again, take_handed, take_request_back
-from ._owners import owner_at
+from ._owners import place_of
 from .atomics import load, store
 from .magazine import reserve
 from .ring import GET_FD, HANDED, BoundedQueue
@@ -167,7 +167,7 @@ class Line:
         if index >= 0:
             del self.waiting[next(iter(self.waiting))]
             if pool.checked:
-                store(pool.owners, owner_at(pool.capacity, index), threading.get_ident())
+                store(pool.owners, place_of(pool.capacity, index), threading.get_ident())
             return index
         index = pool.try_get()
         if index >= 0:

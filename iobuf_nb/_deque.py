@@ -234,14 +234,12 @@ def total(words):
     return found
 
 
-def mend(words: NDArray[np.int64], thread: int) -> None:
-    """End what other threads than `thread` were in the middle of when all of them vanished, in a forked child."""
+def mend(words: NDArray[np.int64]) -> None:
+    """End what threads were in the middle of when they vanished, in a forked child."""
     for base in map(base_of, range(int(words[COUNT]))):
         words[base + THIEVES] = 0
         # A pop that found nothing has not been taken back yet.
         words[base + POPS] = min(words[base + POPS], words[base + PUSHES] - words[base + TOP])
-        if words[base + USER] != thread:
-            words[base + USER] = 0
 
 
 def indices(words: NDArray[np.int64]) -> list[int]:

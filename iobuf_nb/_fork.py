@@ -7,7 +7,7 @@ nothing moves, so it can see which buffers are nowhere, and puts them into the r
 - every buffer is free, or out and named by `holders`, and anybody may put it: what bulk puts were
   giving back, and what io_uring had in the parent, is its holders' again: the copy is out of their reach;
 - nobody waits: the counts of waiters start again, and the parent's event loops and their descriptors are let go of;
-- magazines of threads that the child does not have can be used by any thread, with what lies there.
+- what lies in magazines can be got, also of threads that the child does not have; theirs can be closed.
 
 In a pool that is not checked nobody can tell a buffer that is out from one on its way: both are out there for good.
 """
@@ -15,7 +15,6 @@ In a pool that is not checked nobody can tell a buffer that is out from one on i
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -43,7 +42,7 @@ def mend() -> None:
 
 def mend_pool(pool: Any) -> None:
     """Mend one pool."""
-    _deque.mend(pool.deques, threading.get_ident())
+    _deque.mend(pool.deques)
     restore(pool.owners, pool.bulks)
     on_their_way = []
     if pool._getters is not None:

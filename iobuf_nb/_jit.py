@@ -22,6 +22,7 @@ from numba import config, njit, typeof, types
 from numba.core import errors
 from numba.core.bytecode import ByteCode
 from numba.core.typeinfer import CallConstraint
+from numba.core.typing import templates
 from numba.extending import intrinsic, overload, overload_attribute, overload_method
 
 from ._cache import CodeCache, NoCache
@@ -122,21 +123,28 @@ class _Parameters(inspect.Signature):
 
     name = ""
 
+    @property
+    def usage(self) -> str:
+        """How to call it."""
+        shown = [str(each.replace(annotation=each.empty)) for each in self.parameters.values() if each.name != "self"]
+        return f"{self.name}({', '.join(shown)})"
+
+    def refuse_lost_keywords(self, n: int) -> None:
+        """Refuse a call with `n` arguments by position, some of which had names that numba has lost."""
+        names = [*self.parameters]
+        for lost in _lost_keywords():
+            if {*lost} <= {*names} and names[n - len(lost) : n] != [*lost]:
+                raise KernelTypingError(
+                    f"{self.usage} must get {', '.join(lost)} by position inside try, not by name: numba on Python "
+                    "3.11 and 3.12 drops the names of keywords there"
+                )
+
     def bind(self, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
         """Bind arguments, or refuse them."""
-        names = [*self.parameters]
-        shown = [str(each.replace(annotation=each.empty)) for each in self.parameters.values() if each.name != "self"]
-        usage = f"{self.name}({', '.join(shown)})"
-        for lost in _lost_keywords():
-            if {*lost} <= {*names} and names[len(args) - len(lost) : len(args)] != [*lost]:
-                raise KernelTypingError(
-                    f"{usage} must get {', '.join(lost)} by position inside try, not by name: numba on Python 3.11 "
-                    "and 3.12 drops the names of keywords there"
-                )
         try:
             return super().bind(*args, **kwargs)
         except TypeError as error:
-            raise KernelTypingError(f"{self.name} must be called as {usage}: {error}") from None
+            raise KernelTypingError(f"{self.name} must be called as {self.usage}: {error}") from None
 
 
 def refusing(choose: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -165,7 +173,7 @@ def caller(function: Callable[..., Any], depth: int) -> FrameType | None:
 
 def _lost_keywords() -> list[tuple[str, ...]]:
     """Return the keywords of the call that is typed, or of one like it in its line, if numba has lost their names."""
-    frame = caller(CallConstraint.resolve, 20) if (3, 11) <= sys.version_info < (3, 13) else None
+    frame = caller(CallConstraint.resolve, 20)
     if frame is None or frame.f_locals["self"].kws:
         return []
     call, function = frame.f_locals["self"], frame.f_locals["typeinfer"].func_ir.func_id
@@ -181,6 +189,22 @@ def _lost_keywords() -> list[tuple[str, ...]]:
                     lost.append(names)
                 names = ()
     return lost
+
+
+def _looking_first(get_implementation: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what finds the body of an overload, but looks for lost keywords first: for known types nobody is asked."""
+
+    def look(self: Any, args: Any, kws: Any) -> Any:
+        parameters = getattr(self._overload_func, "__signature__", None)
+        if isinstance(parameters, _Parameters):
+            parameters.refuse_lost_keywords(len(args))
+        return get_implementation(self, args, kws)
+
+    return look
+
+
+if (3, 11) <= sys.version_info < (3, 13):
+    templates._OverloadFunctionTemplate._get_impl = _looking_first(templates._OverloadFunctionTemplate._get_impl)
 
 
 def _same_lines(body: Any) -> Callable[..., Any]:

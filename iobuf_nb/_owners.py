@@ -75,7 +75,7 @@ def bulk_words(capacity: int) -> NDArray[np.int64]:
 
 
 @hot
-def owner_at(capacity, index):
+def place_of(capacity, index):
     """Return where a buffer's owner word stands.
 
     Two threads often hold neighbours, which the queue hands out one after the other: so these share no cache line.
@@ -84,10 +84,9 @@ def owner_at(capacity, index):
 
 
 @hot
-def own(pool, index):
-    """Write down that this thread holds `index`, which nobody else has."""
-    if pool.checked:
-        store(pool.owners, owner_at(pool.capacity, index), thread_id())
+def owner_at(pool, index):
+    """Return where in a pool's `owners` the word of a buffer stands."""
+    return place_of(pool.capacity, index)
 
 
 @hot
@@ -96,7 +95,7 @@ def disown(pool, index, lend):
     if index < 0 or index >= pool.capacity:
         return OUT_OF_RANGE
     if pool.checked:
-        place = owner_at(pool.capacity, index)
+        place = owner_at(pool, index)
         holder = load(pool.owners, place)
         if holder <= FREE or not compare_and_swap(pool.owners, place, holder, -holder if lend else FREE):
             return _disown_contested(pool.owners, pool.bulks, place, lend)
@@ -136,7 +135,7 @@ def _disown_contested(owners, bulks, place, lend):
 @hot
 def take_back(pool, index):
     """Give a buffer that was lent back into its holder's hands."""
-    place = owner_at(pool.capacity, index)
+    place = owner_at(pool, index)
     store(pool.owners, place, -load(pool.owners, place))
 
 
@@ -221,18 +220,18 @@ def disown_many(pool, indices, n):
         record, undecided = _record_of(mark), _undecided(mark, shift)
         marked = 0
         while marked < n and 0 <= indices[marked] < pool.capacity:
-            if _put_mark(owners, bulks, owner_at(pool.capacity, indices[marked]), mark) != OK:
+            if _put_mark(owners, bulks, owner_at(pool, indices[marked]), mark) != OK:
                 break
             marked += 1
         if marked == n and compare_and_swap(bulks, record, undecided, undecided - UNDECIDED + COMMITTED):
             for k in range(n):
-                store(owners, owner_at(pool.capacity, indices[k]), FREE)
+                store(owners, owner_at(pool, indices[k]), FREE)
             store(bulks, record, undecided - UNDECIDED)
             return -1
         fate = _abort(bulks, record, undecided)
         refused = marked
         for k in range(marked):
-            place = owner_at(pool.capacity, indices[k])
+            place = owner_at(pool, indices[k])
             if fate == undecided - UNDECIDED + (place << _FATE_BITS) + OVERRULED:
                 compare_and_swap(owners, place, mark, FREE)  # unless who overruled this has done that already
                 refused = k

@@ -44,15 +44,16 @@ from ._deque import (
 from ._handle import MAGAZINE, POOL, WORDS, Handle, HandleType, load_handle
 from ._handover import release, release_all
 from ._jit import hot, kernel, kernel_face, kernel_overload, out_of_line
-from ._owners import OK, disown, disown_many, own
+from ._owners import OK, disown, disown_many
 from ._show import Shown
 from .atomics import compare_and_swap, load, register_heavy_fence, store
-from .pool import PoolType, Source, elements, take, take_many
+from .pool import PoolType, Source, elements, own, take, take_many
 from .ring import CLOSED_FLAG, GET, GET_EVENT, GETTERS, notify, wait
 from .wait import CLOSED, EMPTY, lock_that_forks_wait_for, thread_id
 
 __all__ = ["Magazine", "MagazineSet"]
 
+NOBODY = -1  # the user of a deque whose magazine is closed
 SIZE = 3  # where in a descriptor block a magazine's size stands
 
 
@@ -355,9 +356,10 @@ class Magazine(Source):
         What lies here stays free and can be got through the pool: nothing is moved, so no buffer is out of sight for a
         moment. Buffers that are out are not touched: put them through this, which hands them on, or the pool.
         """
-        self.size = self._block[SIZE] = 0
-        # One call in C, which gives the number once: no other thread that closes it, and no Ctrl-C, comes in between.
-        self.pool._free_deques.extend(self._to_free)
+        self.size, size = 0, int(self._block[SIZE])
+        if size and compare_and_swap(self._block, SIZE, size, 0):  # one thread alone frees the deque
+            store(self.pool.deques, self.base + USER, NOBODY)
+            self.pool._free_deques.extend(self._to_free)
 
     def __enter__(self) -> Magazine:
         return self
@@ -368,7 +370,7 @@ class Magazine(Source):
     def __del__(self) -> None:
         # Its buffers stay where they are, since everybody finds them there: this may be any thread, in any state.
         if hasattr(self, "_to_free"):
-            self.pool._free_deques.extend(self._to_free)
+            self.pool._free_deques.extend(self._to_free)  # nothing is left there after a close that came to its end
 
     def _figures(self) -> dict[str, object]:
         return {"pool": repr(self.pool), "size": self.size, "held": self.was_size()}

@@ -39,7 +39,7 @@ from ._dtype import element_type
 from ._handle import POOL, UNCHECKED, WORDS, Handle, HandleType
 from ._handover import release, release_all
 from ._jit import compiled_as, hot, kernel, kernel_face, kernel_method, kernel_overload
-from ._owners import NOT_OUT, OK, OUT_OF_RANGE, ROWS, bulk_words, disown, disown_many, own
+from ._owners import NOT_OUT, OK, OUT_OF_RANGE, ROWS, bulk_words, disown, disown_many, owner_at
 from ._show import Shown
 from .atomics import load, store
 from .iovec import IoVec, iovec_over
@@ -59,7 +59,18 @@ from .ring import (
     size,
     wait,
 )
-from .wait import CLOSED, EMPTY, FORKED, NO_FENCE, NO_WAIT_IN_A_CHILD, UNFENCED, PoolClosed, WouldBlock, limit_ns
+from .wait import (
+    CLOSED,
+    EMPTY,
+    FORKED,
+    NO_FENCE,
+    NO_WAIT_IN_A_CHILD,
+    UNFENCED,
+    PoolClosed,
+    WouldBlock,
+    limit_ns,
+    thread_id,
+)
 
 if TYPE_CHECKING:
     from ._aio import Getters
@@ -111,6 +122,13 @@ class BufferPoolType(PoolType):
 @overload_attribute(PoolType, "checked")  # a constant in kernels, so that the check is compiled in or out
 def _checked(pool):
     return (lambda pool: True) if pool.checked else (lambda pool: False)
+
+
+@hot
+def own(pool, index):
+    """Write down that this thread holds `index`, which nobody else has."""
+    if pool.checked:
+        store(pool.owners, owner_at(pool, index), thread_id())
 
 
 @hot

@@ -315,9 +315,9 @@ def wait(source, item, timeout_ns):
             return FORKED
         fetch_add(words, waiters, 1, "seq_cst")
         seen = load(words, event, "seq_cst")
+        longest = LOOK_NS if load(words, HANDED) else FOREVER_NS  # what a closed event loop was handed wakes nobody
         result = source._attempt(item)
         if result == EMPTY:
-            longest = LOOK_NS if load(words, HANDED) else FOREVER_NS  # a closed event loop's buffer wakes nobody
             park(words, event, seen, min(longest, end - now_ns()))
         fetch_add(words, waiters, -1, "seq_cst")
         if result != EMPTY:

@@ -44,7 +44,7 @@ from ._borrowed import lend, memory_info
 from ._check import FormattedValueError
 from ._handle import Handle
 from ._jit import compile_for, compiled_as, kernel_face, kernel_overload
-from ._owners import NOT_OUT, OUT_OF_RANGE, owner_at
+from ._owners import NOT_OUT, OUT_OF_RANGE, place_of
 from ._show import Shown
 from ._uring import (
     BUFFER,
@@ -650,7 +650,7 @@ def _drain(ring: Ring, pool: BufferPool, states: NDArray[np.int64]) -> None:
 
 def _finish(pool: BufferPool, states: NDArray[np.int64], index: Any) -> None:
     states[index] = IDLE
-    place = owner_at(pool.capacity, int(index))
+    place = place_of(pool.capacity, int(index))
     pool.owners[place] = abs(pool.owners[place])
 
 

@@ -74,7 +74,7 @@ def many_given_up_and_not_back(pool):
 def marked_by_a_bulk_put(pool):
     mark = _owners._claim(pool.bulks, pool.bulks[_owners._SHIFT])
     for index in (pool.get(), pool.get()):
-        _owners._put_mark(pool.owners, pool.bulks, _owners.owner_at(pool.capacity, index), mark)
+        _owners._put_mark(pool.owners, pool.bulks, _owners.owner_at(pool, index), mark)
 
 
 def lent_to_io_uring(pool):
@@ -160,7 +160,7 @@ def test_a_child_mends_what_a_thread_was_in_the_middle_of(middle, make):
     in_a_child(check)
 
 
-def test_magazines_of_other_threads_are_anybodys_in_a_child():
+def test_what_lies_in_magazines_of_other_threads_can_be_got_in_a_child():
     pool = BufferPool(8, 64)
     magazines = MagazineSet(pool, 3, 4)
     mine = pool.magazine(4)
@@ -170,11 +170,14 @@ def test_magazines_of_other_threads_are_anybodys_in_a_child():
 
     def check():
         assert mine.was_size() == 1
-        all_are_there(pool, magazines._all)
+        with pytest.raises(RuntimeError, match="another thread"):
+            magazines[0].get()
+        all_are_there(pool, [mine])
+        magazines.close()
+        all_are_there(pool, [pool.magazine(4) for _ in range(3)])
 
     in_a_child(check)
-    with pytest.raises(RuntimeError, match="another thread"):
-        magazines[0].get()
+    magazines.close()
 
 
 def test_queues_are_whole_in_a_child_and_nobody_waits():
@@ -278,7 +281,7 @@ def test_forks_beside_kernels_at_work(checked):
     try:
         for _ in range(20):
             if checked:
-                in_a_child(lambda: all_are_there(pool, [magazine]))
+                in_a_child(lambda: all_are_there(pool))
             else:
                 in_a_child(lambda: sorted({pool.try_get() for _ in range(64)}) and pool.available())
     finally:

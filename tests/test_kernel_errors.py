@@ -465,3 +465,14 @@ def test_a_bool_is_no_index_and_no_item(bad):
             call(bad)
     assert pool.available() == 0 and queue.was_size() == 0 and items.value(0) == "a" and not words.any()
     pool.put_many(np.arange(2))
+
+
+@compiled
+@pytest.mark.skipif(not DROPS_KEYWORDS, reason="numba keeps the names here")
+def test_keywords_that_are_lost_are_seen_for_types_that_are_known():
+    @njit
+    def by_position():
+        return Backoff(0.05).base
+
+    assert by_position() == 0.05
+    refused(make_a_backoff, BufferPool(1, 16), BoundedQueue(4), np.zeros(1, np.int64))

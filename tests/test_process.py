@@ -719,7 +719,7 @@ def test_another_layout_misses_the_cache(cached, record_property):
 def test_a_comment_is_enough_to_miss_the_cache(tmp_path):
     package, show = copied_package(tmp_path), "print(iobuf_nb._jit.FINGERPRINT)"
     before = run(show, PYTHONPATH=str(package))
-    change(package / "iobuf_nb" / "pool.py", "# Results of giving a buffer back.", "# What giving a buffer back says.")
+    change(package / "iobuf_nb" / "_owners.py", "# What became of giving a buffer back.", "# What giving says.")
     assert run(show, PYTHONPATH=str(package)) != before
 
 
@@ -908,7 +908,7 @@ def test_entries_of_other_sources_are_removed(tmp_path):
     package, cache = copied_package(tmp_path / "site"), tmp_path / "cache"
     assert used(cache, PYTHONPATH=str(package)) == (0, "2 None\n", "")
     before = {path.name for path in cache.rglob("*.nbc")}
-    change(package / "iobuf_nb" / "pool.py", "# Results of giving a buffer back.", "# What giving a buffer back says.")
+    change(package / "iobuf_nb" / "_owners.py", "# What became of giving a buffer back.", "# What giving says.")
     assert used(cache, PYTHONPATH=str(package)) == (0, "2 None\n", "")
     after = {path.name for path in cache.rglob("*.nbc")}
     assert len(after) == len(before) and not before & after

@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 from numba import cfunc, config, guvectorize, jit, njit, prange, typed, types, vectorize
 from numba.experimental import jitclass
 
-from iobuf_nb import BufferPool, StreamError, Tier, WouldBlock, _source, scan, stream, syscalls
+from iobuf_nb import BufferPool, StreamError, Tier, WouldBlock, _source, atomics, scan, stream, syscalls
 from iobuf_nb.uring import Ring
 
 # Words of the state of `check`.
@@ -1106,19 +1106,24 @@ def test_a_line_that_is_longer_than_a_buffer(file, pool, kind):
             stream(source, check, state=fresh(len(data)), delimiter=b"\n", pool=pool)
 
 
-@njit
-def slow(buffer, n, offset, state):
-    for i in range(n):
-        buffer[i] = np.uint8(np.sqrt(np.float64(offset + i)))
+@njit(nogil=True)
+def held_up(buffer, n, offset, state):
+    while atomics.load(state, 0) == 0:
+        atomics.pause(100)
 
 
-@pytest.mark.compiled
 def test_a_file_that_shrinks(file, pool):
-    path = file(bytes(200 << 20))
+    path, truncated = file(bytes(200 << 20)), np.zeros(1, np.int64)
+
+    def truncate(*_):
+        os.truncate(path, 1 << 20)
+        atomics.store(truncated, 0, 1)
+
     for options in ({}, {"ordered": True}):
         os.truncate(path, 200 << 20)
+        truncated[0] = 0
         with pytest.raises(OSError, match="Changed while it was read, after [0-9]+ of 209715200 bytes") as caught:
-            stream(path, slow, progress=lambda *_: os.truncate(path, 1 << 20), pool=pool, **options)
+            stream(path, held_up, state=lambda: truncated, progress=truncate, pool=pool, **options)
         assert caught.value.errno == errno.EIO and caught.value.filename == str(path)
 
 

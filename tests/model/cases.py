@@ -47,6 +47,7 @@ class Case:
                 (iobuf_nb._deque, "LOOKS", 1),
                 (iobuf_nb.ring, "SPIN_TURNS", 0),
                 (iobuf_nb._owners, "thread_id", lambda: threads.running + 1),
+                (iobuf_nb.pool, "thread_id", lambda: threads.running + 1),
                 (iobuf_nb._owners, "pause", lambda n: None),
                 (iobuf_nb.magazine, "thread_id", lambda: threads.running + 1),
             ):

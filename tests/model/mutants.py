@@ -204,7 +204,7 @@ BUGS = [
                 r"store(\1, \2) is not None:",
             ),
             ("who holds a buffer is not looked at", owner.disown, r"(holder = .*)", r"\1; return OK"),
-            ("an owner is not written down", owner.own, r"store\(.*\)", "pass"),
+            ("an owner is not written down", pool.own, r"store\(.*\)", "pass"),
         ],
     ),
     (

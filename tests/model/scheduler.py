@@ -59,6 +59,7 @@ class Search:
         preemptions=None,
         alone=None,
         forked=None,
+        clock=False,
         words=(),
     ):
         self.threads = Threads(program, memory, words)
@@ -66,7 +67,7 @@ class Search:
         self.bounded = preemptions is not None
         self.left = deaths, risings, preemptions, None
         self.limit, self.known = alone, {}
-        self.forked = forked
+        self.forked, self.clock = forked, clock
 
     def start(self):
         nodes = tuple(self.threads.finished)
@@ -165,7 +166,7 @@ class Search:
             finally:
                 self.threads.reset()
         if not moves:
-            sleeping = [thread for thread, node in enumerate(nodes) if node.on and not self.threads.is_timed(node.on)]
+            sleeping = [thread for thread, node in enumerate(nodes) if node.on and not self.gets_up_by_itself(node.on)]
             assert not sleeping, f"threads {sleeping} sleep and nobody will wake them"
             if self.check:
                 self.threads.restore(self.memory.values(memory))
@@ -173,6 +174,9 @@ class Search:
                     self.check(results)
                 finally:
                     self.threads.reset()
+
+    def gets_up_by_itself(self, node):
+        return self.clock and node.access.operands[1]
 
     def look_alone(self, memory, thread, node):
         """Look whether a thread ends its operation soon if nobody else moves and it reads what is newest."""
@@ -218,6 +222,8 @@ def explore(program, spec=None, check=None, most=math.inf, **options):
         Stop after so many states.
     alone : int, optional
         In how many steps each thread must be able to end its operation by itself, whatever the state.
+    clock : bool
+        Whether there is a clock, so that a sleep with a limit ends by itself.
     forked : callable, optional
         Called in every state in which a thread is between two operations, with the shared arrays as a child would have
         them that this thread forks.

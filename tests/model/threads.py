@@ -151,10 +151,6 @@ class Threads:
     def asleep(self, node):
         return self.twin(node, "asleep", on=node)
 
-    def is_timed(self, node):
-        """Say whether a thread that sleeps gets up by itself when its time is over."""
-        return node.access.operands[1]
-
     def dead(self, node):
         return self.twin(node.on or node, "dead")
 

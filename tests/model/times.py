@@ -61,7 +61,7 @@ def timed_case(capacity, scripts):
             yield from closing_fifo(capacity)(model, "G" if name == "X" else name, got)
 
     queues = []
-    return program, Spec(((), False), steps), check
+    return program, Spec(((), False), steps), check, {"clock": True}
 
 
 made = partial(case, cls=TimedCase, risings=1)
