@@ -9,7 +9,7 @@ A forked child has a copy of all that its parent had. What was free can be got a
 it. Buffers that other threads held are out in the copy, where `BufferPool.holders` names them and any thread may put
 them; what those threads were just getting or putting is free. (In a pool with ``checked=False`` nobody can tell, and
 all of it stays out.) A magazine of another thread can be closed, and what lies there got. The parent notices nothing.
-Fork with `os.fork`, or what is built on it, and when no thread is compiling, for numba's lock stays locked in the child.
+Fork with `os.fork`, or what is built on it, when no thread is compiling: numba's lock stays locked in the child.
 
 
 Examples
