@@ -313,9 +313,9 @@ def wait(source, item, timeout_ns):
         check_signals()
         if process_id() != load(words, PROCESS):
             return FORKED
+        longest = LOOK_NS if load(words, HANDED) else FOREVER_NS  # what a closed event loop was handed wakes nobody
         fetch_add(words, waiters, 1, "seq_cst")
         seen = load(words, event, "seq_cst")
-        longest = LOOK_NS if load(words, HANDED) else FOREVER_NS  # what a closed event loop was handed wakes nobody
         result = source._attempt(item)
         if result == EMPTY:
             park(words, event, seen, min(longest, end - now_ns()))

@@ -24,6 +24,8 @@ GROUPS = {
         "test_pool",
         "test_wait",
         "test_aio",
+        "test_owners",
+        "test_fork",
         "test_backoff",
         "test_dtype",
     ],
