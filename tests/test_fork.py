@@ -8,7 +8,18 @@ import numba
 import numpy as np
 import pytest
 
-from iobuf_nb import BoundedQueue, BufferPool, ItemPool, MagazineSet, WouldBlock, _deque, _handover, _owners, ring
+from iobuf_nb import (
+    BoundedQueue,
+    BufferPool,
+    ItemPool,
+    MagazineSet,
+    WouldBlock,
+    _deque,
+    _fork,
+    _handover,
+    _owners,
+    ring,
+)
 from iobuf_nb.ring import GETTERS, PUTTERS
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -303,3 +314,15 @@ def test_what_is_put_back_in_a_child_keeps_the_order_of_the_queue():
 
     in_a_child(check)
     assert _handover.take_stale(pool.ring) == -1
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("middle", MIDDLES[:-1], ids=lambda middle: middle.__name__)
+def test_mending_needs_no_fork(middle):
+    pool = BufferPool(4, 64)
+    as_another_thread(middle, pool)
+    _fork.mend_pool(pool)
+    pool.ring.words[GETTERS] = 0
+    all_are_there(pool, [pool.magazine(2)])
+    _fork.mend()
+    all_are_there(pool)
