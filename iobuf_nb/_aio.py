@@ -15,6 +15,7 @@ import threading
 import weakref
 from typing import Any
 
+from ._deque import COUNT
 from ._handover import ask, ask_again, take_handed, take_request_back
 from ._owners import place_of
 from .atomics import load, store
@@ -43,7 +44,7 @@ class Getters:
         self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Line] = weakref.WeakKeyDictionary()
         self._listen = -1
         self.handed = BoundedQueue(pool.capacity)
-        if load(pool.deques, 0) == 0:  # gets that fail look for stale buffers only where they look into deques
+        if load(pool.deques, COUNT) == 0:  # gets that fail look for stale buffers only where they look into deques
             pool._free_deques.append(reserve(pool))
         store(pool.words, HANDED, self.handed._descriptor, "seq_cst")
         if hasattr(os, "eventfd") and hasattr(select, "epoll"):
