@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_copy import AsBytes
 
 import iobuf_nb
 from iobuf_nb import Tier, scan
@@ -181,16 +182,6 @@ def test_refuses(source, options, error, message, threads_end):
     with pytest.raises(error, match=message):
         scan(source, **options)
     assert os.listdir("/proc/self/fd") == descriptors
-
-
-class AsBytes:
-    """A path whose file system representation is bytes."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __fspath__(self):
-        return os.fsencode(self.path)
 
 
 @pytest.mark.parametrize("as_path", [os.fsencode, AsBytes, str], ids=["bytes", "PathLike of bytes", "str"])
