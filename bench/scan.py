@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 import iobuf_nb
-from iobuf_nb.scan import count_bytes
+from iobuf_nb._streams.scan import count_bytes
 
 from .measure import Table, growth
 

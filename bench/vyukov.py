@@ -11,8 +11,9 @@ import numpy as np
 from numba import types
 
 from iobuf_nb import aligned_mem
-from iobuf_nb._handle import WORDS, Handle, HandleType
-from iobuf_nb._jit import hot, kernel_method
+from iobuf_nb._jit.compile import hot
+from iobuf_nb._jit.faces import kernel_method
+from iobuf_nb._jit.handle import WORD_POINTER, Handle, HandleType
 from iobuf_nb.atomics import compare_and_swap, load, store
 
 HEAD, TAIL, CELLS = 0, 16, 32
@@ -24,7 +25,7 @@ class VyukovType(HandleType):
     attributes = ("words", "mask")
 
     def __init__(self) -> None:
-        super().__init__("VyukovQueue", [("words", WORDS), ("mask", types.int64)])
+        super().__init__("VyukovQueue", [("words", WORD_POINTER), ("mask", types.int64)])
 
 
 @hot

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from iobuf_nb import BoundedQueue, BufferPool, atomics, pause
-from iobuf_nb._jit import hot, kernel
-from iobuf_nb.wait import spin
+from iobuf_nb._jit.compile import hot, kernel
+from iobuf_nb._threads.parking import spin
 
 from .vyukov import VyukovQueue
 

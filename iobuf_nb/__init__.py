@@ -30,30 +30,13 @@ from . import _interrupt
 if _interrupt.is_command():  # before all else is imported, which takes time
     _interrupt.leave_at_once()
 
-from . import _check
+from ._jit import check
 
-if not _check.in_main_interpreter():
+if not check.in_main_interpreter():
     raise ImportError("iobuf_nb needs the main interpreter: numba, and what it compiles, serve one in a process")
 
-from . import _fork as _fork
-from . import _native as _native
 from . import atomics, syscalls
-from .atomics import pause
-from .backoff import Backoff, SpinWait
-from .copy import CopyResult, copy
-from .iovec import (
-    IOVEC_DTYPE,
-    IoVec,
-    advance_iovec,
-    fill_iovec,
-    iovec_addr_len,
-    iovec_from_buffers,
-    iovec_from_registered,
-    new_buffers,
-    view_as_buffers,
-)
-from .magazine import Magazine, MagazineSet
-from .memory import (
+from ._memory.aligned import (
     CACHE_LINE_SIZE,
     aligned_mem,
     aligned_mem_block,
@@ -63,12 +46,28 @@ from .memory import (
     page_size,
     set_page_size,
 )
-from .pool import BufferPool, ItemPool
-from .ring import BoundedQueue
-from .scan import ScanResult, scan
-from .stream import StreamError, StreamResult, stream
-from .tier import Tier
-from .wait import PoolClosed, WouldBlock
+from ._memory.buffers import new_buffers, view_as_buffers
+from ._memory.iovec import (
+    IOVEC_DTYPE,
+    IoVec,
+    advance_iovec,
+    fill_iovec,
+    iovec_addr_len,
+    iovec_from_buffers,
+    iovec_from_registered,
+)
+from ._memory.tier import Tier
+from ._pools import fork as _fork  # noqa: F401 (mends pools in a forked child)
+from ._pools import methods as _methods  # noqa: F401 (methods at the speed of C)
+from ._pools.bounded_queue import BoundedQueue
+from ._pools.magazine import Magazine, MagazineSet
+from ._pools.pool import BufferPool, ItemPool
+from ._streams.copy import CopyResult, copy
+from ._streams.scan import ScanResult, scan
+from ._streams.stream import StreamError, StreamResult, stream
+from ._threads.backoff import Backoff, SpinWait
+from ._threads.outcomes import PoolClosed, WouldBlock
+from .atomics import pause
 
 __version__ = "0.1.0"
 

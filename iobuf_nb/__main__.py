@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from . import __version__, _interrupt
-from ._jit import INTERPRETED
-from .copy import copy
-from .scan import ScanResult, scan
+from ._jit.compile import INTERPRETED
+from ._memory.tier import Tier
+from ._streams.copy import copy
+from ._streams.scan import ScanResult, scan
 from .syscalls import write_full
-from .tier import Tier
 
 _SAMPLE_BYTES = 1 << 28
 

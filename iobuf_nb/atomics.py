@@ -5,8 +5,8 @@ own handles). Each function means the same in both worlds:
 
 - in a kernel it is one LLVM atomic instruction (LLVM Language Reference, "Atomic Memory Ordering Constraints");
 - in Python it is the same instruction, reached through a compiled function, always sequentially consistent;
-- with ``NUMBA_DISABLE_JIT=1`` it is interpreted: atomic among Python threads, and open to a model checker, which sets
-  `hook` and so decides what every access reads.
+- with ``NUMBA_DISABLE_JIT=1`` it is interpreted: atomic among Python threads, and open to a model checker, through
+  `_jit.seam`, which decides what every access reads.
 
 A plain ``words[i]`` in a loop may be read once and never again: the compiler is free to hoist it. Shared words go
 through these functions only. Kernels do not check `i`; Python does: IndexError if there is no such word, TypeError or
@@ -29,24 +29,19 @@ Examples
 
 from __future__ import annotations
 
-import functools
-import platform
-import sys
 import threading
 from collections.abc import Callable
 from itertools import repeat
 from typing import Any, Literal
 
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils, errors
-from numba.extending import intrinsic
+from numba.core import errors
 
-from . import _check
-from ._jit import INTERPRETED, c_function, compiled_as, hot, kernel, kernel_overload
-
-Order = Literal["relaxed", "acquire", "release", "acq_rel", "seq_cst"]
+from ._jit import check, seam
+from ._jit.compile import INTERPRETED, hot
+from ._jit.faces import kernel_overload
+from ._jit.instructions import LLVM_ORDERS, instruction, llvm_fence, llvm_pause, wrap
 
 __all__ = [
     "compare_and_swap",
@@ -60,25 +55,15 @@ __all__ = [
     "swap",
 ]
 
-#: Where a model checker comes in: if set, ``hook(operation, words, i, order, *operands)`` makes every interpreted
-#: access and returns its result. Fences, which have no word, come with None and -1.
-hook: Callable[..., Any] | None = None
+Order = Literal["relaxed", "acquire", "release", "acq_rel", "seq_cst"]
 
-_LLVM = {
-    "relaxed": "monotonic",
-    "acquire": "acquire",
-    "release": "release",
-    "acq_rel": "acq_rel",
-    "seq_cst": "seq_cst",
-}
-_ALL = frozenset(_LLVM)
+_ALL = frozenset(LLVM_ORDERS)
+
 _ALLOWED = {
     "load": _ALL - {"release", "acq_rel"},
     "store": _ALL - {"acquire", "acq_rel"},
     "fence": _ALL - {"relaxed"},
 }
-# A failed compare-and-swap stores nothing, so it keeps only the acquiring half of its order.
-_ON_FAILURE = {"acq_rel": "acquire", "release": "monotonic"}
 
 
 def load(words: Any, i: int, order: Order = "acquire") -> int:
@@ -141,94 +126,8 @@ def fence(order: Order = "seq_cst") -> None:
     _check_order("fence", order)
     if not INTERPRETED:
         _native_fence()
-    elif hook is not None:
-        hook("fence", None, -1, order)
-
-
-def _light_fence_in_kernel():
-    _fence("seq_cst", "singlethread")
-
-
-@compiled_as(_light_fence_in_kernel)
-def light_fence() -> None:
-    """Keep the compiler from moving accesses across: the cheap side of a pair with `heavy_fence`.
-
-    It costs no instruction, so the processor may still let a later load pass an earlier store.
-
-    Notes
-    -----
-    One thread stores, passes a light fence and loads what a second thread stores; the second stores, passes a heavy
-    fence and loads what the first stores. Then not both can miss the other's store, just as with two full fences.
-    """
-    if hook is not None:
-        hook("light_fence", None, -1, "seq_cst")
-
-
-def _heavy_fence_in_kernel():
-    fence("seq_cst")
-    if _membarrier(_EXPEDITE) == 0:
-        return True
-    _membarrier(_REGISTER)
-    return _membarrier(_EXPEDITE) == 0
-
-
-@compiled_as(_heavy_fence_in_kernel)
-def heavy_fence() -> bool:
-    """Make every running thread of this process pass a full fence, this one included: the dear side of a pair.
-
-    It is membarrier(2), some microseconds long. Where `register_heavy_fence` says True it can be relied upon, until a
-    sandbox forbids it later.
-
-    Returns
-    -------
-    bool
-        Whether it was done. If not, only this thread has passed a fence, and what other threads stored before their
-        light fences may still be out of sight: the caller must leave alone what only the pair makes safe.
-    """
-    if not INTERPRETED:
-        return bool(_native_heavy_fence())
-    return hook is None or hook("heavy_fence", None, -1, "seq_cst") is not False
-
-
-@functools.cache
-def register_heavy_fence() -> bool:
-    """Say whether this system has what `heavy_fence` needs, and make it ready for this process and forked children.
-
-    Returns
-    -------
-    bool
-        False where there is no membarrier(2), or a sandbox forbids it: then both sides of a pair need a `fence`.
-    """
-    return int(_membarrier(_REGISTER)) == 0 and int(_membarrier(_EXPEDITE)) == 0
-
-
-syscall = c_function("syscall", types.int64, *[types.int64] * 7)
-_MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365, "s390x": 356}.get(platform.machine(), -1)
-if sys.platform != "linux":
-    _MEMBARRIER = -1
-_EXPEDITE, _REGISTER = 8, 16  # MEMBARRIER_CMD_PRIVATE_EXPEDITED and MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED
-
-
-@kernel
-def _membarrier(command):
-    return syscall(_MEMBARRIER, command, 0, 0, 0, 0, 0) if _MEMBARRIER >= 0 else -1
-
-
-@intrinsic
-def _pause(typingctx: Any) -> Any:
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        machine = platform.machine().lower()
-        void, i32 = ir.VoidType(), ir.IntType(32)
-        # Inline assembly would kill the process: numba initialises no assembly parser.
-        if machine in ("x86_64", "amd64"):
-            hint = cgutils.get_or_insert_function(builder.module, ir.FunctionType(void, []), "llvm.x86.sse2.pause")
-            builder.call(hint, [])
-        elif machine in ("aarch64", "arm64"):
-            hint = cgutils.get_or_insert_function(builder.module, ir.FunctionType(void, [i32]), "llvm.aarch64.hint")
-            builder.call(hint, [i32(1)])
-        return context.get_dummy_value()
-
-    return types.void(), codegen
+    elif seam.hook is not None:
+        seam.hook("fence", None, -1, order)
 
 
 def pause(n: int = 1) -> None:
@@ -236,7 +135,9 @@ def pause(n: int = 1) -> None:
 
     One pause takes some 40 ns on recent x86-64 (the PAUSE instruction), less elsewhere (YIELD on ARM64).
     """
-    _check.integer("n", n, 0, 2**31)
+    check.integer("n", n, 0, 2**31)
+    if seam.hook is not None:
+        seam.hook("pause", None, -1, "", n)
 
 
 @kernel_overload(pause)
@@ -246,90 +147,9 @@ def _pause_in_kernel(n: Any = 1) -> Any:
 
     def pauses(n=1):
         for _ in range(n):
-            _pause()
+            llvm_pause()
 
     return pauses
-
-
-def wrap(value: int) -> int:
-    """Return the int64 that has the low 64 bits of `value`."""
-    return (int(value) + 2**63) % 2**64 - 2**63
-
-
-# ---- arithmetic that wraps: in compiled code, too, where the overflow of a signed + is undefined (LLVM's nsw) --------
-
-
-def _wrapping(operation: str) -> Any:
-    def typed(typingctx: Any, a: Any, b: Any) -> Any:
-        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            return getattr(builder, operation)(*args)
-
-        return types.int64(types.int64, types.int64), codegen
-
-    return intrinsic(typed)
-
-
-_add, _subtract, _multiply = map(_wrapping, ("add", "sub", "mul"))
-
-
-@compiled_as(lambda a, b: _add(a, b))
-def plus(a: int, b: int) -> int:
-    """Return a + b."""
-    return wrap(a + b)
-
-
-@compiled_as(lambda a, b: _subtract(a, b))
-def minus(a: int, b: int) -> int:
-    """Return a - b."""
-    return wrap(a - b)
-
-
-@compiled_as(lambda a, b: _multiply(a, b))
-def times(a: int, b: int) -> int:
-    """Return a * b."""
-    return wrap(a * b)
-
-
-# ---- in kernels ------------------------------------------------------------------------------------------------------
-
-
-def _emit(builder: ir.IRBuilder, operation: str, pointer: Any, order: str, operands: Any) -> Any:
-    if operation == "load":
-        value = builder.load_atomic(pointer, order, 8)
-    elif operation == "store":
-        value = builder.store_atomic(operands[0], pointer, order, 8)
-    elif operation == "compare_and_swap":
-        value = builder.extract_value(builder.cmpxchg(pointer, *operands, order, _ON_FAILURE.get(order, order)), 1)
-    else:
-        instruction = {"swap": "xchg", "fetch_add": "add", "fetch_or": "or", "fetch_and": "and"}[operation]
-        value = builder.atomic_rmw(instruction, pointer, operands[0], order)
-    if order != "monotonic":
-        # No instruction. LLVM takes a function of nothing but atomics for one that touches no memory but its
-        # arguments' (memory(argmem)), and would move a buffer's accesses across a call of it.
-        builder.fence("acquire", targetscope="singlethread")
-    return value
-
-
-@functools.cache
-def _instruction(operation: str, order: str) -> Any:
-    """Make the intrinsic of one operation in one order."""
-    result = {"store": types.void, "compare_and_swap": types.boolean}.get(operation, types.int64)
-
-    def typed(words: Any, *operands: Any) -> Any:
-        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            base, i, *values = args
-            if isinstance(words, types.Array):
-                base = context.make_array(words)(context, builder, base).data
-            value = _emit(builder, operation, builder.gep(base, [i]), _LLVM[order], values)
-            return context.get_dummy_value() if operation == "store" else value
-
-        return result(words, types.intp, *(types.int64 for _ in operands)), codegen
-
-    if operation == "load":
-        return intrinsic(lambda typingctx, words, i: typed(words))
-    if operation == "compare_and_swap":
-        return intrinsic(lambda typingctx, words, i, expected, desired: typed(words, expected, desired))
-    return intrinsic(lambda typingctx, words, i, value: typed(words, value))
 
 
 def _resolve(operation: str, words: Any, order: Any, *integers: Any) -> Any:
@@ -352,7 +172,7 @@ def _resolve(operation: str, words: Any, order: Any, *integers: Any) -> Any:
     )
     if not fits:
         raise errors.TypingError(_bad_words(operation, words))
-    return _instruction(operation, literal)
+    return instruction(operation, literal)
 
 
 @kernel_overload(load)
@@ -384,15 +204,6 @@ for _function in (swap, fetch_add, fetch_or, fetch_and):
     _overload_fetch(_function)
 
 
-@intrinsic(prefer_literal=True)
-def _fence(typingctx: Any, order: Any, scope: Any) -> Any:
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        builder.fence(_LLVM[order.literal_value], targetscope=scope.literal_value or None)
-        return context.get_dummy_value()
-
-    return types.void(order, scope), codegen
-
-
 @kernel_overload(fence)
 def _overload_fence(order: Any = "seq_cst") -> Any:
     literal = getattr(order, "literal_value", getattr(order, "value", order))
@@ -400,7 +211,7 @@ def _overload_fence(order: Any = "seq_cst") -> Any:
         _check_order("fence", literal)
     except ValueError as error:
         raise errors.TypingError(str(error)) from None
-    return lambda order="seq_cst": _fence(literal, "")
+    return lambda order="seq_cst": llvm_fence(literal, "")
 
 
 # ---- from Python -----------------------------------------------------------------------------------------------------
@@ -409,7 +220,7 @@ def _overload_fence(order: Any = "seq_cst") -> Any:
 def _check_order(operation: str, order: Any) -> None:
     allowed = _ALLOWED.get(operation, _ALL)
     if not isinstance(order, str) or order not in allowed:
-        names = ", ".join(name for name in _LLVM if name in allowed)
+        names = ", ".join(name for name in LLVM_ORDERS if name in allowed)
         raise ValueError(f"order of atomics.{operation} must be one of {names}, not {order!r}")
 
 
@@ -434,7 +245,7 @@ def _check_words(operation: str, words: Any, i: int) -> int:
         if not holds:
             raise ValueError(_bad_words(operation, f"one that is not {wanted}"))
     if type(i) is not int:
-        i = _check.index(f"i of atomics.{operation}", i)
+        i = check.index(f"i of atomics.{operation}", i)
     if not 0 <= i < len(words):
         raise IndexError(f"i of atomics.{operation} must be from 0 to {len(words) - 1}, not {i}")
     return i
@@ -458,10 +269,10 @@ def _interpret(operation: str, words: Any, i: int, order: str, *operands: int) -
     _check_order(operation, order)
     if not INTERPRETED:
         names = ("expected", "desired") if operation == "compare_and_swap" else ("value",)
-        return _NATIVE[operation](words, i, *map(_check.integer, names, operands, repeat(-(2**63)), repeat(2**63 - 1)))
+        return _NATIVE[operation](words, i, *map(check.integer, names, operands, repeat(-(2**63)), repeat(2**63 - 1)))
 
-    if hook is not None:
-        return hook(operation, words, i, order, *operands)
+    if seam.hook is not None:
+        return seam.hook(operation, words, i, order, *operands)
     with _interpreter_lock:
         old = int(words[i])
         if operation != "load":
@@ -507,11 +318,6 @@ def _native_fetch_and(words, i, value):
 @hot
 def _native_fence():
     fence("seq_cst")
-
-
-@kernel
-def _native_heavy_fence():
-    return heavy_fence()
 
 
 _NATIVE = {

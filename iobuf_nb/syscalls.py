@@ -21,12 +21,10 @@ With the JIT off (``NUMBA_DISABLE_JIT``) a kernel is Python, and gets the errors
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import functools
 import inspect
 import os
-import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -35,21 +33,25 @@ from numba import types
 from numba.core import errors
 from numba.extending import overload
 
-from . import _check
-from ._file import descriptor
-from ._jit import INTERPRETED, c_function, compiled_as, kernel, kernel_overload, refusing
-from .iovec import (
+from ._jit import check
+from ._jit.compile import INTERPRETED, kernel
+from ._jit.faces import kernel_overload
+from ._jit.refusals import refusing
+from ._memory.buffers import memory_of
+from ._memory.files import descriptor
+from ._memory.iovec import (
     IOVEC_DTYPE,
     IoVec,
     advance_iovec,
     check_iovec,
     iovec_of,
     keeps_nothing,
-    memory_of,
     require_iovec,
     require_writable,
 )
-from .wait import check_signals, now_ns, regain_gil, release_gil
+from ._threads import libc
+from ._threads.clock import now_ns
+from ._threads.gil import check_signals, regain_gil, release_gil
 
 __all__ = [
     "poll_in",
@@ -76,32 +78,7 @@ __all__ = [
 ]
 
 IOV_MAX = 1024
-
 READ, WRITE, PREAD, PWRITE, READV, WRITEV, PREADV, PWRITEV, RECV, SEND, POLL_IN = range(11)
-
-_two = types.int64, types.int32, types.int64, types.int64
-_three = (*_two, types.int64)
-_read = c_function("read", *_two)
-_write = c_function("write", *_two)
-_pread = c_function("pread", *_three)
-_pwrite = c_function("pwrite", *_three)
-_readv = c_function("readv", *_two)
-_writev = c_function("writev", *_two)
-_preadv = c_function("preadv", *_three)
-_pwritev = c_function("pwritev", *_three)
-_recv = c_function("recv", *_three)
-_send = c_function("send", *_three)
-_poll = c_function("poll", types.int32, types.int64, types.int64, types.int32)
-
-_errno = types.ExternalFunction(
-    "__error" if sys.platform == "darwin" else "__errno_location", types.CPointer(types.int32)()
-)
-
-
-@compiled_as(lambda: np.int64(_errno()[0]))
-def last_error() -> int:
-    """Return errno, which any other call may overwrite."""
-    return ctypes.get_errno()
 
 
 @kernel
@@ -115,30 +92,30 @@ def call(operation, fd, address, count, last):
     while True:
         state = release_gil()
         if operation == READ:
-            n = _read(fd, address, count)
+            n = libc.read(fd, address, count)
         elif operation == WRITE:
-            n = _write(fd, address, count)
+            n = libc.write(fd, address, count)
         elif operation == PREAD:
-            n = _pread(fd, address, count, last)
+            n = libc.pread(fd, address, count, last)
         elif operation == PWRITE:
-            n = _pwrite(fd, address, count, last)
+            n = libc.pwrite(fd, address, count, last)
         elif operation == READV:
-            n = _readv(fd, address, count)
+            n = libc.readv(fd, address, count)
         elif operation == WRITEV:
-            n = _writev(fd, address, count)
+            n = libc.writev(fd, address, count)
         elif operation == PREADV:
-            n = _preadv(fd, address, count, last)
+            n = libc.preadv(fd, address, count, last)
         elif operation == PWRITEV:
-            n = _pwritev(fd, address, count, last)
+            n = libc.pwritev(fd, address, count, last)
         elif operation == RECV:
-            n = _recv(fd, address, count, last)
+            n = libc.recv(fd, address, count, last)
         elif operation == SEND:
-            n = _send(fd, address, count, last)
+            n = libc.send(fd, address, count, last)
         else:
             left_ms = -1 if last < 0 else max(0, last - now_ns() + 999_999) // 1_000_000
-            n = np.int64(_poll(address, count, left_ms))
+            n = np.int64(libc.poll(address, count, left_ms))
         if n < 0:
-            n = -last_error()  # at once, before the GIL comes back
+            n = -libc.last_error()  # at once, before the GIL comes back
         regain_gil(state)
         if n != -errno.EINTR:
             return n
@@ -217,7 +194,7 @@ def _system_call(into: bool) -> Callable[[Function], Function]:
                 arguments = signature.bind(*arguments, **named).args
             fd, memory, *last = arguments
             memory = _as_iovec(memory, into) if vectored else memory_of("buffer", memory, into)
-            last = [_check.integer(third, value, -limit, limit - 1) for value in last]
+            last = [check.integer(third, value, -limit, limit - 1) for value in last]
             n = body(as_descriptor(fd, at_offset), memory, *last)
             if n < 0:
                 raise OSError(-n, os.strerror(-n))
@@ -252,7 +229,7 @@ def as_descriptor(fd: Any, at_offset: bool) -> int:
     """Return a file descriptor, or that of a file to read or write at an offset or where it stands, as an int."""
     if hasattr(fd, "fileno"):
         return descriptor("fd", fd, at_offset)
-    return _check.integer("fd", fd, -1, 2**31 - 1)
+    return check.integer("fd", fd, -1, 2**31 - 1)
 
 
 def _as_iovec(iovec: Any, into: bool) -> Any:
@@ -431,7 +408,7 @@ def poll_in(fd: Any, timeout_ms: int) -> int:
         1, or 0 if the time is over. In a kernel also -errno.
     """
     fd = fd.fileno() if hasattr(fd, "fileno") else fd
-    n = _poll_in(_check.integer("fd", fd, -1, 2**31 - 1), _check.integer("timeout_ms", timeout_ms, -1, 2**31 - 1))
+    n = _poll_in(check.integer("fd", fd, -1, 2**31 - 1), check.integer("timeout_ms", timeout_ms, -1, 2**31 - 1))
     if n < 0:
         raise OSError(-n, os.strerror(-n))
     return n

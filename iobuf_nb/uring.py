@@ -39,17 +39,26 @@ from numba import carray, types
 from numba.core import errors
 from numpy.typing import NDArray
 
-from . import _check
-from ._borrowed import lend, memory_info
-from ._check import FormattedValueError
-from ._handle import Handle
-from ._jit import compile_for, compiled_as, kernel_face, kernel_overload
-from ._owners import NOT_OUT, OUT_OF_RANGE, place_of
-from ._show import Shown
-from ._uring import (
+from ._free.free_list import give
+from ._free.owners import NOT_OUT, OUT_OF_RANGE, place_of
+from ._free.queue import QueueType
+from ._jit import check
+from ._jit.check import FormattedValueError
+from ._jit.compile import compile_for
+from ._jit.faces import compiled_as, kernel_face, kernel_overload
+from ._jit.handle import Handle
+from ._memory.aligned import aligned_mem
+from ._memory.borrowed import lend, memory_info
+from ._memory.iovec import iovec_from_registered
+from ._pools.allocator import as_index, refuse
+from ._pools.bounded_queue import BoundedQueue
+from ._pools.pool import BufferPool
+from ._pools.repr import ReprMixin
+from ._threads.clock import limit_ns
+from ._threads.outcomes import PoolClosed, WouldBlock
+from ._uring.liburing import CANCEL_ALL, CQE_MORE, MAX_ENTRIES, call
+from ._uring.operations import (
     BUFFER,
-    CANCEL_ALL,
-    CQE_MORE,
     ENTRIES,
     FORKED,
     FULL,
@@ -58,7 +67,6 @@ from ._uring import (
     LEAST_ERRNO,
     LIMIT,
     LOOK_NS,
-    MAX_ENTRIES,
     NOT_HELD,
     NUMBER,
     OUTSIDE,
@@ -73,7 +81,6 @@ from ._uring import (
     UNDER_WAY,
     WRITE,
     RegisteredType,
-    call,
     gather,
     queue_one,
     queue_reads,
@@ -83,23 +90,14 @@ from ._uring import (
     under_way,
 )
 from .atomics import load
-from .iovec import iovec_from_registered
-from .memory import aligned_mem
-from .pool import BufferPool, as_index, give, refuse
-from .ring import BoundedQueue, QueueType
 from .syscalls import as_descriptor
-from .wait import (
-    PoolClosed,
-    WouldBlock,
-    limit_ns,
-)
 
 __all__ = ["RegisteredPool", "Ring"]
 
 
 def number(name: str, value: Any, low: int, high: int) -> int:
     """Return an integer of [low, high], or refuse it by its name."""
-    return _check.integer(name, value, low, high)
+    return check.integer(name, value, low, high)
 
 
 @kernel_overload(number)
@@ -188,7 +186,7 @@ def results(words: Any, n: int, memory: int) -> Any:
     return view
 
 
-class Ring(Handle, Shown):
+class Ring(Handle, ReprMixin):
     """One io_uring(7), for one registered pool at a time.
 
     Parameters
@@ -230,7 +228,7 @@ class Ring(Handle, Shown):
     _registered: weakref.ref[RegisteredPool] | None = None
 
     def __init__(self, entries: int = 64) -> None:
-        entries = _check.integer("entries", entries, 1, MAX_ENTRIES)
+        entries = check.integer("entries", entries, 1, MAX_ENTRIES)
         # liburing's struct io_uring takes 216 bytes; later versions may use more, and cannot say how many.
         memory = aligned_mem(1024)
         parameters = np.zeros(30, np.uint32)  # struct io_uring_params; its first two: entries, completions
@@ -263,6 +261,10 @@ class Ring(Handle, Shown):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _register(self, pool: BufferPool, receive: int) -> RegisteredPool:
+        """Do what `BufferPool.register` says."""
+        return RegisteredPool(pool, self, receive)
+
     def _figures(self) -> dict[str, object]:
         return {"entries": self.entries, "in_flight": under_way(self.words), "closed": self.closed}
 
@@ -270,7 +272,7 @@ class Ring(Handle, Shown):
         return float(under_way(self.words) / self.words[LIMIT])
 
 
-class RegisteredPool(Handle, Shown):
+class RegisteredPool(Handle, ReprMixin):
     """A `BufferPool` whose buffers a `Ring` reads, writes and receives by index, the same in Python and in kernels.
 
     Parameters
@@ -324,7 +326,7 @@ class RegisteredPool(Handle, Shown):
             raise TypeError(f"pool must be a BufferPool, not {pool!r:.60}")
         if not isinstance(ring, Ring):
             raise TypeError(f"ring must be a Ring, not {ring!r:.60}")
-        self.keep = _check.integer("receive", receive, 0, min(pool.capacity, MAX_ENTRIES))
+        self.keep = check.integer("receive", receive, 0, min(pool.capacity, MAX_ENTRIES))
         if self.keep and pool.capacity > 2**16:
             raise ValueError(f"receive={receive} needs a pool of at most 65536 buffers, not {pool.capacity}")
         if ring.closed:
@@ -677,4 +679,5 @@ def _refusal(code: int, what: str) -> OSError:
 
 
 _METHODS = "read_fixed write_fixed read_batch receive submit complete"
+
 kernel_face(RegisteredType, RegisteredPool, f"{_METHODS} in_flight closed lengths offsets descriptors")

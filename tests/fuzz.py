@@ -54,7 +54,7 @@ from iobuf_nb import (
     Tier,
     iovec_from_buffers,
 )
-from iobuf_nb.ring import NONBLOCKING_FLAG
+from iobuf_nb._free.queue import NONBLOCKING_FLAG
 from iobuf_nb.uring import RegisteredPool, Ring
 
 SECONDS = 100  # a call that takes longer is taken for one that blocks
@@ -489,7 +489,7 @@ PYTHON_ONLY = {
         "ItemPool.set_value",
     ),
     *("iovec_from_buffers", "iovec_from_registered", "new_buffers", "view_as_buffers", "stream", "scan", "copy"),
-    *(name for name in vars(iobuf_nb.memory) if name.endswith(("mem", "block", "blocks", "page_size"))),
+    *(name for name in vars(iobuf_nb._memory.aligned) if name.endswith(("mem", "block", "blocks", "page_size"))),
     "fill",  # what cannot be called, numba says in words of its own
 }
 

@@ -12,7 +12,7 @@ import pytest
 from numba import njit
 
 from iobuf_nb import BufferPool, ItemPool, PoolClosed, WouldBlock
-from iobuf_nb.ring import GETTERS
+from iobuf_nb._free.queue import GETTERS
 
 
 def run(coroutine):

@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 
 from iobuf_nb import copy
 from iobuf_nb.__main__ import main
-
-module = sys.modules["iobuf_nb.copy"]  # the function has its name
+from iobuf_nb._streams import copy as module
 
 
 def content(n, seed=0):
@@ -579,6 +578,7 @@ def test_direct_on_a_file_system_that_refuses_it(tmp_path):
 CTRL_C = """
 import signal, sys
 from iobuf_nb.__main__ import main
+from iobuf_nb._streams import copy as module
 import iobuf_nb.__main__ as command
 copy = command.copy
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this process was started with

@@ -14,13 +14,11 @@ from iobuf_nb import (
     ItemPool,
     MagazineSet,
     WouldBlock,
-    _deque,
-    _fork,
-    _handover,
-    _owners,
-    ring,
 )
-from iobuf_nb.ring import GETTERS, PUTTERS
+from iobuf_nb._free import deque, handover, owners, queue
+from iobuf_nb._free.queue import GETTERS, PUTTERS
+from iobuf_nb._pools import fork
+from iobuf_nb.atomics import load
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -65,58 +63,58 @@ def as_another_thread(function, *arguments):
 
 # Each leaves a pool of 4 as a thread does that is stopped somewhere in an operation.
 def taken_and_not_owned(pool):
-    ring.get_item(pool.ring)
+    queue.get_item(pool.ring)
 
 
 def many_taken_and_not_owned(pool):
     out = np.empty(3, np.int64)
-    ring.get_items(pool.ring, out, 0, 3)
+    queue.get_items(pool.ring, out, 0, 3)
 
 
 def given_up_and_not_back(pool):
-    _owners.disown(pool, pool.get(), False)
+    owners.disown(pool, pool.get(), False)
 
 
 def many_given_up_and_not_back(pool):
     indices = np.array([pool.get(), pool.get()])
-    _owners.disown_many(pool, indices, 2)
+    owners.disown_many(pool, indices, 2)
 
 
 def marked_by_a_bulk_put(pool):
-    mark = _owners._claim(pool.bulks, pool.bulks[_owners._SHIFT])
+    mark = owners._claim(pool.bulks, pool.bulks[owners._SHIFT])
     for index in (pool.get(), pool.get()):
-        _owners._put_mark(pool.owners, pool.bulks, _owners.owner_at(pool, index), mark)
+        owners._put_mark(pool.owners, pool.bulks, owners.owner_at(pool, index), mark)
 
 
 def lent_to_io_uring(pool):
-    _owners.disown(pool, pool.get(), True)
+    owners.disown(pool, pool.get(), True)
 
 
 def pushed_and_not_counted(pool):
     magazine = pool.magazine(4)
     index = pool.get()
-    _owners.disown(pool, index, False)
-    pool.deques[magazine.base + _deque.SLOTS] = index
+    owners.disown(pool, index, False)
+    pool.deques[magazine.base + deque.SLOTS] = index
 
 
 def popped_and_not_owned(pool):
     magazine = pool.magazine(4)
     magazine.put(pool.get())
-    _deque.pop(pool.deques, magazine.base, magazine.asymmetric)
+    deque.pop(pool.deques, magazine.base, magazine.asymmetric)
 
 
 def popped_of_nothing(pool):
     magazine = pool.magazine(4)
     magazine.try_put(magazine.get())
     magazine.get()
-    pool.deques[magazine.base + _deque.POPS] += 1
+    pool.deques[magazine.base + deque.POPS] += 1
 
 
 def stolen_and_not_owned(pool):
     magazine = pool.magazine(4)
     magazine.put(pool.get())
-    pool.deques[magazine.base + _deque.THIEVES] += 1
-    _deque._take_top(pool.deques, magazine.base, 0)
+    pool.deques[magazine.base + deque.THIEVES] += 1
+    deque._take_top(pool.deques, magazine.base, 0)
 
 
 def counted_in_as_a_getter(pool):
@@ -279,7 +277,7 @@ def test_forks_beside_kernels_at_work(checked):
 
     @numba.njit(nogil=True)
     def churn(pool, magazine, out, stop):
-        while ring.load(stop, 0) == 0:
+        while load(stop, 0) == 0:
             pool.put_many(out[: pool.get_many(out)])
             magazine.try_put(magazine.try_get())
 
@@ -306,14 +304,14 @@ def test_what_is_put_back_in_a_child_keeps_the_order_of_the_queue():
     pool = BufferPool(3, 64)
     for _ in range(50):  # the ring has more slots than buffers, and wraps
         pool.put(pool.get())
-    taken = ring.get_item(pool.ring)
+    taken = queue.get_item(pool.ring)
 
     def check():
         first, second = pool.get(), pool.get()
         assert pool.get() == taken and len({first, second, taken}) == 3
 
     in_a_child(check)
-    assert _handover.take_stale(pool.ring) == -1
+    assert handover.take_stale(pool.ring) == -1
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -321,8 +319,8 @@ def test_what_is_put_back_in_a_child_keeps_the_order_of_the_queue():
 def test_mending_needs_no_fork(middle):
     pool = BufferPool(4, 64)
     as_another_thread(middle, pool)
-    _fork.mend_pool(pool)
+    fork.mend_pool(pool)
     pool.ring.words[GETTERS] = 0
     all_are_there(pool, [pool.magazine(2)])
-    _fork.mend()
+    fork.mend()
     all_are_there(pool)

@@ -19,7 +19,8 @@ from numba.typed import Dict, List
 
 import iobuf_nb
 from iobuf_nb import Backoff, BoundedQueue, BufferPool, ItemPool, SpinWait, Tier, atomics
-from iobuf_nb._borrowed import BorrowedArray
+from iobuf_nb._jit.handle import find_handle
+from iobuf_nb._memory.borrowed import BorrowedArray
 
 pytestmark = pytest.mark.compiled
 
@@ -59,6 +60,7 @@ def test_32_bit_platforms_are_refused(tmp_path):
         sys.maxsize = 2**31 - 1
         try:
             import iobuf_nb
+from iobuf_nb._jit.handle import find_handle
         except ImportError as error:
             print(error)
     """
@@ -433,11 +435,11 @@ def test_a_list_that_a_kernel_makes_for_itself_may_hold_handles():
 def test_what_is_dropped_while_its_kernel_runs_cannot_be_returned():
     queue = BoundedQueue(2)
     descriptor = queue._descriptor
-    assert iobuf_nb._handle.find_handle(descriptor) is queue
+    assert find_handle(descriptor) is queue
     del queue
     gc.collect()
     with pytest.raises(RuntimeError, match="what this kernel returns is gone: it was dropped while the kernel ran"):
-        iobuf_nb._handle.find_handle(descriptor)
+        find_handle(descriptor)
 
 
 def test_generators_keep_no_waiter_of_their_own():

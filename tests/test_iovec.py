@@ -567,11 +567,11 @@ def test_the_whole_of_a_pool_for_registering(monkeypatch):
     pool = alive()
     assert pool is not None  # the entries keep it
     # Pieces hold whole buffers.
-    monkeypatch.setattr("iobuf_nb.iovec._REGISTERED_BYTES", 3 * 4096 + 100)
+    monkeypatch.setattr("iobuf_nb._memory.iovec._REGISTERED_BYTES", 3 * 4096 + 100)
     entries = iovec_from_registered(pool)
     assert entries["len"].tolist() == [3 * 4096] * 3 + [4096]
     assert (np.diff(entries["base"]) == 3 * 4096).all()
-    monkeypatch.setattr("iobuf_nb.iovec._REGISTERED_BYTES", 4095)
+    monkeypatch.setattr("iobuf_nb._memory.iovec._REGISTERED_BYTES", 4095)
     with pytest.raises(ValueError, match="pool must have buffers of at most 4095 bytes, not 4096"):
         iovec_from_registered(pool)
 

@@ -44,7 +44,8 @@ from numba.experimental import jitclass
 from numba.extending import register_jitable
 
 from iobuf_nb import BoundedQueue, BufferPool, ItemPool, MagazineSet, atomics
-from iobuf_nb.wait import SPIN_TURNS, now_ns, spin
+from iobuf_nb._threads.clock import now_ns
+from iobuf_nb._threads.parking import SPIN_TURNS, spin
 
 in_kernel = njit(nogil=True)
 

@@ -56,7 +56,7 @@ from iobuf_nb import (
     iovec_from_buffers,
     syscalls,
 )
-from iobuf_nb._deque import COUNT
+from iobuf_nb._free.deque import COUNT
 from iobuf_nb.uring import RegisteredPool, Ring
 
 FACE = st.sampled_from(["python", "kernel"])

@@ -19,8 +19,8 @@ from numba.core.errors import TypingError
 from test_handle import run_script
 
 from iobuf_nb import BufferPool, ItemPool, Magazine, MagazineSet, PoolClosed, WouldBlock, atomics
-from iobuf_nb._deque import COUNT, MOST, MOST_DEQUES, UNFENCED
-from iobuf_nb.ring import GETTERS
+from iobuf_nb._free.deque import COUNT, DEQUE_CAPACITY, FENCES_FAIL, MAX_DEQUES
+from iobuf_nb._free.queue import GETTERS
 
 
 @pytest.fixture(params=[True, False], ids=["checked", "unchecked"])
@@ -42,7 +42,7 @@ def checked():
 def system(request, monkeypatch):
     """Run the test where the system has membarrier(2), and as if it had not."""
     if not request.param:
-        monkeypatch.setattr("iobuf_nb.magazine.register_heavy_fence", lambda: False)
+        monkeypatch.setattr("iobuf_nb._pools.magazine.register_heavy_fence", lambda: False)
 
 
 def assert_whole(pool):
@@ -99,7 +99,7 @@ def test_gives_back_what_was_put_last_and_keeps_no_more_than_its_size(face, pool
     put_all(magazine, taken, face)
 
 
-@pytest.mark.parametrize("size", [1, MOST])
+@pytest.mark.parametrize("size", [1, DEQUE_CAPACITY])
 def test_the_smallest_and_the_largest(face, size):
     pool = BufferPool(600, 16)
     magazine = pool.magazine(size)
@@ -370,8 +370,8 @@ def test_the_next_magazine_finds_what_a_dropped_one_left(face, pool):
 
 
 def test_many_magazines_hide_nothing(face):
-    pool = BufferPool(2 * MOST_DEQUES, 16)
-    magazines = [pool.magazine(2) for _ in range(MOST_DEQUES)]
+    pool = BufferPool(2 * MAX_DEQUES, 16)
+    magazines = [pool.magazine(2) for _ in range(MAX_DEQUES)]
     taken = take_all(pool, face)
     for k, index in enumerate(taken):
         face.put(magazines[k // 2], index)
@@ -669,9 +669,9 @@ def test_nothing_is_stolen_once_membarrier_fails(face, pool, monkeypatch):
     magazine = pool.magazine()
     put_all(magazine, take_all(magazine, face), face)
     if config.DISABLE_JIT:
-        monkeypatch.setattr("iobuf_nb._deque.heavy_fence", lambda: False)
+        monkeypatch.setattr("iobuf_nb._free.deque.heavy_fence", lambda: False)
     else:
-        pool.deques[UNFENCED] = 1  # as `_fence_all` says when it does
+        pool.deques[FENCES_FAIL] = 1  # as `fence_all` says when it does
         take_all(pool, faces.python)
     with pytest.raises(RuntimeError, match="membarrier"):
         face.get_within(pool, 60.0)
@@ -679,7 +679,7 @@ def test_nothing_is_stolen_once_membarrier_fails(face, pool, monkeypatch):
         assert face.try_get(pool) == -1 and magazine.was_size() == 4
         assert len(take_all(magazine, face)) == 4
     put_all(pool, range(4), face)
-    pool.deques[UNFENCED] = 0
+    pool.deques[FENCES_FAIL] = 0
 
 
 def test_a_close_that_comes_late_does_not_touch_the_next_user(face, checked):
@@ -749,7 +749,7 @@ def end_by_drop(magazines):
 
 @pytest.mark.parametrize("end", [end_by_close, end_by_drop])
 def test_one_more_than_can_be_open_is_refused(face, checked, end):
-    magazines = [checked.magazine(1) for _ in range(MOST_DEQUES)]
+    magazines = [checked.magazine(1) for _ in range(MAX_DEQUES)]
     before = state(checked)
     for _ in range(2):
         with pytest.raises(RuntimeError, match="at most 256 open magazines, and this one has them"):
@@ -758,7 +758,7 @@ def test_one_more_than_can_be_open_is_refused(face, checked, end):
     number = magazines[-1]._number
     end(magazines)
     last = checked.magazine(1)
-    assert last._number == number and checked.deques[COUNT] == MOST_DEQUES
+    assert last._number == number and checked.deques[COUNT] == MAX_DEQUES
     face.put(last, face.get(last))
     assert face.was_size(last) == 1
     with pytest.raises(RuntimeError, match="at most 256"):
@@ -767,7 +767,7 @@ def test_one_more_than_can_be_open_is_refused(face, checked, end):
 
 @pytest.mark.parametrize("end", [end_by_close, end_by_drop])
 def test_numbers_are_used_again(checked, end):
-    for _ in range(2 * MOST_DEQUES):
+    for _ in range(2 * MAX_DEQUES):
         magazines = [checked.magazine()]
         magazines[0].put(magazines[0].get())
         end(magazines) if end is end_by_close else magazines.clear()
@@ -868,10 +868,10 @@ def test_sets_refuse_bad_numbers_of_magazines(checked, n, error):
 
 def test_a_set_that_cannot_be_made_whole_gives_everything_back(checked):
     with checked.magazine(), pytest.raises(RuntimeError, match="at most 256"):
-        MagazineSet(checked, MOST_DEQUES)
-    with MagazineSet(checked, MOST_DEQUES) as magazines:
-        assert len({magazine._number for magazine in magazines._all}) == MOST_DEQUES
-    with pytest.raises(KeyError), MagazineSet(checked, MOST_DEQUES) as magazines:
+        MagazineSet(checked, MAX_DEQUES)
+    with MagazineSet(checked, MAX_DEQUES) as magazines:
+        assert len({magazine._number for magazine in magazines._all}) == MAX_DEQUES
+    with pytest.raises(KeyError), MagazineSet(checked, MAX_DEQUES) as magazines:
         magazines[7].put(magazines[7].get())
         raise KeyError
     assert magazines[7].closed and checked.available() == 4
@@ -1045,7 +1045,7 @@ def test_a_forked_child_uses_its_copy(face, checked):
 
 def test_its_type_says_which_fence_it_needs(monkeypatch, pool):
     assert pool.magazine().asymmetric is atomics.register_heavy_fence()
-    monkeypatch.setattr("iobuf_nb.magazine.register_heavy_fence", lambda: False)
+    monkeypatch.setattr("iobuf_nb._pools.magazine.register_heavy_fence", lambda: False)
     magazine = pool.magazine()
     assert magazine.asymmetric is False and magazine._numba_type_.asymmetric is False
     assert MagazineSet(pool, 1)[0]._numba_type_ is magazine._numba_type_

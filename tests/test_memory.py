@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import iobuf_nb
-from iobuf_nb import Tier, memory
+from iobuf_nb import Tier
+from iobuf_nb._memory import aligned as memory
 
 
 def mapping_of(address):

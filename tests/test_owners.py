@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from iobuf_nb import BufferPool, _owners
-from iobuf_nb._owners import ABORTED, COMMITTED, NOT_OUT, OK, UNDECIDED
+from iobuf_nb import BufferPool
+from iobuf_nb._free import owners
+from iobuf_nb._free.owners import ABORTED, COMMITTED, NOT_OUT, OK, UNDECIDED
 
 
 @pytest.fixture
@@ -23,17 +24,17 @@ class BulkPut:
 
     def __init__(self, pool, *indices):
         self.pool, self.indices = pool, indices
-        self.mark = _owners._claim(pool.bulks, int(pool.bulks[_owners._SHIFT]))
+        self.mark = owners._claim(pool.bulks, int(pool.bulks[owners._SHIFT]))
         for index in indices:
-            assert _owners._put_mark(pool.owners, pool.bulks, _owners.owner_at(pool, index), self.mark) == OK
+            assert owners._put_mark(pool.owners, pool.bulks, owners.owner_at(pool, index), self.mark) == OK
 
     @property
     def record(self):
-        return int(_owners._record_of(self.mark))
+        return int(owners._record_of(self.mark))
 
     @property
     def fate(self):
-        return int(self.pool.bulks[self.record]) & _owners._FATE
+        return int(self.pool.bulks[self.record]) & owners._FATE
 
     def decide(self, fate):
         self.pool.bulks[self.record] += fate - UNDECIDED
@@ -41,10 +42,10 @@ class BulkPut:
     def end(self, taken=()):
         """Do as it does once it is decided against."""
         for index in self.indices:
-            place = _owners.owner_at(self.pool, index)
+            place = owners.owner_at(self.pool, index)
             if index not in taken and self.pool.owners[place] == self.mark:
-                self.pool.owners[place] = self.pool.bulks[_owners._FORMER + place]
-        self.pool.bulks[self.record] &= ~_owners._FATE
+                self.pool.owners[place] = self.pool.bulks[owners._FORMER + place]
+        self.pool.bulks[self.record] &= ~owners._FATE
 
 
 def test_a_put_overrules_a_bulk_put_and_is_not_made_twice(face, pool):
@@ -59,12 +60,12 @@ def test_a_put_overrules_a_bulk_put_and_is_not_made_twice(face, pool):
 def test_a_put_that_overruled_and_has_not_taken_the_mark_away_is_done_all_the_same(face, pool):
     bulk = BulkPut(pool, 0)
     face.try_put(pool, 0)
-    place = _owners.owner_at(pool, 0)
+    place = owners.owner_at(pool, 0)
     pool.owners[place] = bulk.mark  # as if it had stopped there
     assert face.try_put(pool, 0) is False
     with pytest.raises(ValueError, match="index"):
         pool.put_many(np.array([1, 0]))
-    pool.owners[place] = _owners.FREE
+    pool.owners[place] = owners.FREE
     bulk.end()
     assert set(pool.holders()) == {1, 2}
 
@@ -76,7 +77,7 @@ def test_what_a_bulk_put_has_put_is_not_put_again(face, pool):
         assert face.try_put(pool, index) is False
         with pytest.raises(ValueError, match="index"):
             pool.put_many(np.array([2, index]))
-        assert _owners.disown(pool, index, True) == NOT_OUT
+        assert owners.disown(pool, index, True) == NOT_OUT
     bulk.decide(UNDECIDED + UNDECIDED - COMMITTED)
     bulk.end()
     assert set(pool.holders()) == {0, 1, 2}
@@ -93,10 +94,10 @@ def test_a_bulk_put_aborts_another_one_that_has_marked_what_it_puts(face, pool):
 
 def test_what_is_lent_is_taken_out_of_a_bulk_put(pool):
     bulk = BulkPut(pool, 0, 1)
-    assert _owners.disown(pool, 0, True) == OK and bulk.fate == ABORTED
+    assert owners.disown(pool, 0, True) == OK and bulk.fate == ABORTED
     assert pool.try_put(0) is False
     bulk.end()
-    _owners.take_back(pool, 0)
+    owners.take_back(pool, 0)
     assert set(pool.holders()) == {0, 1, 2}
 
 

@@ -41,7 +41,8 @@ import numpy as np
 from numba import njit
 import iobuf_nb
 from iobuf_nb import *
-from iobuf_nb import _native, magazine, ring
+from iobuf_nb._free import deque, queue
+from iobuf_nb._pools import magazine as magazines, methods
 
 faulthandler.enable()
 
@@ -150,7 +151,7 @@ def wait_and_put(get):
 waiters = [threading.Thread(target=wait_and_put, args=(get,), daemon=True) for get in (BufferPool.get, nogil_get) * 2]
 for thread in threads + waiters:
     thread.start()
-until(lambda: parked.ring.words[ring.GETTERS] == len(waiters))
+until(lambda: parked.ring.words[queue.GETTERS] == len(waiters))
 
 def child():
     # Everything that was free can be got, once; what threads that are not here had in their hands is out.
@@ -188,7 +189,7 @@ def child():
     index = own.get()
     waiter = threading.Thread(target=lambda: own.put(own.get()))
     waiter.start()
-    until(lambda: own.ring.words[ring.GETTERS])
+    until(lambda: own.ring.words[queue.GETTERS])
     own.put(index)
     waiter.join()
     assert own.available() == 1
@@ -201,7 +202,7 @@ for k in range(int(sys.argv[1])):
             sys.exit()  # through all of Python's end, which takes long
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
-    assert len(parked.ring.words) and parked.ring.words[ring.GETTERS] == len(waiters)
+    assert len(parked.ring.words) and parked.ring.words[queue.GETTERS] == len(waiters)
 parked.put(held)
 stop[0] = 1
 for thread in threads + waiters:
@@ -239,9 +240,9 @@ def during(lock, child):
     assert os.waitpid(pid, 0)[1] == 0
 
 os.register_at_fork(before=release.set)  # called first; without a lock that forks wait for, the child has it for ever
-during(_native._lock, lambda: BufferPool(1, 16).get())
+during(methods._lock, lambda: BufferPool(1, 16).get())
 pool = BufferPool(4, 16)
-during(magazine._reserving, lambda: pool.magazine().get())
+during(magazines._reserving, lambda: pool.magazine().get())
 print("whole")
 """
 
@@ -433,7 +434,7 @@ AT_EXIT = {
         pool, taken = BufferPool(2, 64), BufferPool(1, 64)
         held = taken.get()
         threading.Thread(target=taken.get, daemon=True).start()
-        until(lambda: taken.ring.words[ring.GETTERS])
+        until(lambda: taken.ring.words[queue.GETTERS])
         @atexit.register
         def last():
             with pool.magazine() as mine, pool.lease() as buffer:
@@ -455,7 +456,7 @@ AT_EXIT = {
             threading.Thread(target=work, args=(pool, rounds, k), daemon=True).start()
         for get in (BufferPool.get, njit(nogil=True)(lambda pool: pool.get()), njit(lambda pool: pool.get())):
             threading.Thread(target=get, args=(empty,), daemon=True).start()
-        until(lambda: empty.ring.words[ring.GETTERS] == 3 and rounds.all())
+        until(lambda: empty.ring.words[queue.GETTERS] == 3 and rounds.all())
     """,
     "a stream half-way": """
         @njit
@@ -482,7 +483,7 @@ AT_EXIT = {
         pool = BufferPool(1, 64)
         pool.get()
         threading.Thread(target=pool.get).start()
-        until(lambda: pool.ring.words[ring.GETTERS])
+        until(lambda: pool.ring.words[queue.GETTERS])
         os._exit(0)
     """,
 }
@@ -588,7 +589,7 @@ while not over:
         until(lambda: not set(pool.holders().values()) - {competitor.ident})
 stop[0] = 1
 competitor.join()
-assert pool.available() == 1 and not pool.holders() and pool.ring.words[ring.GETTERS] == 0
+assert pool.available() == 1 and not pool.holders() and pool.ring.words[queue.GETTERS] == 0
 print(interrupts, strays, rounds)
 """
 
@@ -643,10 +644,10 @@ with event.install_recorder("numba:compile") as recorder:
     with pool.magazine() as mine:
         total = work(pool, mine)
         pool.put(pool.get()), mine.put(mine.get())
-methods = {replaced.compiled for replaced in _native.REPLACED}
-user = pool.deques[iobuf_nb._deque.base_of(0) + iobuf_nb._deque.USER]
-compiled = len(recorder.buffer) + len(methods) - sum(method.cache_hits for method in methods)
-print(total, pool.available(), user == magazine.NOBODY, _native.WHY_NOT, ring.LINE, compiled)
+compiled_methods = {replaced.compiled for replaced in methods.REPLACED}
+user = pool.deques[deque.base_of(0) + deque.OWNER]
+compiled = len(recorder.buffer) + len(compiled_methods) - sum(method.cache_hits for method in compiled_methods)
+print(total, pool.available(), user == magazines.NOBODY, methods.WHY_NOT, queue.LINE_PAIR, compiled)
 """
 
 
@@ -709,7 +710,7 @@ def test_processes_that_start_at_once_on_an_empty_cache(cached, record_property)
 def test_another_layout_misses_the_cache(cached, record_property):
     """Whatever changes in any file, all is compiled anew: code with another layout's constants inlined never runs."""
     # The deques are of another file, and their functions take no argument that tells of the layout.
-    change(cached.package / "iobuf_nb" / "ring.py", "LINE = 16\n", "LINE = 32\n")
+    change(cached.package / "iobuf_nb" / "_free" / "queue.py", "LINE_PAIR = 16 ", "LINE_PAIR = 32 ")
     again, compiled = cached.next()
     assert again == [*RESULT, "32"] and compiled >= max(compiled for _, compiled in cached.results)
     assert cached.next() == (again, 0)
@@ -717,9 +718,11 @@ def test_another_layout_misses_the_cache(cached, record_property):
 
 
 def test_a_comment_is_enough_to_miss_the_cache(tmp_path):
-    package, show = copied_package(tmp_path), "print(iobuf_nb._jit.FINGERPRINT)"
+    package, show = copied_package(tmp_path), "print(iobuf_nb._jit.compile.FINGERPRINT)"
     before = run(show, PYTHONPATH=str(package))
-    change(package / "iobuf_nb" / "_owners.py", "# What became of giving a buffer back.", "# What giving says.")
+    change(
+        package / "iobuf_nb" / "_free" / "owners.py", "# What became of giving a buffer back.", "# What giving says."
+    )
     assert run(show, PYTHONPATH=str(package)) != before
 
 
@@ -735,7 +738,7 @@ def get(pool):
 
 pool, another = iobuf_nb.BufferPool(1, 64), iobuf_nb.BufferPool(1, 64)
 index, other = pool.get(), get(another)
-print(iobuf_nb._jit.FINGERPRINT, *[held.holders()[0] - threading.get_ident() for held in (pool, another)])
+print(iobuf_nb._jit.compile.FINGERPRINT, *[held.holders()[0] - threading.get_ident() for held in (pool, another)])
 """
 
 
@@ -784,7 +787,7 @@ pool = BufferPool(2, 64)
 pool.put(pool.get())
 queue = BoundedQueue(2)
 queue.put(1), queue.get()
-print(pool.available(), _native.WHY_NOT)
+print(pool.available(), methods.WHY_NOT)
 """
 
 
@@ -876,9 +879,9 @@ def test_a_cache_that_becomes_full_is_said_once(tmp_path):
 
 
 TWO_SIGNATURES = """
-from iobuf_nb import _jit
+from iobuf_nb._jit.compile import kernel
 
-@_jit.kernel
+@kernel
 def double(x):
     return x + x
 
@@ -908,7 +911,9 @@ def test_entries_of_other_sources_are_removed(tmp_path):
     package, cache = copied_package(tmp_path / "site"), tmp_path / "cache"
     assert used(cache, PYTHONPATH=str(package)) == (0, "2 None\n", "")
     before = {path.name for path in cache.rglob("*.nbc")}
-    change(package / "iobuf_nb" / "_owners.py", "# What became of giving a buffer back.", "# What giving says.")
+    change(
+        package / "iobuf_nb" / "_free" / "owners.py", "# What became of giving a buffer back.", "# What giving says."
+    )
     assert used(cache, PYTHONPATH=str(package)) == (0, "2 None\n", "")
     after = {path.name for path in cache.rglob("*.nbc")}
     assert len(after) == len(before) and not before & after
@@ -954,14 +959,14 @@ def interrupted(module, name, call):
     setattr(module, name, original)
 
 for name, call in (("register_heavy_fence", 1), ("_slot_offset", 1), ("cfunc", 1), ("cfunc", 4), ("_MethodDef", 3)):
-    interrupted(_native, name, call)
+    interrupted(methods, name, call)
 for call in (1, 3, 5):  # of the methods, two are in their places then, and four, and eight
     interrupted(ctypes, "addressof", call)
 pool = BufferPool(1, 16)
-names = [replaced.name for replaced in _native.REPLACED if replaced.cls is BufferPool]
-assert len(names) == 6 and _native.WHY_NOT is None
+names = [replaced.name for replaced in methods.REPLACED if replaced.cls is BufferPool]
+assert len(names) == 6 and methods.WHY_NOT is None
 assert {type(getattr(BufferPool, name)).__name__ for name in names} == {"method_descriptor"}
-assert {type(replaced.slow).__name__ for replaced in _native.REPLACED} == {"function"}
+assert {type(replaced.slow).__name__ for replaced in methods.REPLACED} == {"function"}
 pool.put(pool.get()), expect(IndexError, pool.put, 5)
 thread = threading.Thread(target=lambda: pool.magazine().get())  # the first one: it needs the same lock
 thread.start(), thread.join()
@@ -995,7 +1000,7 @@ with pool.magazine() as mine:
     pool.put(pool.get()), mine.put(mine.get())
     print(work(pool, mine) >= 0, pool.available())
 expect(WouldBlock, BoundedQueue(1).get, timeout=0.01)
-print(_native.WHY_NOT)
+print(methods.WHY_NOT)
 expect(RuntimeError, njit(cache=True), work.py_func)
 """
 

@@ -6,7 +6,7 @@ import pytest
 from numba.core.errors import TypingError
 
 from iobuf_nb import BoundedQueue, PoolClosed, WouldBlock
-from iobuf_nb.ring import HEAD, LINE, SLOTS, TAIL
+from iobuf_nb._free.queue import HEAD, LINE_PAIR, SLOTS, TAIL
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 3, 7, 8, 9, 64, 1000, 1025])
@@ -101,8 +101,8 @@ def test_a_closed_queue_gives_what_it_holds_then_ends(face):
 def test_layout_keeps_the_cursors_on_lines_of_their_own():
     queue = BoundedQueue(5)
     assert queue.words.ctypes.data % 128 == 0
-    assert len({HEAD // LINE, TAIL // LINE, SLOTS // LINE}) == 3
-    assert LINE * 8 == 128
+    assert len({HEAD // LINE_PAIR, TAIL // LINE_PAIR, SLOTS // LINE_PAIR}) == 3
+    assert LINE_PAIR * 8 == 128
 
 
 def place(queue, lap):

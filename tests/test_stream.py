@@ -31,7 +31,8 @@ from hypothesis import strategies as st
 from numba import cfunc, config, guvectorize, jit, njit, prange, typed, types, vectorize
 from numba.experimental import jitclass
 
-from iobuf_nb import BufferPool, StreamError, Tier, WouldBlock, _source, atomics, scan, stream, syscalls
+from iobuf_nb import BufferPool, StreamError, Tier, WouldBlock, atomics, scan, stream, syscalls
+from iobuf_nb._streams import source as source_module
 from iobuf_nb.uring import Ring
 
 # Words of the state of `check`.
@@ -470,7 +471,7 @@ def test_datagrams_of_the_internet(pool):
 
 
 def test_a_message_too_long_is_an_error(pool, monkeypatch):
-    monkeypatch.setattr(_source, "_MESSAGE_BYTES", 100)
+    monkeypatch.setattr(source_module, "_MESSAGE_BYTES", 100)
     for kind in (socket.SOCK_SEQPACKET, socket.SOCK_DGRAM):
         source = messages(kind, [b"short", bytes(5000)])
         with pytest.raises(OSError, match="Message too long at offset 5") as caught:
@@ -514,7 +515,7 @@ def test_io_uring_needs_threads(file, monkeypatch, pool):
     monkeypatch.setattr(_thread, "start_new_thread", lambda *arguments: real(*arguments))  # as gevent does
     path = file(bytes(1000))
     reads = []
-    monkeypatch.setattr("iobuf_nb._source.open_file", lambda *_: reads.append(1))
+    monkeypatch.setattr("iobuf_nb._streams.source.open_file", lambda *_: reads.append(1))
     with pytest.raises(ValueError, match="engine='uring' needs threads, which gevent or eventlet has replaced"):
         stream(path, check, state=fresh(1000), engine="uring", pool=pool)
     assert not reads
@@ -1214,7 +1215,7 @@ import sys
 import numpy as np
 from numba import njit
 from iobuf_nb import stream
-from iobuf_nb._blocks import work_on_blocks
+from iobuf_nb._streams.pieces import work_on_blocks
 
 @njit
 def add(buffer, n, offset, state):

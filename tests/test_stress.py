@@ -12,7 +12,7 @@ from numba import njit, prange
 from test_magazine import assert_whole
 
 from iobuf_nb import BoundedQueue, BufferPool, atomics
-from iobuf_nb.wait import spin
+from iobuf_nb._threads.parking import spin
 
 CAPACITIES, THREADS = [1, 2, 3, 7, 64, 1000], [2, 4, 16]
 STAMPS = 4
@@ -108,7 +108,7 @@ def test_no_buffer_has_two_owners_and_none_is_lost(kind, capacity, threads, seco
 @each_for
 @pytest.mark.parametrize("capacity", [1, 4])
 def test_nor_where_owners_of_magazines_must_fence(monkeypatch, capacity, seconds):
-    monkeypatch.setattr("iobuf_nb.magazine.register_heavy_fence", lambda: False)
+    monkeypatch.setattr("iobuf_nb._pools.magazine.register_heavy_fence", lambda: False)
     pool = BufferPool(capacity, shape=STAMPS, dtype="i8")
     wrong, few, got = hammer(pool, [pool.magazine(3), pool.magazine(3)], seconds)
     assert wrong == 0 and got > 1000

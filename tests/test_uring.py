@@ -20,7 +20,8 @@ import pytest
 from numba import config, njit
 from numba.core.errors import TypingError
 
-from iobuf_nb import BoundedQueue, BufferPool, PoolClosed, WouldBlock, _uring, uring
+from iobuf_nb import BoundedQueue, BufferPool, PoolClosed, WouldBlock, uring
+from iobuf_nb._uring import liburing
 from iobuf_nb.uring import RegisteredPool, Ring
 
 
@@ -1078,14 +1079,14 @@ def test_where_io_uring_is_forbidden_it_says_why(monkeypatch, code, switch, sent
 
 def test_elsewhere_than_on_linux_it_says_so(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
-    _uring._library.cache_clear()
+    liburing._library.cache_clear()
     with pytest.raises(OSError, match="io_uring is a part of Linux, and this system is darwin"):
         Ring()
 
 
 def test_a_liburing_that_lacks_a_function_is_refused(monkeypatch):
-    monkeypatch.setattr(_uring, "_FUNCTIONS", "io_uring_submit io_uring_of_tomorrow")
-    _uring._library.cache_clear()
+    monkeypatch.setattr(liburing, "_FUNCTIONS", "io_uring_submit io_uring_of_tomorrow")
+    liburing._library.cache_clear()
     with pytest.raises(ImportError, match="needs a newer liburing: .* has no io_uring_of_tomorrow"):
         Ring()
 

@@ -15,8 +15,9 @@ from numba import njit
 
 import iobuf_nb
 from iobuf_nb import BoundedQueue, BufferPool, PoolClosed, WouldBlock
-from iobuf_nb.atomics import load, store, wrap
-from iobuf_nb.ring import GETTERS, PUTTERS
+from iobuf_nb._free.queue import GETTERS, PUTTERS
+from iobuf_nb._jit.instructions import wrap
+from iobuf_nb.atomics import load, store
 
 JITS = [lambda function: function, njit(nogil=True), njit]
 EVERY_WAY = pytest.mark.parametrize("jit", JITS, ids=["python", "nogil kernel", "GIL-holding kernel"])
@@ -265,11 +266,11 @@ def test_no_wake_up_is_lost_among_threads(pairs, seconds):
 def test_a_protocol_without_the_recheck_loses_wake_ups(tmp_path):
     """The hunt above can catch its prey: with the second look left out, threads sleep for ever."""
     shutil.copytree(Path(iobuf_nb.__file__).parent, tmp_path / "iobuf_nb")
-    ring = tmp_path / "iobuf_nb" / "ring.py"
-    source = ring.read_text()
+    waiting = tmp_path / "iobuf_nb" / "_free" / "waiting.py"
+    source = waiting.read_text()
     recheck = "        result = source._attempt(item)\n        if result == EMPTY:\n            park"
     assert source.count(recheck) == 1
-    ring.write_text(source.replace(recheck, recheck.replace("source._attempt(item)", "EMPTY", 1)))
+    waiting.write_text(source.replace(recheck, recheck.replace("source._attempt(item)", "EMPTY", 1)))
     assert hand_over(1, 60, package=tmp_path) == 1
 
 

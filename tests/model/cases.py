@@ -13,19 +13,15 @@ from unittest.mock import patch
 
 import numpy as np
 import scheduler
-import threads
 from memories import SC, TSO, Relaxed
 from specs import Spec, closing_fifo, fifo, pool
 
-import iobuf_nb._deque
-import iobuf_nb._owners
-import iobuf_nb.magazine
-import iobuf_nb.pool
-import iobuf_nb.ring
 from iobuf_nb import BoundedQueue, BufferPool
-from iobuf_nb.atomics import load, store, wrap
-from iobuf_nb.ring import GET, HEAD, SLOTS, TAIL
-from iobuf_nb.wait import CLOSED
+from iobuf_nb._free import deque, free_list, waiting
+from iobuf_nb._free.queue import GET, HEAD, SLOTS, TAIL
+from iobuf_nb._jit.instructions import wrap
+from iobuf_nb._threads.outcomes import CLOSED
+from iobuf_nb.atomics import load, store
 
 
 @dataclass
@@ -35,21 +31,17 @@ class Case:
     options: dict = field(default_factory=dict)
     walk: Callable = scheduler.explore
     #: (module, name, what stands there during the walk), beside those that all cases have.
-    stand_ins = ((iobuf_nb.ring, "now_ns", lambda: 0),)
+    stand_ins = ()
 
     @contextmanager
     def applied(self):
-        """Leave out spinning and clocks, which only take time, and let a deque have few slots."""
+        """Make what is large small: the slots of a deque, and how often is tried before a thread waits."""
         with ExitStack() as stack:
             for module, name, stand_in in (
                 *self.stand_ins,
-                (iobuf_nb._deque, "MOST", 2),
-                (iobuf_nb._deque, "LOOKS", 1),
-                (iobuf_nb.ring, "SPIN_TURNS", 0),
-                (iobuf_nb._owners, "thread_id", lambda: threads.running + 1),
-                (iobuf_nb.pool, "thread_id", lambda: threads.running + 1),
-                (iobuf_nb._owners, "pause", lambda n: None),
-                (iobuf_nb.magazine, "thread_id", lambda: threads.running + 1),
+                (deque, "DEQUE_CAPACITY", 2),
+                (free_list, "LOOKS", 1),
+                (waiting, "SPIN_TURNS", 0),
             ):
                 stack.enter_context(patch.object(module, name, stand_in))
             yield
@@ -196,9 +188,9 @@ def wait_case(capacity, scripts, first=()):
         for item in first:
             queue.put(item)
         queues.append(queue)
-        code = {"G": ("G", lambda got: iobuf_nb.ring.wait(queue, GET, -1)), "C": ("C", lambda got: queue.close())}
+        code = {"G": ("G", lambda got: waiting.wait(queue, GET, -1)), "C": ("C", lambda got: queue.close())}
         for item in range(3):
-            code[str(item)] = f"P{item}", lambda got, item=item: iobuf_nb.ring.wait(queue, item, -1)
+            code[str(item)] = f"P{item}", lambda got, item=item: waiting.wait(queue, item, -1)
             code["abc"[item]] = f"T{item}", lambda got, item=item: queue.try_put(item)
         return [queue.words], written(scripts, code)
 

@@ -8,14 +8,14 @@ from memories import TSO, Relaxed
 from specs import Spec
 from specs import pool as free_list
 
-import iobuf_nb._handover
-import iobuf_nb.ring
 from iobuf_nb import BoundedQueue, BufferPool
-from iobuf_nb._deque import COUNT
-from iobuf_nb._handover import ask, ask_again, take_handed, take_request_back
+from iobuf_nb._free import handover, waiting
+from iobuf_nb._free.deque import COUNT
+from iobuf_nb._free.handover import ask, ask_again, take_handed, take_request_back
+from iobuf_nb._free.queue import GETTERS, HANDED, REQUESTS, STALE, TURNS
+from iobuf_nb._threads.clock import FOREVER_NS
+from iobuf_nb._threads.parking import ALL_WAITERS, park, wake
 from iobuf_nb.atomics import fetch_add, load
-from iobuf_nb.ring import GETTERS, HANDED, REQUESTS, STALE, TURNS
-from iobuf_nb.wait import EVERYBODY, FOREVER_NS, park, wake
 
 HEARD = GETTERS + 15  # stands for the eventfd
 
@@ -23,7 +23,7 @@ HEARD = GETTERS + 15  # stands for the eventfd
 def let_loops_hear(queue):
     if queue.words[HANDED]:
         fetch_add(queue.words, HEARD, 1, "seq_cst")
-        wake(queue.words, HEARD, EVERYBODY)
+        wake(queue.words, HEARD, ALL_WAITERS)
 
 
 def look(pool, got):
@@ -107,16 +107,15 @@ def coroutine_case(capacity, turns, scripts):
 class CoroutineCase(Case):
     stand_ins = (
         *Case.stand_ins,
-        (iobuf_nb.ring, "let_loops_hear", let_loops_hear),
-        (iobuf_nb._handover, "let_loops_hear", let_loops_hear),
-        (iobuf_nb._handover, "now_ns", lambda: 0),
+        (waiting, "let_loops_hear", let_loops_hear),
+        (handover, "let_loops_hear", let_loops_hear),
     )
 
 
 class StaleCase(CoroutineCase):
     """Whatever was handed over is anybody's at once."""
 
-    stand_ins = (*CoroutineCase.stand_ins, (iobuf_nb._handover, "STALE_NS", 0))
+    stand_ins = (*CoroutineCase.stand_ins, (handover, "STALE_NS", 0))
 
 
 made = partial(case, cls=CoroutineCase)

@@ -6,8 +6,8 @@ from cases import case, get, get_two, put_all, put_back
 from memories import TSO
 
 from iobuf_nb import BufferPool
-from iobuf_nb._deque import USER
-from iobuf_nb._fork import mend_pool
+from iobuf_nb._free.deque import OWNER
+from iobuf_nb._pools.fork import mend_pool
 
 OPERATIONS = {"G": get, "P": put_back, "B": get_two, "D": put_all}
 
@@ -49,7 +49,7 @@ def fork_case(capacity, held, scripts):
         assert sorted(got) == list(range(capacity)), "a buffer vanished"
         for index, source in zip(got, itertools.cycle(sources)):
             if held is not None:
-                made.deques[source.base + USER] = 0  # as the next magazine there does
+                made.deques[source.base + OWNER] = 0  # as the next magazine there does
             source.put(index)
         assert sorted(made.try_get() for _ in got) == list(range(capacity)), "a buffer vanished in a magazine"
 

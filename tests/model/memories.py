@@ -17,7 +17,8 @@ may come of it; `drains` are the moves that the machine makes by itself.
 import functools
 from typing import NamedTuple
 
-from iobuf_nb.atomics import AFTER, wrap
+from iobuf_nb._jit.instructions import wrap
+from iobuf_nb.atomics import AFTER
 
 FENCES = ("fence", "light_fence", "heavy_fence")
 

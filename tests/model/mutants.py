@@ -19,14 +19,10 @@ import owners
 import times
 from scheduler import Violation
 
-import iobuf_nb._deque
-import iobuf_nb._fork
-import iobuf_nb._handover
-import iobuf_nb._owners
-import iobuf_nb.magazine
-import iobuf_nb.pool
-import iobuf_nb.ring
-from iobuf_nb.ring import BoundedQueue
+from iobuf_nb._free import deque, free_list, handover, queue, waiting
+from iobuf_nb._free import owners as owner
+from iobuf_nb._pools import fork, magazine
+from iobuf_nb._pools.bounded_queue import BoundedQueue
 
 
 @dataclass(eq=False)
@@ -66,8 +62,6 @@ class Mutant:
         raise AssertionError(f"nothing catches that {self.bug}")
 
 
-ring, pool, deque, magazine = iobuf_nb.ring, iobuf_nb.pool, iobuf_nb._deque, iobuf_nb.magazine
-owner, handover, fork = iobuf_nb._owners, iobuf_nb._handover, iobuf_nb._fork
 COUNT_IN = r" *fetch_add\(.*, waiters, 1, .*\n"
 SEEN = r" *seen = .*\n"
 RECHECK = r" *result = .*\n"
@@ -91,95 +85,105 @@ BUGS = [
         [
             (
                 "the lap is left out of a slot's state",
-                ring._lead,
+                queue._lead,
                 r"return (.*)",
                 r"lead = \1; return min(lead, lead % 2)",
             ),
-            ("the difference of states does not wrap", ring._lead, r"minus\((\w+), (.*)\) >>", r"(\1 - (\2)) >>"),
-            ("a position follows that was skipped", ring._next, r"position, 1", r"position, 2"),
-            ("the last slot is followed by one beyond the end", ring._next, "< queue.capacity", "<= queue.capacity"),
-            ("the last slot is left out", ring._next, "< queue.capacity", "< queue.capacity - 1"),
-            ("a lap ends at its first slot for ever", ring._next, r"plus\(position \| mask, 1\)", "position & ~mask"),
-            ("the search jumps a lap too far", ring._after, r"lead - 1", "lead + 1"),
-            ("a put's hint is moved too far", ring._put_at, r"(_next\(.*\))\)", r"_next(queue, \1))"),
-            ("a get's hint is moved too far", ring._get_at, r"(_next\(.*\))\)", r"_next(queue, \1))"),
+            ("the difference of states does not wrap", queue._lead, r"minus\((\w+), (.*)\) >>", r"(\1 - (\2)) >>"),
+            ("a position follows that was skipped", queue._next, r"position, 1", r"position, 2"),
+            ("the last slot is followed by one beyond the end", queue._next, "< queue.capacity", "<= queue.capacity"),
+            ("the last slot is left out", queue._next, "< queue.capacity", "< queue.capacity - 1"),
+            ("a lap ends at its first slot for ever", queue._next, r"plus\(position \| mask, 1\)", "position & ~mask"),
+            ("the search jumps a lap too far", queue._after, r"lead - 1", "lead + 1"),
+            ("a put's hint is moved too far", queue._put_at, r"(_next\(.*\))\)", r"_next(queue, \1))"),
+            ("a get's hint is moved too far", queue._get_at, r"(_next\(.*\))\)", r"_next(queue, \1))"),
             (
                 "a put's hint is moved before its compare-and-swap",
-                ring._put_at,
+                queue._put_at,
                 FIND + HINT,
                 r"\1\3\n\1if compare_and_swap\2\n",
             ),
             (
                 "a get's hint is moved before its compare-and-swap",
-                ring._get_at,
+                queue._get_at,
                 FIND + HINT,
                 r"\1\3\n\1if compare_and_swap\2\n",
             ),
             (
                 "a put stores in place of a compare-and-swap",
-                ring._put_at,
+                queue._put_at,
                 r"compare_and_swap\((.*), word, (.*)\):",
                 r"store(\1, \2) is None:",
             ),
             (
                 "a get stores in place of a compare-and-swap",
-                ring._get_at,
+                queue._get_at,
                 r"compare_and_swap\((.*), word, (.*)\):",
                 r"store(\1, \2) is None:",
             ),
-            ("a get leaves its slot as it was a lap ago", ring._get_at, r"\((1 <<.*)\) - item", r"-(\1) - item"),
-            ("a put into a slot that was taken says full", ring._put_at, "return TAKEN", "return EMPTY"),
-            ("a get from a slot that was taken says empty", ring._get_at, "return TAKEN", "return EMPTY"),
-            ("a put that finds the queue full goes on", ring._put_at, "lead < 0", "lead < -1"),
-            ("a put publishes with relaxed accesses", ring._put_at, '"seq_cst"', '"relaxed"'),
-            ("a get takes with relaxed accesses", ring._get_at, '"seq_cst"', '"relaxed"'),
-            ("a loser waits for the winner to move the hint", ring._contend, "lead == 0 or not behind", "True"),
+            ("a get leaves its slot as it was a lap ago", queue._get_at, r"\((1 <<.*)\) - item", r"-(\1) - item"),
+            ("a put into a slot that was taken says full", queue._put_at, "return TAKEN", "return EMPTY"),
+            ("a get from a slot that was taken says empty", queue._get_at, "return TAKEN", "return EMPTY"),
+            ("a put that finds the queue full goes on", queue._put_at, "lead < 0", "lead < -1"),
+            ("a put publishes with relaxed accesses", queue._put_at, '"seq_cst"', '"relaxed"'),
+            ("a get takes with relaxed accesses", queue._get_at, '"seq_cst"', '"relaxed"'),
+            ("a loser waits for the winner to move the hint", queue._contend, "lead == 0 or not behind", "True"),
         ],
     ),
     (
         WAITING,
         [
-            ("a put into a closed queue succeeds", ring.offer, r"load\(.*\) == 0", "True"),
+            ("a put into a closed queue succeeds", waiting.offer, r"load\(.*\) == 0", "True"),
             (
                 "a waiter does not try again before it parks",
-                ring.wait,
+                waiting.wait,
                 rf"({SEEN}){RECHECK}",
                 r"\1        result = EMPTY\n",
             ),
-            ("a waiter tries again before it reads the event", ring.wait, rf"({SEEN})({RECHECK})", r"\2\1"),
-            ("a waiter counts itself in after its last try", ring.wait, f"({COUNT_IN})({SEEN})({RECHECK})", r"\2\3\1"),
+            ("a waiter tries again before it reads the event", waiting.wait, rf"({SEEN})({RECHECK})", r"\2\1"),
+            (
+                "a waiter counts itself in after its last try",
+                waiting.wait,
+                f"({COUNT_IN})({SEEN})({RECHECK})",
+                r"\2\3\1",
+            ),
             (
                 "a waiter counts itself in by a plain store",
-                ring.wait,
+                waiting.wait,
                 r"fetch_add\((.*), waiters, 1, .*\)",
                 r"store(\1, waiters, load(\1, waiters) + 1)",
             ),
-            ("a waiter counts itself in with a relaxed access", ring.wait, r'(waiters, 1, )"seq_cst"', r'\1"relaxed"'),
-            ("a waiter that is woken gives up", ring.wait, r"( *)park\((.*)\)\n", r"\1park(\2)\n\1return EMPTY\n"),
-            ("a waker does not change the event", ring.notify, r"fetch_add\(.*\)", "pass"),
+            (
+                "a waiter counts itself in with a relaxed access",
+                waiting.wait,
+                r'(waiters, 1, )"seq_cst"',
+                r'\1"relaxed"',
+            ),
+            ("a waiter that is woken gives up", waiting.wait, r"( *)park\((.*)\)\n", r"\1park(\2)\n\1return EMPTY\n"),
+            ("a waker does not change the event", waiting.notify, r"fetch_add\(.*\)", "pass"),
             (
                 "a waker changes the event after it wakes",
-                ring.notify,
+                waiting.notify,
                 r"( *fetch_add.*\n)( *)if (wake\(.*?\))",
                 r"\2woken = \3\n\1\2if woken",
             ),
-            ("a waker wakes nobody", ring.notify, r"wake\(.*?\)", "0"),
-            ("a put does not look for getters", ring.put_and_wake, r"load\(.*GETTERS.*\)", "False"),
+            ("a waker wakes nobody", waiting.notify, r"wake\(.*?\)", "0"),
+            ("a put does not look for getters", waiting.put_and_wake, r"load\(.*GETTERS.*\)", "False"),
             (
                 "a put looks for getters before it puts",
-                ring.put_and_wake,
+                waiting.put_and_wake,
                 r"    (done = .*)\n    if done and (load\(.*\)):",
                 r"    waiting = \2\n    \1\n    if done and waiting:",
             ),
-            ("a put looks for getters with an acquire load", ring.put_and_wake, '"seq_cst"', '"acquire"'),
-            ("a bulk put wakes only one", ring.put_all_and_wake, r"range\(.*\)", "range(1)"),
-            ("a bulk put leaves every other slot out", ring.put_items, r"= (_next\(.*\))", r"= _next(queue, \1)"),
-            ("a bulk get leaves every other slot out", ring.get_items, r"= (_next\(.*\))", r"= _next(queue, \1)"),
-            ("a get does not look for putters", ring.get_and_wake, r"load\(.*PUTTERS.*\)", "False"),
-            ("close wakes nobody", ring.shut, r"wake\(.*\)", "pass"),
-            ("close wakes only one", ring.shut, "EVERYBODY", "1"),
-            ("close does not change the events", ring.shut, r"fetch_add\(.*\)", "pass"),
-            ("close wakes before it closes", ring.shut, r"(    store.*\n)([\s\S]*)", r"\2\1"),
+            ("a put looks for getters with an acquire load", waiting.put_and_wake, '"seq_cst"', '"acquire"'),
+            ("a bulk put wakes only one", waiting.put_all_and_wake, r"range\(.*\)", "range(1)"),
+            ("a bulk put leaves every other slot out", queue.put_items, r"= (_next\(.*\))", r"= _next(queue, \1)"),
+            ("a bulk get leaves every other slot out", queue.get_items, r"= (_next\(.*\))", r"= _next(queue, \1)"),
+            ("a get does not look for putters", waiting.get_and_wake, r"load\(.*PUTTERS.*\)", "False"),
+            ("close wakes nobody", waiting.close_queue, r"wake\(.*\)", "pass"),
+            ("close wakes only one", waiting.close_queue, "ALL_WAITERS", "1"),
+            ("close does not change the events", waiting.close_queue, r"fetch_add\(.*\)", "pass"),
+            ("close wakes before it closes", waiting.close_queue, r"(    store.*\n)([\s\S]*)", r"\2\1"),
             (
                 "a getter looks whether the queue is closed after it found nothing",
                 BoundedQueue._attempt,
@@ -193,7 +197,7 @@ BUGS = [
         [
             (
                 "a buffer is given back before its owner is wiped",
-                pool.give,
+                free_list.give,
                 r"(    )(status = .*)\n",
                 r"\1release(pool.ring, index)\n\1\2\n\1return status\n",
             ),
@@ -204,7 +208,7 @@ BUGS = [
                 r"store(\1, \2) is not None:",
             ),
             ("who holds a buffer is not looked at", owner.disown, r"(holder = .*)", r"\1; return OK"),
-            ("an owner is not written down", pool.own, r"store\(.*\)", "pass"),
+            ("an owner is not written down", free_list.own, r"store\(.*\)", "pass"),
         ],
     ),
     (
@@ -233,8 +237,8 @@ BUGS = [
             ),
             ("an owner does not fence though thieves cannot", deque.order_own, r"        fence\(\)", "        pass"),
             ("a thief does not tell that it is there", deque.steal, r" *fetch_add\(.*THIEVES, 1.*\n", ""),
-            ("a thief leaves the fence out", deque.steal, r"_fence_all\(words\) and ", ""),
-            ("a thief fences for itself alone", deque._fence_all, r"heavy_fence\(\)", "fence() is None"),
+            ("a thief leaves the fence out", deque.steal, r"fence_all\(words\) and ", ""),
+            ("a thief fences for itself alone", deque.fence_all, r"heavy_fence\(\)", "fence() is None"),
             (
                 "a thief takes without a compare-and-swap",
                 deque._take_top,
@@ -250,14 +254,14 @@ BUGS = [
             ("a thief that was too slow says that there was nothing", deque._take_top, "TAKEN", "EMPTY"),
             ("a bulk pop takes what thieves may take", deque.pop_many, r" \+ \(thieves > 0\)", ""),
             ("a bulk pop counts what thieves took from it", deque.pop_many, r"pops \+ taken", "pops + n"),
-            ("nobody looks a second time for pushes", deque._look, "after == before", "True"),
+            ("nobody looks a second time for pushes", free_list._look, "after == before", "True"),
             (
                 "the queue is looked at before the deques",
-                deque._look,
+                free_list._look,
                 r"(    before = 0\n(?:.*\n)*?)(    index = get_item.*\n.*\n.*\n)",
                 r"\2\1",
             ),
-            ("there is no fence before the second look", deque._look, r"not _fence_all\(words\)", "False"),
+            ("there is no fence before the second look", free_list._look, r"not fence_all\(words\)", "False"),
             ("a magazine is released by a relaxed store", magazine.Magazine.release, "0\\)", '0, "relaxed")'),
             (
                 "a user takes a magazine by a plain store",
@@ -272,7 +276,7 @@ BUGS = [
     (
         [case for case in magazines.CASES if case.name.startswith("endless")],
         [
-            ("a search never counts itself in", deque.seek, r" *fetch_add\(.*GETTERS, 1.*\n", ""),
+            ("a search never counts itself in", free_list.seek, r" *fetch_add\(.*GETTERS, 1.*\n", ""),
             ("a thief goes on until it has won", deque.steal, r"index = (_take_top.*)", AGAIN),
         ],
     ),
@@ -340,7 +344,7 @@ BUGS = [
                 r"( *put_item.*\n)( *let_loops.*\n)",
                 r"\2\1",
             ),
-            ("event loops do not hear when no thread is woken", ring.notify, r"let_loops_hear\(queue\)", "pass"),
+            ("event loops do not hear when no thread is woken", waiting.notify, r"let_loops_hear\(queue\)", "pass"),
             ("a coroutine is not among the getters", handover.ask, r" *fetch_add\(.*GETTERS.*\n", ""),
             ("a request that was stale is forgotten", handover.ask_again, r"if stale > 0", "if False"),
         ],
@@ -350,7 +354,7 @@ BUGS = [
         [
             (
                 "a waiter whose time is over does not try again",
-                ring.wait,
+                waiting.wait,
                 r"( *)if result != EMPTY:\n( *)return result\n?$",
                 r"\1if result != EMPTY or now_ns() >= end:\n\2return result\n",
             ),

@@ -7,7 +7,7 @@ from specs import Spec
 from specs import owners as owned
 
 from iobuf_nb import BufferPool
-from iobuf_nb._owners import FREE
+from iobuf_nb._free.owners import FREE
 
 
 class Pool(BufferPool):

@@ -10,7 +10,7 @@ An operation whose thread died has no end: it may have taken effect, or not.
 
 from memories import replaced
 
-from iobuf_nb.wait import CLOSED
+from iobuf_nb._threads.outcomes import CLOSED
 
 RUNNING = "running"
 

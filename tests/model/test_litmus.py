@@ -5,7 +5,8 @@ import pytest
 import scheduler
 from memories import SC, TSO, Relaxed
 
-from iobuf_nb.atomics import compare_and_swap, fence, fetch_add, heavy_fence, light_fence, load, store, swap
+from iobuf_nb._threads.fences import heavy_fence, light_fence
+from iobuf_nb.atomics import compare_and_swap, fence, fetch_add, load, store, swap
 
 X, Y, SPARE = 0, 1, 2
 

@@ -6,8 +6,8 @@ import scheduler
 from memories import TSO
 from specs import Spec
 
+from iobuf_nb._threads.parking import park, wake
 from iobuf_nb.atomics import compare_and_swap, load, store
-from iobuf_nb.wait import park, wake
 
 
 def counting(threads=2):

@@ -2,8 +2,9 @@
 
 A *program* returns the shared arrays and, for each thread, a list of (name, operation). An operation is called with
 the list of what its thread holds, which it may change, and shares nothing else with other threads but words of those
-arrays, through `iobuf_nb.atomics`. So to know what a thread does after some answers, its operation is run again from
-the start with these answers, up to the next access that has none: nothing has to be stopped in the middle and kept.
+arrays, through `iobuf_nb._jit.seam`. So to know what a thread does after some answers, its operation is run again
+from the start with these answers, up to the next access that has none: nothing has to be stopped in the middle and
+kept.
 
 Accesses to words that nobody ever writes are answered at once. Which words are written comes out on the way: the first
 access that may write a word raises `Restart`, and whoever walks the states begins anew.
@@ -13,9 +14,16 @@ from dataclasses import dataclass
 
 from memories import FENCES, Access
 
-from iobuf_nb import atomics
+from iobuf_nb._jit import seam
 
-running = 0  # the thread whose operation is being run, for what stands in for `thread_id`
+
+def now():
+    """Return what the clock says: nothing passes, unless a program has a clock of its own."""
+    return 0
+
+
+#: What a thread, by its number, is told at once, without a step.
+WORDLESS = {"thread_id": lambda thread: thread + 1, "now": lambda thread: now(), "pause": lambda thread: None}
 
 
 class Complaint(str):
@@ -96,12 +104,12 @@ class Threads:
 
     def run(self, thread, number, got, reads):
         """Run an operation with its answers: the Access that it stops at, or None, its result, and what is held."""
-        global running
-        running = thread
         answers = iter(reads)
         asked = []
 
         def hook(operation, words, i, order, *operands):
+            if operation in WORDLESS:
+                return WORDLESS[operation](thread)
             if operation in FENCES:
                 if self.memory.ignores(operation, order):
                     return None
@@ -116,7 +124,7 @@ class Threads:
             raise Unanswered
 
         held = list(got)
-        atomics.hook = hook
+        seam.hook = hook
         try:
             result = self.programs[thread][number][1](held)
         except Unanswered:
@@ -124,7 +132,7 @@ class Threads:
         except Exception as error:
             result = Complaint(f"{type(error).__name__}: {error}")
         finally:
-            atomics.hook = None
+            seam.hook = None
         return None, result, tuple(held)
 
     def reach(self, thread, number, got, reads=()):

@@ -4,28 +4,29 @@ import itertools
 from functools import partial
 
 import numpy as np
+import threads
 from cases import Case, case, put_back, written
 from memories import TSO
 from specs import Spec, closing_fifo
 
-import iobuf_nb.ring
 from iobuf_nb import BoundedQueue
+from iobuf_nb._free import waiting
+from iobuf_nb._free.queue import GET
+from iobuf_nb._threads.outcomes import EMPTY
 from iobuf_nb.atomics import fetch_add, load
-from iobuf_nb.ring import GET
-from iobuf_nb.wait import EMPTY
 
 clock = np.zeros(1, np.int64)
 
 
 def get_within(queue, ticks, got):
-    item = iobuf_nb.ring.wait(queue, GET, ticks)
+    item = waiting.wait(queue, GET, ticks)
     if item >= 0:
         got.append(item)
     return item
 
 
 class TimedCase(Case):
-    stand_ins = ((iobuf_nb.ring, "now_ns", lambda: load(clock, 0, "seq_cst")),)
+    stand_ins = ((threads, "now", lambda: load(clock, 0, "seq_cst")),)
 
 
 def timed_case(capacity, scripts):
@@ -35,7 +36,7 @@ def timed_case(capacity, scripts):
         queue = BoundedQueue(capacity, 3)
         queues.append(queue)
         code = {
-            "G": ("G", lambda got: iobuf_nb.ring.wait(queue, GET, -1)),
+            "G": ("G", lambda got: waiting.wait(queue, GET, -1)),
             "X": ("X", lambda got: get_within(queue, 1, got)),
             "P": put_back(queue),
             "+": ("+", lambda got: fetch_add(clock, 0, 1, "seq_cst")),

@@ -1,0 +1,1 @@
+"""Lock-free words, without memory or Python objects: the queue, deques, owners, and the free list made of them."""

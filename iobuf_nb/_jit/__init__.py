@@ -1,0 +1,1 @@
+"""How Python becomes kernels: numba's options, the code cache, faces, handles, atomic instructions, argument checks."""

@@ -1,0 +1,179 @@
+"""How a Python object becomes a few scalars inside a kernel.
+
+An array passed through a chain of calls travels as seven words, and a reference count in a hot loop is worse. A handle
+is a struct of integers and raw pointers instead, loaded in one piece from the object's *descriptor block*: an int64
+array that holds the members in their order, behind its own address and the kind of object. No member is counted:
+whoever calls a kernel holds the object, and with it the memory, until the kernel returns.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core.imputils import lower_constant
+from numba.core.typeinfer import GetAttrConstraint
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
+from numba.extending import NativeValue, box, intrinsic, make_attribute_wrapper, models, register_model, unbox
+
+from .compile import FINGERPRINT
+from .refusals import KernelTypingError, caller
+
+WORD_POINTER = types.CPointer(types.int64)
+
+# Kinds of object, for C code that must tell them apart; UNCHECKED is added for a pool, or one over it, that is not.
+OTHER, QUEUE, POOL, MAGAZINE = 0, 1, 2, 4
+UNCHECKED = 1
+
+#: Every handle there is, by its descriptor.
+live: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
+_pinned: set[Handle] = set()
+
+#: What is to be done once, before the first handle of a class is made; it may be called again.
+before_first: dict[type, Callable[[], None]] = {}
+
+
+class Handle:
+    """The Python side: an object that owns memory and can be passed to kernels."""
+
+    # Slots, also in the subclasses: C code finds `_block` at one place in all of them, and a method is found
+    # without a look into the object's own dictionary.
+    __slots__ = ("__weakref__", "_block", "_descriptor", "_numba_type_")
+
+    _block: Any
+    _descriptor: int
+    _numba_type_: HandleType
+
+    def _describe(self, numba_type: HandleType, *members: int) -> None:
+        """Write the descriptor block; `members` follow the order of the type's members."""
+        for cls in type(self).__mro__:
+            prepare = before_first.get(cls)
+            if prepare:
+                prepare()
+                before_first.pop(cls, None)  # not earlier: Ctrl-C may end it, and other threads wait for it
+        self._numba_type_ = numba_type
+        self._block = np.array((0, numba_type.kind, *members), np.int64)
+        self._block[0] = self._descriptor = self._block.ctypes.data
+        live[self._descriptor] = self
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"a {type(self).__name__} cannot be pickled or copied: its memory belongs to this process; "
+            "make one where it is needed, and give it to kernels as an argument"
+        )
+
+
+class HandleType(types.Type):
+    """The kernel side: a numba type whose values are structs of the named members."""
+
+    kind = OTHER
+    #: Names of the members that kernels may read as attributes.
+    attributes: tuple[str, ...] = ()
+    #: Kernels may make some in their own stack frames.
+    on_the_stack = False
+
+    def __init__(self, name: str, members: list[tuple[str, types.Type]]) -> None:
+        self.members = [("descriptor", types.int64), ("kind", types.int64), *members]
+        super().__init__(f"{name} of {FINGERPRINT}")
+
+    def __init_subclass__(cls) -> None:
+        """Teach numba about a new kind of handle."""
+        register_model(cls)(_Model)
+        unbox(cls)(_unbox)
+        box(cls)(_box)
+        lower_constant(cls)(_constant)
+        make_attribute_wrapper(cls, "descriptor", "_descriptor")
+        for name in cls.__dict__.get("attributes", ()):
+            make_attribute_wrapper(cls, name, name)
+
+
+@infer_getattr
+class _Missing(AttributeTemplate):
+    """Comes last of all attributes, and says that there is none of that name."""
+
+    key = HandleType
+
+    def generic_resolve(self, handle_type: HandleType, name: str) -> None:
+        # hasattr() asks, too, and wants no error.
+        if caller(GetAttrConstraint.__call__, 9):
+            kind = handle_type.name.removesuffix(f" of {FINGERPRINT}")
+            raise KernelTypingError(f"a {kind} has no attribute {name!r} in kernels")
+
+
+class _Model(models.StructModel):
+    def __init__(self, manager: Any, handle_type: HandleType) -> None:
+        super().__init__(manager, handle_type, handle_type.members)
+
+    # Pointers travel as integers: numba declares those that the body of a prange is called with to be nobody else's
+    # (noalias), which pointers to shared words are not.
+
+    def get_argument_type(self) -> Any:
+        return tuple(
+            ir.IntType(64) if member == WORD_POINTER else model.get_argument_type()
+            for member, model in zip(self._members, self._models, strict=True)
+        )
+
+    def as_argument(self, builder: Any, value: Any) -> Any:
+        return tuple(
+            builder.ptrtoint(argument, ir.IntType(64)) if member == WORD_POINTER else argument
+            for member, argument in zip(self._members, super().as_argument(builder, value), strict=True)
+        )
+
+    def from_argument(self, builder: Any, value: Any) -> Any:
+        arguments = [
+            builder.inttoptr(argument, model.get_value_type()) if member == WORD_POINTER else argument
+            for member, model, argument in zip(self._members, self._models, value, strict=True)
+        ]
+        return super().from_argument(builder, arguments)
+
+
+@intrinsic
+def load_handle(typingctx: Any, block: Any, handle_type: Any) -> Any:
+    """Return the handle that the descriptor block at an address describes, or one that its members begin with."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _load(context, builder, signature.return_type, builder.inttoptr(args[0], ir.IntType(8).as_pointer()))
+
+    return handle_type.instance_type(types.int64, handle_type), codegen
+
+
+def _load(context: Any, builder: Any, handle_type: HandleType, block: Any) -> Any:
+    return builder.load(builder.bitcast(block, context.get_value_type(handle_type).as_pointer()))
+
+
+def _unbox(handle_type: HandleType, handle: Any, c: Any) -> Any:
+    address = c.pyapi.object_getattr_string(handle, "_descriptor")
+    block = c.pyapi.long_as_voidptr(address)
+    c.pyapi.decref(address)
+    return NativeValue(_load(c.context, c.builder, handle_type, block))
+
+
+def find_handle(descriptor: int) -> Handle:
+    """Return the object that a descriptor block, given by its address, belongs to."""
+    if descriptor == 0:
+        raise RuntimeError("what was made inside a kernel lives in its stack frame, and cannot be returned from it")
+    handle = live.get(descriptor)
+    if handle is None:
+        raise RuntimeError("what this kernel returns is gone: it was dropped while the kernel ran")
+    return handle
+
+
+def _box(handle_type: HandleType, value: Any, c: Any) -> Any:
+    struct = c.context.make_helper(c.builder, handle_type, value)
+    find = c.pyapi.unserialize(c.pyapi.serialize_object(find_handle))
+    descriptor = c.pyapi.long_from_longlong(struct.descriptor)
+    handle = c.pyapi.call_function_objargs(find, (descriptor,))
+    c.pyapi.decref(descriptor)
+    c.pyapi.decref(find)
+    return handle
+
+
+def _constant(context: Any, builder: Any, handle_type: HandleType, handle: Handle) -> Any:
+    """Lower a handle that a kernel names as a global: the kernel is not cached, and the handle lives for ever."""
+    _pinned.add(handle)
+    block = context.add_dynamic_addr(builder, handle._descriptor, info=handle_type.name)
+    return _load(context, builder, handle_type, block)

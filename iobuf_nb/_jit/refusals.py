@@ -1,0 +1,141 @@
+"""Errors of kernels that cannot be compiled: one sentence each, instead of numba's account of all its attempts."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from numba.core import errors
+from numba.core.bytecode import ByteCode
+from numba.core.typeinfer import CallConstraint
+from numba.core.typing import templates
+
+
+class KernelTypingError(errors.TypingError, errors.ForceLiteralArg):
+    """Why a kernel cannot be compiled, in one sentence that comes first and last.
+
+    Around each other TypingError numba wraps a text of its own, once for every call that it comes out of. A
+    ForceLiteralArg it hands on to the dispatcher, which asks for its `requested_args`; this one then raises itself.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        errors.NumbaError.__init__(self, sentence)
+        self._sentence, self._where = sentence, ""
+
+    def add_context(self, msg: str) -> KernelTypingError:
+        """Keep where the outermost call stands: numba goes from the inside out."""
+        if msg.startswith("typing of "):
+            self._where = f"During: {msg}\n"
+        return self
+
+    def __str__(self) -> str:
+        return f"{self._sentence}\n{self._where}{self._sentence}"
+
+    def fold_arguments(self, *_: Any) -> None:  # type: ignore[misc, override]
+        """Go on to the dispatcher, from where numba asks which arguments to look at."""
+        raise self
+
+    def bind_fold_arguments(self, _: Any) -> KernelTypingError:
+        """Go on through the dispatcher of a function that the kernel calls."""
+        return self
+
+    def combine(self, _: Any) -> KernelTypingError:
+        """Prevail over any other."""
+        return self
+
+    @property  # type: ignore[misc]
+    def requested_args(self) -> Any:
+        """End at the dispatcher of the kernel."""
+        raise self.with_traceback(None) from None
+
+
+class _Parameters(inspect.Signature):
+    """The parameters of an overload, by which numba binds arguments before it asks for a body."""
+
+    name = ""
+
+    @property
+    def usage(self) -> str:
+        """How to call it."""
+        shown = [str(each.replace(annotation=each.empty)) for each in self.parameters.values() if each.name != "self"]
+        return f"{self.name}({', '.join(shown)})"
+
+    def refuse_lost_keywords(self, n: int) -> None:
+        """Refuse a call with `n` arguments by position, some of which had names that numba has lost."""
+        names = [*self.parameters]
+        for lost in _lost_keywords():
+            if {*lost} <= {*names} and names[n - len(lost) : n] != [*lost]:
+                raise KernelTypingError(
+                    f"{self.usage} must get {', '.join(lost)} by position inside try, not by name: numba on Python "
+                    "3.11 and 3.12 drops the names of keywords there"
+                )
+
+    def bind(self, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
+        """Bind arguments, or refuse them."""
+        try:
+            return super().bind(*args, **kwargs)
+        except TypeError as error:
+            raise KernelTypingError(f"{self.name} must be called as {self.usage}: {error}") from None
+
+
+def refusing(choose: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Let an overload's errors, and those of calls that do not fit `name`, reach the user as a `KernelTypingError`."""
+    parameters = _Parameters([*inspect.signature(choose).parameters.values()])
+    parameters.name = name
+
+    def chosen(*args: Any, **named: Any) -> Any:
+        parameters.bind(*args, **named)  # old versions of numba have not
+        try:
+            return choose(*args, **named)
+        except errors.TypingError as error:
+            raise KernelTypingError(error.msg) from None  # type: ignore[attr-defined]
+
+    chosen.__signature__ = parameters  # type: ignore[attr-defined]
+    return chosen
+
+
+def caller(function: Callable[..., Any], depth: int) -> FrameType | None:
+    """Return the innermost frame of `function` that calls the one that asks, less than `depth` frames out."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame and depth and frame.f_code is not function.__code__:
+        frame, depth = frame.f_back, depth - 1
+    return frame if depth else None
+
+
+def _lost_keywords() -> list[tuple[str, ...]]:
+    """Return the keywords of the call that is typed, or of one like it in its line, if numba has lost their names."""
+    frame = caller(CallConstraint.resolve, 20)
+    if frame is None or frame.f_locals["self"].kws:
+        return []
+    call, function = frame.f_locals["self"], frame.f_locals["typeinfer"].func_ir.func_id
+    lost: list[tuple[str, ...]] = []
+    if function.code.co_exceptiontable:
+        bytecode, names = ByteCode(function), ()
+        for instruction in bytecode.table.values():
+            if instruction.opname == "KW_NAMES":  # of the next call
+                names = function.code.co_consts[instruction.arg]
+            elif instruction.opname == "CALL":
+                like_it = (instruction.lineno, instruction.arg) == (call.loc.line, len(call.args))
+                if names and like_it and bytecode.find_exception_entry(instruction.offset):
+                    lost.append(names)
+                names = ()
+    return lost
+
+
+def _looking_first(get_implementation: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what finds the body of an overload, but looks for lost keywords first: for known types nobody is asked."""
+
+    def look(self: Any, args: Any, kws: Any) -> Any:
+        parameters = getattr(self._overload_func, "__signature__", None)
+        if isinstance(parameters, _Parameters):
+            parameters.refuse_lost_keywords(len(args))
+        return get_implementation(self, args, kws)
+
+    return look
+
+
+if (3, 11) <= sys.version_info < (3, 13):
+    templates._OverloadFunctionTemplate._get_impl = _looking_first(templates._OverloadFunctionTemplate._get_impl)

@@ -1,0 +1,84 @@
+"""Buffers that are not a pool's: plain memory seen as bytes, or as rows of equal size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._jit import check
+from .aligned import MAX_BYTES, aligned_mem
+from .tier import Tier
+
+
+def memory_of(name: str, buffer: Any, writable: bool) -> NDArray[np.uint8]:
+    """Return the bytes of `buffer` as an array, without a copy, or refuse what is no plain contiguous memory."""
+    try:
+        array = np.asarray(buffer if isinstance(buffer, np.ndarray) else memoryview(buffer))
+    except TypeError:
+        raise TypeError(f"{name} must be bytes-like or an array, not {buffer!r:.60}") from None
+    except (ValueError, RuntimeError):  # numpy knows no such items: pointers, for one, or single records
+        array = np.frombuffer(buffer, np.uint8)
+    if array.dtype.hasobject:
+        raise TypeError(f"{name} must be plain memory, not an array of Python objects")
+    if not array.flags.c_contiguous:
+        raise ValueError(f"{name} must be contiguous; it has shape {array.shape} and strides {array.strides}")
+    if writable and not array.flags.writeable:
+        raise ValueError(f"{name} must be writable memory, to be read into, not read-only")
+    return array.reshape(-1).view(np.uint8)
+
+
+def view_as_buffers(mem: Any, tier: Tier | int, offset: int = 0, n: int | None = None) -> NDArray[np.uint8]:
+    """Return part of `mem` as `n` buffers of `tier` bytes, without a copy.
+
+    Parameters
+    ----------
+    mem : bytes-like or array
+        Contiguous; the view is read-only if it is.
+    tier : Tier or int
+        Bytes of a buffer.
+    offset : int
+        The byte of `mem` where the first one starts.
+    n : int, optional
+        By default, as many as fit.
+
+    Returns
+    -------
+    uint8 array of shape (n, tier)
+        ``.copy()`` of it has memory of its own.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `mem` is no contiguous memory, or the buffers reach beyond its end.
+
+    Examples
+    --------
+    >>> memory = bytearray(100)
+    >>> view_as_buffers(memory, Tier.PICO, 4, 3)[1, :] = 7
+    >>> memory.index(7), memory.count(7)
+    (20, 16)
+    """
+    memory = memory_of("mem", mem, False)
+    size = check.integer("tier", tier, 1, 2**40)
+    offset = check.integer("offset", offset, 0, len(memory))
+    most = (len(memory) - offset) // size
+    n = most if n is None else check.integer(f"n (buffers of {size} from byte {offset})", n, 0, most)
+    return memory[offset : offset + n * size].reshape(n, size)
+
+
+def new_buffers(n: int, size: int) -> NDArray[np.uint8]:
+    """Return `n` zeroed buffers of `size` bytes, one after the other from a page on: an array of shape (n, size).
+
+    Errors are those of `aligned_mem`.
+
+    Examples
+    --------
+    >>> buffers = new_buffers(8, Tier.SMALL)
+    >>> buffers.shape, len(iovec_from_buffers(buffers, writable=True))
+    ((8, 1024), 8)
+    """
+    n = check.integer("n", n, 1, 2**32)
+    size = check.integer("size", size, 1, 2**40)
+    return aligned_mem(check.integer("n * size", n * size, 1, MAX_BYTES)).reshape(n, size)

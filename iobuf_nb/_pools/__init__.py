@@ -1,0 +1,1 @@
+"""Pools: queues and pools as objects in Python and in kernels, magazines, coroutines, forks."""

@@ -1,0 +1,182 @@
+"""Coroutines that wait for a pool's buffers, without blocking their loop and without polling.
+
+Each event loop has a `Line` of its own, served in its own thread: no thread hands a buffer to a loop that may be closed
+before it comes round. What a put gives to coroutines, and how they are counted, is told in `_handover`; here is how
+their loops hear of it. A put writes to one eventfd, and every loop with a line listens to that through an epoll
+instance of its own, edge-triggered: so each write reaches all of them, and none can take it from another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import threading
+import weakref
+from typing import Any
+
+from .._free.deque import COUNT
+from .._free.handover import ask, ask_again, take_handed, take_request_back
+from .._free.owners import place_of
+from .._free.queue import GET_FD, HANDED
+from .._threads.gil import fork_safe_lock
+from .._threads.outcomes import PoolClosed, WouldBlock
+from ..atomics import load, store
+from .bounded_queue import BoundedQueue
+from .magazine import reserve
+
+_NO_EPOLL_S = 0.005  # where there is no epoll, a line looks by itself this often
+_making = fork_safe_lock()
+
+
+def getters_of(pool: Any) -> Getters:
+    """Return the lines of a pool, which are made when a coroutine waits for the first time."""
+    with _making:
+        if pool._getters is None:
+            pool._getters = Getters(pool)
+        return pool._getters
+
+
+class Getters:
+    """The lines of all event loops whose coroutines wait for buffers of one pool."""
+
+    def __init__(self, pool: Any) -> None:
+        self._waiting: dict[asyncio.AbstractEventLoop, Line] = {}  # lines that are not empty
+        self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Line] = weakref.WeakKeyDictionary()
+        self._listen = -1
+        self.handed = BoundedQueue(pool.capacity)
+        if load(pool.deques, COUNT) == 0:  # gets that fail look for stale buffers only where they look into deques
+            pool._free_deques.append(reserve(pool))
+        store(pool.words, HANDED, self.handed._descriptor, "seq_cst")
+        if hasattr(os, "eventfd") and hasattr(select, "epoll"):
+            self._listen = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self._closing = weakref.finalize(pool.ring, os.close, self._listen)
+            store(pool.words, GET_FD, self._listen + 1, "seq_cst")
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    async def get(self, pool: Any, timeout: float | None) -> int:
+        """Return the index of a buffer as soon as it is this coroutine's turn; if ended before, take nothing along."""
+        loop = asyncio.get_running_loop()
+        self._forget_closed()
+        line = self._lines.get(loop) or self._lines.setdefault(loop, Line(pool, self._listen))
+        future = loop.create_future()
+        alarm = None if timeout is None else loop.call_later(timeout, _expire, future)
+        try:
+            if not line.waiting:
+                line.listen(loop)
+                self._waiting[loop] = line
+            line.enter(future)
+            line.serve()  # a put that came too early to notice this coroutine is noticed here
+            return await future
+        except BaseException:  # cancelled, or closed because nobody will ever resume it
+            if future.done() and not future.cancelled() and future.exception() is None:
+                pool.put(future.result())
+            raise
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+            line.leave(future)
+            if not line.waiting and self._waiting.pop(loop, None) is not None:
+                line.stop_listening(loop)
+
+    def _forget_closed(self) -> None:
+        """Drop the lines of loops that have been closed: their coroutines will never be resumed."""
+        for loop, line in list(self._waiting.items()):
+            if loop.is_closed() and self._waiting.pop(loop, None) is not None:
+                for future in list(line.waiting):
+                    line.leave(future)
+
+    def abandon(self) -> None:
+        """In a forked child, close the descriptors that it has of the parent's, while they are sure to be these."""
+        for line in self._lines.values():
+            line.close()
+        if self._listen >= 0 and self._closing.detach():
+            os.close(self._listen)
+
+
+class Line:
+    """The coroutines of one event loop that wait, first come, first served; all of it runs in the loop's thread."""
+
+    def __init__(self, pool: Any, descriptor: int) -> None:
+        self.waiting: dict[asyncio.Future[int], None] = {}  # in order, and quick to leave from anywhere
+        self._pool = weakref.proxy(pool)
+        self._ring = pool.ring
+        self._tick: asyncio.TimerHandle | None = None
+        self._ear: Any = None
+        if descriptor >= 0:
+            self._ear = select.epoll()
+            self._ear.register(descriptor, select.EPOLLIN | select.EPOLLET)
+
+    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to hear of puts."""
+        if self._ear is not None:
+            loop.add_reader(self._ear.fileno(), self._hear)
+        else:
+            self._look(loop)
+
+    def stop_listening(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hear of puts no longer."""
+        if self._tick is not None:
+            self._tick.cancel()
+        elif not loop.is_closed():
+            loop.remove_reader(self._ear.fileno())
+
+    def close(self) -> None:
+        """Close its descriptor."""
+        if self._ear is not None:
+            self._ear.close()
+
+    def _hear(self) -> None:
+        self._ear.poll(0)
+        self.serve()
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._tick = loop.call_later(_NO_EPOLL_S, self._look, loop)
+        self.serve()
+
+    def enter(self, future: asyncio.Future[int]) -> None:
+        """Count a coroutine in."""
+        self.waiting[future] = None
+        ask(self._ring)
+
+    def leave(self, future: asyncio.Future[int]) -> None:
+        """Count a coroutine out, unless it has been served."""
+        if future in self.waiting:
+            del self.waiting[future]
+            take_request_back(self._ring)
+
+    def serve(self) -> None:
+        """Hand free buffers to those who wait, in their order."""
+        while self.waiting:
+            future = next(iter(self.waiting))
+            if future.done():  # its time is over, or it was cancelled, and it has not gone yet
+                self.leave(future)
+            elif self._pool.closed:
+                self.leave(future)
+                future.set_exception(PoolClosed("get from a closed pool"))
+            elif (index := self._take()) >= 0:
+                future.set_result(index)
+            else:
+                ask_again(self._ring)
+                return
+
+    def _take(self) -> int:
+        """Take a buffer for the first in line, and count that out; or EMPTY."""
+        pool = self._pool
+        index = take_handed(self._ring)
+        if index >= 0:
+            del self.waiting[next(iter(self.waiting))]
+            if pool.checked:
+                store(pool.owners, place_of(pool.capacity, index), threading.get_ident())
+            return index
+        index = pool.try_get()
+        if index >= 0:
+            self.leave(next(iter(self.waiting)))
+        return index
+
+
+def _expire(future: asyncio.Future[int]) -> None:
+    if not future.done():
+        future.set_exception(WouldBlock("no buffer became free for as long as aget was to wait"))

@@ -1,0 +1,211 @@
+"""`BoundedQueue`: the queue as an object, the same in Python and in kernels."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.core import errors
+
+from .._free.queue import CLOSED_FLAG, GET, LINE_PAIR, PROCESS, QUEUE_TYPE, SLOTS, TAIL, QueueType, size
+from .._free.waiting import close_queue, get_and_wake, offer, put_and_wake, wait
+from .._jit import check
+from .._jit.check import FormattedValueError
+from .._jit.faces import kernel_face, kernel_overload
+from .._jit.handle import Handle
+from .._memory.aligned import aligned_mem
+from .._threads.clock import limit_ns
+from .._threads.outcomes import CLOSED, EMPTY, FORKED, NO_WAIT_IN_A_CHILD, PoolClosed, WouldBlock
+from ..atomics import load
+from .repr import ReprMixin
+
+MAX_ITEMS = 2**32
+_SPARE_BITS = 10  # items <= capacity << 10 leaves 2**52 puts before a state repeats
+
+
+def as_item(queue: Any, item: Any) -> int:
+    """Return an item as an int64, or refuse it: the words have no room for others."""
+    return check.integer("item", item, 0, queue.items - 1)
+
+
+@kernel_overload(as_item)
+def _as_item_in_kernel(queue: Any, item: Any) -> Any:
+    if not isinstance(item, types.Integer):
+        raise errors.TypingError(f"item must be an integer, not {item}")
+
+    def checked(queue, item):
+        number = np.int64(item)
+        if number < 0 or number >= queue.items:
+            raise FormattedValueError("item must be from 0 to {}, not {}", queue.items - 1, number)
+        return number
+
+    return checked
+
+
+class BoundedQueue(Handle, ReprMixin):
+    """A lock-free bounded FIFO of integers, the same in Python and in kernels.
+
+    Any number of threads may put and get at once. Every method but `close` and `get`/`put` with waiting is lock-free;
+    a thread that is stopped anywhere stops nobody else.
+
+    Parameters
+    ----------
+    capacity : int
+        The most items it holds, exactly; from 1 to 2**32.
+    items : int, optional
+        Items are integers from 0 to `items` - 1; by default `capacity`, at most 1024 times it and 2**32.
+
+    Attributes
+    ----------
+    capacity, items : int
+        As given; readable in kernels too.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        An argument is out of its range, or the system cannot give the memory.
+
+    Examples
+    --------
+    >>> queue = BoundedQueue(8)
+    >>> queue.try_put(5), queue.try_put(3)
+    (True, True)
+    >>> queue.try_get(), queue.try_get(), queue.try_get()
+    (5, 3, -1)
+
+    Inside a kernel it is the same object with the same methods:
+
+    >>> from numba import njit
+    >>> @njit(nogil=True)
+    ... def drain(queue):
+    ...     total = 0
+    ...     item = queue.try_get()
+    ...     while item >= 0:
+    ...         total += item
+    ...         item = queue.try_get()
+    ...     return total
+    >>> queue.put(2), queue.put(4), drain(queue)
+    (None, None, 6)
+    """
+
+    __slots__ = ("capacity", "items", "order", "words")
+
+    def __init__(self, capacity: int, items: int | None = None) -> None:
+        self.capacity = check.integer("capacity", capacity, 1, MAX_ITEMS)
+        most = min(MAX_ITEMS, self.capacity << _SPARE_BITS)
+        self.items = self.capacity if items is None else check.integer("items", items, 1, most)
+        self.order = (max(self.capacity, self.items) - 1).bit_length()
+        # A fresh zeroed mapping is an empty queue: every state is 0, waiting for the put of lap 0.
+        self.words = aligned_mem(8 * (SLOTS + self.capacity), 8 * LINE_PAIR).view(np.int64)
+        assert self.words.ctypes.data % (8 * LINE_PAIR) == 0, "the cursors must start cache lines of their own"
+        assert max(self.capacity, self.items) <= 1 << self.order, "slots and items must fit below the state"
+        self.words[PROCESS] = os.getpid()
+        self._describe(QUEUE_TYPE, self.words.ctypes.data, self.capacity, self.order, self.items)
+
+    def _put_first(self, n: int) -> None:
+        """Put the items 0 to n-1 at once into a queue that nobody has used yet; n < capacity."""
+        self.words[SLOTS : SLOTS + n] = np.arange(n) + (1 << self.order)
+        self.words[TAIL] = n
+
+    def _attempt(self, item: int) -> int:
+        """Put `item`, or get one if it is GET: 0 or the item, EMPTY if that cannot be done now, CLOSED if never."""
+        # Read first: what was put before the queue was closed is still taken.
+        closed = load(self.words, CLOSED_FLAG, "seq_cst")
+        if item == GET:
+            got = get_and_wake(self)
+            return CLOSED if closed and got == EMPTY else got
+        if closed:
+            return CLOSED
+        return 0 if put_and_wake(self, item) else EMPTY
+
+    def try_put(self, item: int) -> bool:
+        """Append `item` and return True, or return False at once if the queue is full or closed.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `item` is not an integer from 0 to `items` - 1.
+        """
+        item = as_item(self, item)
+        return offer(self, item)
+
+    def try_get(self) -> int:
+        """Take the oldest item, or return -1 at once if there is none."""
+        return get_and_wake(self)
+
+    def put(self, item: int, block: bool = True, timeout: float | None = None) -> None:
+        """Append `item`, waiting for room if need be.
+
+        Parameters
+        ----------
+        item : int
+            From 0 to `items` - 1.
+        block : bool
+            False: do not wait.
+        timeout : float, optional
+            The longest wait in seconds; by default there is no limit.
+
+        Raises
+        ------
+        WouldBlock
+            There was no room and no (more) time to wait.
+        PoolClosed
+            The queue is closed.
+        TypeError, ValueError
+            An argument is out of its range, or of another kind: `item` must be no bool, and `block` one.
+        """
+        item = as_item(self, item)
+        limit = limit_ns(block, timeout)
+        if not offer(self, item):
+            result = wait(self, item, limit)
+            if result == CLOSED:
+                raise PoolClosed("put into a closed queue")
+            if result == FORKED:
+                raise RuntimeError(NO_WAIT_IN_A_CHILD)
+            if result == EMPTY:
+                raise WouldBlock("the queue stayed full for as long as put was to wait")
+
+    def get(self, block: bool = True, timeout: float | None = None) -> int:
+        """Take the oldest item, waiting for one if need be.
+
+        Parameters, WouldBlock and errors are those of `put`. PoolClosed comes only once a closed queue is empty.
+        """
+        limit = limit_ns(block, timeout)
+        item = get_and_wake(self)
+        if item < 0:
+            item = wait(self, GET, limit)
+            if item == CLOSED:
+                raise PoolClosed("get from a queue that is closed and empty")
+            if item == FORKED:
+                raise RuntimeError(NO_WAIT_IN_A_CHILD)
+            if item == EMPTY:
+                raise WouldBlock("the queue stayed empty for as long as get was to wait")
+        return item
+
+    def was_size(self) -> int:
+        """Return how many items it held a moment ago; exact while nobody else puts or gets."""
+        return size(self)
+
+    def close(self) -> None:
+        """Refuse further puts; gets take what is left and then end with PoolClosed. Closing twice is no error.
+
+        A put that runs at the same time may still land after a get has found the queue closed and empty: close when
+        those who put have ended.
+        """
+        close_queue(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been closed."""
+        return load(self.words, CLOSED_FLAG) != 0
+
+    def _figures(self) -> dict[str, object]:
+        return {"capacity": self.capacity, "items": self.items, "size": self.was_size(), "closed": self.closed}
+
+    def _occupancy(self) -> float:
+        return self.was_size() / self.capacity
+
+
+kernel_face(QueueType, BoundedQueue, "_attempt try_put try_get put get was_size close closed")

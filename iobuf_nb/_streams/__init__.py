@@ -1,0 +1,1 @@
+"""Streams: files, pipes and sockets through kernels, piece by piece."""

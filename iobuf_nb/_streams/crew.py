@@ -1,0 +1,110 @@
+"""A crew: threads that work on one thing together, and all stop at the first error of any of them."""
+
+from __future__ import annotations
+
+import _thread
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from .._jit.compile import compile_for, kernel
+from .._threads.clock import nap
+from ..atomics import fetch_add, load
+
+LOOK_S = 0.05  # who waits for others looks around this often
+
+
+def require_threads() -> None:
+    """Refuse to begin what needs threads when Python starts none any more."""
+    if sys.is_finalizing():
+        raise RuntimeError("no threads can be started while Python is shutting down")
+
+
+@kernel
+def _outlast(at_work):
+    """Wait until nobody is at work any more, whatever signals come."""
+    while load(at_work, 0, "seq_cst"):
+        nap(1_000_000)
+
+
+class Crew:
+    """Threads, the first error, and the wait for their end. Made by the thread that runs it, used once.
+
+    Parameters
+    ----------
+    stop : callable
+        Makes every thread come to its end soon; called after each error, from the thread that had it.
+    """
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
+        # Not a semaphore: Ctrl-C at the wrong moment would leave its lock locked.
+        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._errors: list[BaseException] = []
+        self._over = False
+        self._at_work = np.zeros(1, np.int64)
+        compile_for(_outlast, self._at_work)  # not in the middle of Ctrl-C
+
+    def run(
+        self,
+        work: Callable[[Any], None],
+        inputs: Iterable[Any],
+        meanwhile: Callable[[], None],
+        first: Callable[[], None] | None = None,
+    ) -> None:
+        """Call `work` on each input, in a thread of its own; return when all have ended, or raise the first error.
+
+        In this thread `first` is called once, beside them, and then `meanwhile` every now and then; their errors count
+        too, Ctrl-C among them. No thread is at work when this ends; only a Ctrl-C in the moment of another one may find
+        some that need a little longer.
+        """
+        started = 0
+        try:
+            try:
+                for item in inputs:
+                    # Not threading.Thread: a Ctrl-C inside its start or join would leave locks locked for good.
+                    _thread.start_new_thread(self._guard, (work, item))
+                    started += 1
+                if first is not None:
+                    first()
+                for _ in range(started):
+                    while not self._has_ended():
+                        meanwhile()
+            except BaseException as error:
+                self.fail(error)
+        finally:
+            self._over = True
+            if self._at_work[0]:
+                self._stop()
+                _outlast(self._at_work)
+        if self._errors:
+            raise self._errors[0]
+
+    def fail(self, error: BaseException) -> None:
+        """Note an error and stop everybody."""
+        self._errors.append(error)
+        self._stop()
+
+    def _has_ended(self) -> bool:
+        """Wait a moment for one of the threads to end."""
+        with suppress(queue.Empty):
+            self._ended.get(timeout=LOOK_S)
+            return True
+        return False
+
+    def _guard(self, work: Callable[[Any], None], item: Any) -> None:
+        sys.settrace(threading.gettrace())  # as threading does, for those who debug or measure what workers call
+        fetch_add(self._at_work, 0, 1, "seq_cst")
+        try:
+            if not self._over:  # else nobody waits for this one, which was late
+                work(item)
+        except BaseException as error:
+            self.fail(error)
+        finally:
+            fetch_add(self._at_work, 0, -1, "seq_cst")
+            self._ended.put(None)

@@ -1,0 +1,114 @@
+"""Kernels of a user: made ready for workers that call any of one type."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import io
+import pickle
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+from numba import jit, njit, typeof, types
+from numba.core import errors
+from numba.core.dispatcher import Dispatcher
+from numba.core.typeconv import Conversion
+from numba.np.numpy_support import from_dtype
+from numpy.typing import NDArray
+
+from .._jit.compile import INTERPRETED, PACKAGE
+from .pieces import NO_PLAN
+
+_WORDS = types.int64[::1]
+_CAN_COMPILE = "_can_compile"  # what numba asks, too; False where the decorator was given signatures
+
+
+def ready(kernel: Any, like: NDArray[Any], state: Any) -> Any:
+    """Return a kernel compiled for exactly the arguments that workers pass: it itself, or one that calls it."""
+    if INTERPRETED:
+        return kernel
+    if not isinstance(kernel, Dispatcher) or kernel.targetoptions.get("forceobj"):
+        raise TypeError(f"kernel must be a function compiled by numba.njit, not {kernel!r:.60}")
+    arguments = _arguments(like, state)
+    wanted = f"(buffer: {arguments[0]}, n: int64, offset: int64, state: {arguments[3]})"
+    sentence = f"kernel must take {wanted}, which {kernel.py_func.__name__} does not"
+    try:
+        signature = inspect.signature(kernel.py_func)
+        signature.bind(*arguments)
+        own = kernel.nopython_signatures
+        fixed = not getattr(kernel, _CAN_COMPILE)
+        if fixed and not any(_takes(kernel, each.args, arguments) for each in own):
+            raise TypeError("it is compiled for " + "; ".join(str(each.args) for each in own) + " and no more")
+        plain = [p.kind for p in signature.parameters.values()] == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 4
+        if arguments not in kernel.overloads and not (plain and not fixed):
+            kernel = _caller(kernel)
+        if arguments not in kernel.overloads:
+            kernel.compile(arguments)
+    except (TypeError, RuntimeError, errors.NumbaError) as error:
+        raise TypeError(f"{sentence}: {error}\n{sentence}") from error
+    return kernel
+
+
+def compiled(work: Any, kernel: Any, like: NDArray[Any], state: Any, *shared: types.Type) -> Callable[..., Any]:
+    """Return `work` compiled to call any kernel of this type: one that a later process finds in the cache."""
+    if INTERPRETED:
+        return work
+    arguments = _arguments(like, state)
+    own = kernel.overloads[arguments].signature
+    function = types.FunctionType(own)
+    signature = (function, typeof(NO_PLAN), _WORDS, *shared, typeof(like), arguments[-1], _WORDS)
+    if not (_known_everywhere(own.return_type) and _known_everywhere(arguments[-1])):
+        work = _uncached(work)
+    work.compile(signature)
+    return work.get_overload(signature)
+
+
+class _Named(pickle.Pickler):
+    """Notes the packages of all classes and functions in what it pickles."""
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO())
+        self.packages: set[str] = set()
+
+    def persistent_id(self, value: Any) -> None:
+        if isinstance(value, (type, FunctionType)):
+            self.packages.add(value.__module__.partition(".")[0])
+
+
+@functools.cache
+def _known_everywhere(kind: Any) -> bool:
+    """Whether a type names nothing of a program's own, such as a namedtuple or jitclass.
+
+    Other programs, which may have another thing of that name, share the cache and could not read it.
+    """
+    named = _Named()
+    try:
+        named.dump(kind)
+    except Exception:
+        return False
+    return named.packages <= {"numba", "numpy", PACKAGE, "copyreg", "builtins"}
+
+
+@functools.cache
+def _uncached(work: Any) -> Any:
+    return jit(**work.targetoptions)(work.py_func)
+
+
+def _arguments(like: NDArray[Any], state: Any) -> tuple[types.Type, ...]:
+    return types.Array(from_dtype(like.dtype), 1, "C"), types.int64, types.int64, typeof(state)
+
+
+def _takes(kernel: Any, own: tuple[types.Type, ...], arguments: tuple[types.Type, ...]) -> bool:
+    """Whether arguments reach parameters of the types `own` as they are, and are not cut to fit."""
+    conversions = [kernel.typingctx.can_convert(*pair) for pair in zip(arguments, own, strict=False)]
+    return len(own) == len(arguments) and all(c is not None and c <= Conversion.safe for c in conversions)
+
+
+def _caller(kernel: Any) -> Any:
+    """Return a kernel that does nothing but call another, whose arguments numba then converts."""
+
+    def call(buffer, n, offset, state):
+        kernel(buffer, n, offset, state)
+
+    return njit(nogil=True)(call)

@@ -1,0 +1,301 @@
+"""Blocks: how the workers of a stream cut a source up, read a piece each, and run a kernel on it.
+
+Blocks of a regular file are claimed by one fetch-and-add on the position, and read side by side. Where a block's place
+is known only once the one before it has been read (pipes, sockets, lines), and where order counts, workers claim and
+read in turns. A turn is the one item of a queue of one: who takes it has it. Ordered streams have two turns, to read
+and to compute, and a worker takes the second before it gives up the first: so no block overtakes another, and one is
+read while another is computed on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from .._free.free_list import give
+from .._free.queue import GET, LINE_PAIR
+from .._free.waiting import put_and_wake, wait
+from .._jit.compile import kernel
+from .._jit.faces import compiled_as
+from .._threads.libc import ioctl
+from ..atomics import compare_and_swap, fetch_add, load, store
+from ..syscalls import POLL_IN, PREAD, READ, RECV, call, call_full, poll_in
+
+UNKNOWN = 2**62  # the size of a source that does not tell
+_LOOK_MS = 50  # a source that stays silent lets its workers see this often whether to go on
+
+# What a read takes: bytes; or one message, of which nobody gets what did not fit. In a connection of messages an empty
+# one is not the end; elsewhere it is, because nothing else could be.
+BYTES = 0
+MESSAGES = 1
+CONNECTED = 2
+
+# As Linux has them.
+_MSG_TRUNC, _MSG_DONTWAIT, _POLLRDHUP, _FIONREAD = 0x20, 0x40, 0x2000, 0x541B
+
+# How a claim ends, beside -errno.
+BLOCK = 1
+END = 0
+STOPPED = -10_001
+TORN = -10_002
+TOO_LONG = -10_003
+
+# Words that the workers share, two cache lines apart.
+POSITION = 0 * LINE_PAIR  # bytes claimed
+DONE = 1 * LINE_PAIR  # bytes that a kernel has seen
+SHORT = 2 * LINE_PAIR  # the first position at which a read came short
+STOP = 3 * LINE_PAIR  # 1: go home
+ENDED = 4 * LINE_PAIR  # 1: the source has ended; whoever has the turn reads and writes this and the next
+CARRIED = ENDED + 1  # bytes of the next block that have been read with the one before
+AHEAD, AHEAD_END = ENDED + 2, ENDED + 3  # where the bytes that are read ahead of all that begin and end
+STREAM_WORDS = 5 * LINE_PAIR
+
+
+class Plan(NamedTuple):
+    """How to cut one source into blocks; all of it is fixed before the workers start."""
+
+    fd: int
+    seekable: int  # 1: blocks are read by offset
+    first: int  # the offset at which the stream begins
+    size: int  # bytes to read; UNKNOWN: to the end
+    base: int  # bytes of the sources before this one
+    step: int  # bytes of a block at most, a multiple of record
+    align: int  # offsets and lengths of reads are multiples of it
+    record: int
+    delimiter: int  # -1: none
+    in_turn: int
+    ordered: int
+    mapped: int  # the address of the byte at offset 0, if the source is mapped; else 0
+    packets: int  # BYTES, MESSAGES or CONNECTED
+    unit: int  # the room that a read must have
+    terminal: int  # 1: EIO is its end
+    ahead: int  # the address of what is read ahead, with room for a unit
+
+
+NO_PLAN = Plan(*[0] * len(Plan._fields))
+
+
+@kernel
+def _claim(plan, words, memory):
+    """Claim and read a block that is a whole step, but for the last: status, address, bytes, position."""
+    position = fetch_add(words, POSITION, plan.step)
+    if position >= plan.size:
+        return END, 0, 0, position
+    want = min(plan.step, plan.size - position)
+    n, address = _read_at(plan, memory, position, want)
+    if n < 0:
+        return n, 0, 0, position
+    if n < want:
+        _note_short(words, position + n)
+    if n % plan.record:
+        return TORN, 0, 0, position + n
+    return BLOCK if n else END, address, n, position
+
+
+@kernel
+def _note_short(words, position):
+    short = load(words, SHORT)
+    while position < short and not compare_and_swap(words, SHORT, short, position):
+        short = load(words, SHORT)
+
+
+@kernel
+def _read_at(plan, memory, position, want):
+    """Read `want` bytes of a seekable source, fewer at its end: how many, or -errno, and the address of the first."""
+    offset = plan.first + position
+    if plan.mapped:
+        return want, plan.mapped + offset
+    skip = offset % plan.align
+    length = -(-(skip + want) // plan.align) * plan.align
+    n = call_full(PREAD, plan.fd, memory, length, offset - skip)
+    return n if n < 0 else max(0, min(n - skip, want)), memory + skip
+
+
+@kernel
+def _claim_in_turn(plan, words, carry, memory):
+    """Read on, with the turn, and cut after the last whole record or line: status, address, bytes, position."""
+    position = load(words, POSITION)
+    if load(words, ENDED):
+        return TORN if load(words, CARRIED) else END, 0, 0, position
+    if plan.seekable:
+        want = min(plan.step, plan.size - position)
+        have, address = _read_at(plan, memory, position, want)
+        if have < 0:
+            return have, 0, 0, position
+        ended = have < want or position + have == plan.size
+        whole = _whole(plan, address, have, ended)
+    else:
+        address = memory
+        have = load(words, CARRIED)
+        _bytes_at(memory, have)[:] = carry[:have]
+        whole = 0
+        ended = False
+        while not ended and have < plan.step:
+            room = plan.step - have
+            if load(words, AHEAD) == load(words, AHEAD_END):
+                if whole and poll_in(plan.fd, 0) == 0:
+                    break  # what is there is enough for a block, and waiting for more would keep the kernel waiting
+                direct = room >= plan.unit
+                n = _read_what_comes(plan, memory + have if direct else plan.ahead, room if direct else plan.unit)
+                if n < 0 and n != -errno.EAGAIN:
+                    return n, 0, 0, position + have
+                if load(words, STOP):
+                    return STOPPED, 0, 0, position
+                ended = n == 0
+                n = max(n, 0)
+                if not direct:
+                    store(words, AHEAD, 0)
+                    store(words, AHEAD_END, n)
+                    n = 0
+            else:
+                start = load(words, AHEAD)
+                n = min(load(words, AHEAD_END) - start, room)
+                _bytes_at(memory + have, n)[:] = _bytes_at(plan.ahead + start, n)
+                store(words, AHEAD, start + n)
+            have += n
+            if n or ended:
+                whole = _whole(plan, memory, have, ended)
+        carry[: have - whole] = _bytes_at(memory + whole, have - whole)
+    store(words, CARRIED, have - whole)
+    if ended:
+        store(words, ENDED, 1)  # at once, because a terminal may be read again after its end
+    if have == 0:
+        return END, 0, 0, position
+    if whole == 0:
+        return TORN if ended else TOO_LONG, 0, 0, position
+    store(words, POSITION, position + whole)
+    return BLOCK, address, whole, position
+
+
+@kernel
+def _read_what_comes(plan, memory, room):
+    """Read from a pipe, a socket or a device, if anything comes soon: bytes, 0 at the end, -EAGAIN or another error."""
+    ready = poll_in(plan.fd, _LOOK_MS)
+    if ready <= 0:
+        return ready if ready < 0 else -errno.EAGAIN
+    if plan.packets == BYTES:
+        n = call(READ, plan.fd, memory, room, 0)
+        return 0 if plan.terminal and n == -errno.EIO else n
+    n = call(RECV, plan.fd, memory, room, _MSG_TRUNC | _MSG_DONTWAIT)
+    if n >= room:
+        return -errno.EMSGSIZE
+    return -errno.EAGAIN if n == 0 and plan.packets == CONNECTED and not _is_over(plan.fd) else n
+
+
+@kernel
+def _is_over(fd):
+    """Whether the other side of a connection of messages has closed it, and none is left."""
+    words = np.zeros(2, np.int64)  # struct pollfd: int fd, short events, short revents; an int
+    words[0] = fd | _POLLRDHUP << 32
+    closed = call(POLL_IN, fd, words.ctypes.data, 1, 0) > 0
+    ioctl(fd, _FIONREAD, words[1:].ctypes.data)
+    return closed and words[1] == 0
+
+
+@kernel
+def _whole(plan, address, have, ended):
+    """Return how many of `have` bytes are whole records, or whole lines, of which the last of a source has no end."""
+    if plan.delimiter < 0:
+        return have - have % plan.record
+    if ended:
+        return have
+    memory = _bytes_at(address, have)
+    for k in range(have - 1, -1, -1):
+        if memory[k] == plan.delimiter:
+            return k + 1
+    return 0
+
+
+@kernel
+def work_on_blocks(function, plan, words, turn, order, carry, memory, like, state, current):
+    """Run `function` on blocks until there are no more: how it ended, and at which position.
+
+    current[0] is the position of the block at work; `like` is an array of the dtype that the kernel sees.
+    """
+    while True:
+        if plan.in_turn:
+            if wait(turn, GET, -1) < 0:
+                return STOPPED, 0
+            status, address, n, position = _claim_in_turn(plan, words, carry, memory)
+            if plan.ordered and status == BLOCK and wait(order, GET, -1) < 0:
+                return STOPPED, 0
+            put_and_wake(turn, 0)
+        else:
+            status, address, n, position = _claim(plan, words, memory)
+        if status != BLOCK or load(words, STOP):
+            return status, position
+        current[0] = position
+        items = n // like.itemsize
+        function(_items_at(address, items, like), items, plan.base + position, state)
+        fetch_add(words, DONE, n)
+        if plan.ordered:
+            put_and_wake(order, 0)
+
+
+@kernel
+def work_on_queue(function, plan, words, ready, pool, lengths, offsets, like, state, current):
+    """Run `function` on the buffers that come, already filled, out of a queue: how it ended, and at which position.
+
+    current[1] is the buffer at work, or -1; the rest is as in `work_on_blocks`.
+    """
+    while True:
+        index = wait(ready, GET, -1)
+        if index < 0:
+            return END, 0
+        current[1] = index
+        position = offsets[index] - plan.first
+        current[0] = position
+        want = min(plan.step, plan.size - position)
+        n = lengths[index]
+        address = pool.arena + index * pool.stride
+        if n < 0:
+            return n, position
+        if n < want and plan.align == 1:  # interrupted, or at the end
+            more = call_full(PREAD, plan.fd, address + n, want - n, offsets[index] + n)
+            if more < 0:
+                return more, position + n
+            n += more
+        n = min(n, want)
+        if n < want:
+            _note_short(words, position + n)
+        if n % plan.record:
+            return TORN, position + n
+        if load(words, STOP):
+            return STOPPED, position
+        items = n // like.itemsize
+        if items:
+            function(_items_at(address, items, like), items, plan.base + position, state)
+        fetch_add(words, DONE, n)
+        current[1] = -1
+        give(pool, index)
+
+
+@intrinsic
+def _pointer(typingctx: Any, address: Any, like: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like.dtype)(types.int64, like), codegen
+
+
+@compiled_as(lambda address, n, like: carray(_pointer(address, like), (n,)))
+def _items_at(address: int, n: int, like: NDArray[Any]) -> NDArray[Any]:
+    """Return the `n` items, of the dtype of `like`, that lie at an address."""
+    memory = (ctypes.c_char * (n * like.itemsize)).from_address(address)
+    return np.frombuffer(memoryview(memory), like.dtype)
+
+
+_BYTE = np.zeros(1, np.uint8)
+
+
+@compiled_as(lambda address, n: _items_at(address, n, _BYTE))
+def _bytes_at(address: int, n: int) -> NDArray[np.uint8]:
+    """Return the `n` bytes that lie at an address."""
+    return _items_at(address, n, _BYTE)

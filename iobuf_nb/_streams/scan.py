@@ -1,0 +1,101 @@
+"""Scan: the bytes, lines and byte values of a source, counted in one pass. An example of `stream`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._jit.compile import kernel
+from .._memory.tier import Tier
+from .progress import Throughput
+from .stream import stream
+
+_TABLES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class ScanResult(Throughput):
+    """What `scan` found."""
+
+    bytes: int  #: bytes read
+    lines: int  #: newline bytes among them, as ``wc -l`` counts
+    histogram: NDArray[np.int64]  #: how often each of the 256 byte values occurs
+    entropy: float  #: Shannon entropy in bits per byte, from 0 to 8
+    seconds: float  #: from the first read to the last result
+
+
+@kernel
+def count_bytes(buffer, n, offset, tables):
+    """Add how often each byte value occurs in a uint8 `buffer` to the columns of `tables`, of shape (8, 256).
+
+    Eight tables, because two equal bytes in a row would otherwise wait for each other's increment; add them up at last.
+    """
+    whole = n // _TABLES * _TABLES
+    for i in range(0, whole, _TABLES):
+        for k in range(_TABLES):
+            tables[k, buffer[i + k]] += 1
+    for i in range(whole, n):
+        tables[0, buffer[i]] += 1
+
+
+def scan(
+    source: str | os.PathLike[str] | int | Any,
+    *,
+    workers: int | None = None,
+    buffers: int | None = None,
+    tier: Tier | int = Tier.GIANT,
+    progress: bool | Callable[[int, int | None], None] = False,
+) -> ScanResult:
+    r"""Count the bytes, lines and byte values of a file, pipe or socket in one pass.
+
+    Parameters
+    ----------
+    source, workers, buffers, tier, progress
+        As in `stream`; `buffers` times `tier` bytes is all the memory it takes, whatever the size of the source.
+
+    Returns
+    -------
+    ScanResult
+        Exact for whatever split into buffers.
+
+    Raises
+    ------
+    OSError, TypeError, ValueError, MemoryError, RuntimeError
+        As `stream` does.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     _ = file.write(b"one line\nand another\n")
+    ...     file.flush()
+    ...     result = scan(file.name)
+    >>> result.bytes, result.lines
+    (21, 2)
+    """
+    result = stream(
+        source,
+        count_bytes,
+        state=np.zeros((_TABLES, 256), np.int64),
+        combine=np.add,
+        workers=workers,
+        buffers=buffers,
+        tier=tier,
+        progress=progress,
+    )
+    histogram = result.state.sum(axis=0)
+    return ScanResult(result.bytes, int(histogram[ord("\n")]), histogram, _entropy(histogram), result.seconds)
+
+
+def _entropy(histogram: NDArray[np.int64]) -> float:
+    """Return the Shannon entropy, in bits, of a distribution given by counts."""
+    counts = histogram[histogram > 0]
+    if len(counts) < 2:
+        return 0.0
+    shares = counts / counts.sum()
+    return float(-(shares * np.log2(shares)).sum())

@@ -1,0 +1,184 @@
+"""Sources of a stream: what may be one, how it is opened, where it begins, and what a read of it must have room for."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._jit import check
+from .._memory.files import is_buffered, require_plain, write_out
+from ..syscalls import recv
+from .pieces import BYTES, CONNECTED, MESSAGES
+
+_PACKET_BYTES = 4096  # a pipe may keep writes apart (O_DIRECT), which its reading end cannot see; PIPE_BUF is the most
+_MESSAGE_BYTES = 1 << 20  # a longer message is an error
+_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+_PTY_MASTER = os.makedev(5, 2)
+
+
+class Source:
+    """A path, a file descriptor, a socket or a binary file, as it was given: checked, but not yet opened.
+
+    Attributes
+    ----------
+    name : str
+        What errors call it.
+    """
+
+    def __init__(self, source: Any) -> None:
+        self._file: Any = None
+        self._path: str | None = None
+        if isinstance(source, (str, bytes, os.PathLike)):
+            self.name = self._path = check.path("source", source)
+            return
+        fd = source
+        if hasattr(source, "fileno"):
+            self._file = require_plain("source", source)
+            fd = self._file.fileno()
+        elif isinstance(source, bool) or not isinstance(source, int):
+            raise TypeError(f"source must be a path, a file descriptor or an object with fileno(), not {source!r:.60}")
+        self._fd = check.integer("source (a file descriptor)", fd, 0, 2**31 - 1)
+        self.name = str(source)
+
+    @contextmanager
+    def opened(self, direct: bool) -> Iterator[Opened]:
+        """Give it opened; a path is closed again."""
+        if self._path is None:
+            if direct:
+                raise ValueError(f"direct=True needs a path to open, not {self.name:.60}")
+            yield Opened(self.name, self._fd, self._file)
+            return
+        fd = open_file(self._path, os.O_RDONLY, direct)
+        try:
+            yield Opened(self.name, fd, None)
+        finally:
+            os.close(fd)
+
+
+class Opened:
+    """A source that can be read.
+
+    Attributes
+    ----------
+    name, fd
+        What errors call it, and its descriptor.
+    regular, seekable : bool
+        Whether it is a regular file; whether it is read by offset, as block devices are, too.
+    first, size : int
+        The offset at which it begins, and how many bytes it has from there; 0 if it is none that tells.
+    packets : int
+        BYTES; MESSAGES: a read takes one, and nobody gets what did not fit; CONNECTED: so, and empty ones are no end.
+    unit : int
+        The room that a read must have, so that nothing is cut.
+    terminal : bool
+        Whether it ends with EIO, as the master of a pseudo-terminal does.
+    """
+
+    def __init__(self, name: str, fd: int, file: Any) -> None:
+        self.name = name
+        self.fd = fd
+        self._file = file if is_buffered(file) else None
+        self._status = status = os.fstat(fd)
+        self._require_readable()
+        self.regular = stat.S_ISREG(status.st_mode)
+        self.seekable = self.regular or stat.S_ISBLK(status.st_mode)
+        if self._file:
+            write_out(self._file)
+        self.first = self._position() if self.seekable else 0
+        self.size = max(status.st_size - self.first, 0) if self.regular else 0
+        self.terminal = stat.S_ISCHR(status.st_mode) and status.st_rdev == _PTY_MASTER
+        self.packets, self.unit = BYTES, _MESSAGE_BYTES
+        if stat.S_ISFIFO(status.st_mode):
+            self.unit = _PACKET_BYTES
+        elif stat.S_ISSOCK(status.st_mode):
+            kind = _type_of_socket(fd)
+            if kind == socket.SOCK_STREAM:
+                self.unit = 1
+            else:
+                self.packets = CONNECTED if kind == socket.SOCK_SEQPACKET else MESSAGES
+
+    def _require_readable(self) -> None:
+        """Refuse what a worker would wait at for ever, such as the wrong end of a pipe, or cannot read at all."""
+        try:
+            if self._file and not self._file.readable():
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            if stat.S_ISSOCK(self._status.st_mode):
+                with suppress(BlockingIOError):
+                    recv(self.fd, np.empty(1, np.uint8), socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            else:
+                os.read(self.fd, 0)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.name) from None
+
+    def _position(self) -> int:
+        return self._file.tell() if self._file else os.lseek(self.fd, 0, os.SEEK_CUR)
+
+    def read_ahead(self) -> tuple[bytes, bool]:
+        """Take what a buffered file has read ahead of its descriptor; say, too, whether that has come to its end."""
+        if self._file is None or self.seekable:
+            return b"", False
+        ahead = self._file.read1()  # all that is there; only where that is nothing, what one read gives
+        return ahead, not ahead and os.get_blocking(self.fd)
+
+    def leave_at(self, position: int) -> None:
+        """Let it stand where the stream has come to."""
+        if self._file and self.seekable:
+            self._file.seek(self.first + position)
+        elif self.seekable:
+            os.lseek(self.fd, self.first + position, os.SEEK_SET)
+
+    def has_shrunk(self) -> bool:
+        """Whether it has become shorter since it was opened."""
+        return os.fstat(self.fd).st_size < self._status.st_size
+
+    def changed(self, done: int) -> OSError:
+        """Return the error that it is not what it was when it was opened."""
+        return OSError(errno.EIO, f"Changed while it was read, after {done} of {self.size} bytes", self.name)
+
+    @contextmanager
+    def mapped(self) -> Iterator[NDArray[np.uint8]]:
+        """Map all of it, as memory that can be written like a buffer, without a change to the file."""
+        # Without a reservation, because so much memory as a large file has need not be there for pages that stay clean.
+        options: Any = {"flags": mmap.MAP_PRIVATE | _NORESERVE, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
+        try:
+            mapping = mmap.mmap(self.fd, self.first + self.size, **options)
+        except ValueError:  # it is shorter by now
+            raise self.changed(0) from None
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.name) from None
+        yield np.frombuffer(mapping, np.uint8)
+
+
+def open_file(path: str | os.PathLike[str], flags: int, direct: bool, **options: Any) -> int:
+    """Open a file, for direct I/O if so; `options` are those of `os.open`."""
+    if direct and not hasattr(os, "O_DIRECT"):
+        raise ValueError("direct=True needs a system with O_DIRECT, such as Linux")
+    try:
+        return os.open(path, flags | (os.O_DIRECT if direct else 0), **options)
+    except OSError as error:
+        if direct and error.errno == errno.EINVAL:
+            raise OSError(errno.EINVAL, "direct=True is refused by the file system", str(path)) from None
+        raise
+
+
+def printable(name: str) -> str:
+    r"""Return a name as text that can be printed: bytes in it that are no text come as ``\xff``."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def _type_of_socket(fd: int) -> int:
+    """Return SOCK_STREAM or another type; not through a `socket`, which could change whether the descriptor blocks."""
+    kind, size = ctypes.c_int(), ctypes.c_uint(4)
+    ctypes.CDLL(None).getsockopt(fd, socket.SOL_SOCKET, socket.SO_TYPE, ctypes.byref(kind), ctypes.byref(size))
+    return kind.value

@@ -1,0 +1,450 @@
+"""Streams: a source of any size through a kernel of yours, block by block, in bounded memory.
+
+Every worker thread holds one buffer of a pool and repeats three steps without the GIL (`_blocks` has them):
+
+1. claim the next block of the source;
+2. read it into the buffer;
+3. run the kernel on it, while it is still in this processor's cache.
+"""
+
+from __future__ import annotations
+
+import _thread
+import math
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from types import BuiltinFunctionType
+from typing import Any, Literal
+
+import numpy as np
+from numba import typeof, types
+from numpy.typing import DTypeLike, NDArray
+
+from .._free.queue import QUEUE_TYPE
+from .._free.waiting import close_queue
+from .._jit import check
+from .._jit.compile import compile_for, kernel
+from .._memory.aligned import MAX_BYTES
+from .._memory.dtype import element_type
+from .._memory.tier import Tier
+from .._pools.bounded_queue import MAX_ITEMS, BoundedQueue
+from .._pools.pool import BufferPool
+from .._threads.outcomes import WouldBlock
+from ..atomics import store
+from .crew import LOOK_S, Crew, require_threads
+from .kernel import compiled, ready
+from .pieces import (
+    AHEAD_END,
+    BLOCK,
+    DONE,
+    END,
+    ENDED,
+    POSITION,
+    SHORT,
+    STOP,
+    STOPPED,
+    STREAM_WORDS,
+    TOO_LONG,
+    TORN,
+    UNKNOWN,
+    Plan,
+    work_on_blocks,
+    work_on_queue,
+)
+from .progress import Throughput, processors, reporter
+from .source import Opened, Source, printable
+from .state import check_combine, combined, make_states
+
+ALIGNMENT = 4096  # of addresses, offsets and lengths in direct I/O; no disk asks for more
+_URING_BUFFERS = 8  # for each worker, so that the disk has several reads to do at any time
+_URING_ENTRIES = 64
+DIRECT_BYTES = 1 << 20  # of a buffer then, because disks like large reads
+
+
+class StreamError(RuntimeError):
+    """A kernel failed; what it raised is the ``__cause__``.
+
+    Attributes
+    ----------
+    filename : str
+        The source; for several, the one that the block is from.
+    offset : int
+        Where in it the block begins, in bytes.
+    """
+
+    def __init__(self, filename: str, offset: int, cause: BaseException) -> None:
+        super().__init__(filename, offset, cause)
+        self.filename = filename
+        self.offset = offset
+
+    def __str__(self) -> str:
+        cause = self.args[2]
+        return f"the kernel failed on the block at offset {self.offset} of {printable(self.filename)}: {cause!r}"
+
+
+@dataclass(frozen=True, eq=False)
+class StreamResult(Throughput):
+    """What `stream` did."""
+
+    state: Any  #: the workers' states as `combine` folded them; without it, a list of them
+    bytes: int  #: bytes that the kernel has seen
+    seconds: float  #: from the first read to the last result
+
+
+def stream(
+    source: Any,
+    kernel: Any,
+    *,
+    state: Any = None,
+    combine: Callable[[Any, Any], Any] | None = None,
+    workers: int | None = None,
+    tier: Tier | int | None = None,
+    buffers: int | None = None,
+    pool: BufferPool | None = None,
+    engine: Literal["auto", "preadv", "uring", "mmap"] = "auto",
+    direct: bool = False,
+    record: int | None = None,
+    dtype: DTypeLike = np.uint8,
+    delimiter: bytes | None = None,
+    ordered: bool = False,
+    progress: bool | Callable[[int, int | None], None] = False,
+) -> StreamResult:
+    r"""Run a kernel over all of a file, pipe or socket, block by block, on several threads.
+
+    Parameters
+    ----------
+    source : path, file descriptor, socket or binary file; or a list of them
+        A descriptor is read from where it stands to its end, and stays open. A file, raw or buffered, is read from
+        where it stands itself, with what it has read ahead or not yet written, and goes on behind that. What has other
+        bytes than its descriptor, such as text or gzip, is refused, and so is any other object with ``fileno()``.
+        Several sources are one stream, but no block holds bytes of two. A regular file is read to the size that it has
+        at first. Messages, of sockets or of pipes that keep writes apart, are joined, but never cut: one of more than
+        1 MiB is an error; an empty one ends datagrams, and nothing else does.
+    kernel : function compiled by ``numba.njit``
+        Called as ``kernel(buffer, n, offset, state)``: an array of `n` items, contiguous, that is the kernel's own
+        until it returns; the offset of the first, in bytes from the start of the stream; and the worker's state. What
+        it returns is ignored. One compiled with signatures must have one that takes these, `n` and `offset` as int64.
+    state : what numba kernels take and can change in place, a callable that makes it, or None
+        Each worker has its own: a deep copy, or what a call returns, all of one type. `state` itself is not written to.
+        Where calls return the same again, workers share it, and must not write to the same places.
+    combine : callable, optional
+        ``combine(a, b)`` merges two states into one, such as ``np.add``; one that workers share counts once.
+    workers : int, optional
+        Threads, from 1 to 1024; by default one for each processor this process may use. A kernel compiled with
+        ``parallel=True`` has threads of its own, and takes one worker.
+    tier : Tier or int, optional
+        Bytes of a buffer: a block is as much of that as holds whole records or lines. By default `Tier.GIANT`, 256 KiB,
+        which a processor's cache holds; with `direct` 1 MiB.
+    buffers : int, optional
+        Buffers in the pool, which bound the memory: by default one for each worker.
+    pool : BufferPool, optional
+        A pool to take buffers from, instead of one of `buffers` times `tier` made for this stream. Nothing is
+        lost if it is shared: who finds no buffer waits.
+    engine : str
+        "preadv": every worker reads for itself; "auto" is the same. "uring": io_uring reads regular files into eight
+        buffers for each worker while they work on others; not with `ordered` or `delimiter`; needs the extra ``uring``
+        and threads: gevent and eventlet have none, and all else then runs in turns.
+        "mmap" maps regular files and leaves the buffers alone: faster for the lightest kernels on files in the page
+        cache, but it counts as this process's memory, and a file that is cut short meanwhile kills it (SIGBUS). Pages
+        that a kernel writes to take memory of their own until the stream ends.
+    direct : bool
+        Read from the disk past the page cache (open(2), O_DIRECT); needs paths, and buffers of 4096 bytes and more.
+    record : int, optional
+        Bytes that belong together and are never split; by default the size of `dtype`.
+    dtype : optional
+        What `buffer` is an array of.
+    delimiter : bytes, optional
+        One byte, such as ``b"\n"``, that ends a line: each block holds whole lines. The last one need not have it.
+    ordered : bool
+        Call the kernel on one block after the other, in their order, with one state for all of them.
+    progress : bool or callable
+        True: a bar, by tqdm. A callable is called as ``progress(bytes_done, size)`` now and then, and at the end; size
+        is None where it is not known.
+
+    Returns
+    -------
+    StreamResult
+
+    Raises
+    ------
+    StreamError
+        The kernel raised; the error tells on which block.
+    OSError
+        The source cannot be opened, read or mapped, or shrank meanwhile; with its name, and the offset in the message.
+    ValueError, TypeError
+        An argument is out of its range; the kernel cannot be compiled for these arguments; a source ends inside a
+        record, or a line is longer than a buffer. What `state` and `combine` raise when they are called is not changed.
+    MemoryError, RuntimeError
+        The system cannot give the buffers, or the threads, as Python does not when it is shutting down.
+    PoolClosed, WouldBlock
+        `pool` is closed; it has no buffer, and may not wait for one.
+
+    Whatever is raised, all threads have ended and all buffers are back in the pool; only if Ctrl-C comes twice within
+    the same moment may a worker be a little later.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from numba import njit
+    >>> @njit
+    ... def add(buffer, n, offset, state):
+    ...     state[0] += buffer.sum()
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     np.arange(100_000, dtype="f8").tofile(file.name)
+    ...     stream(file.name, add, state=np.zeros(1), combine=np.add, dtype="f8").state
+    array([4.99995e+09])
+    """
+    require_threads()
+    sources = [Source(item) for item in (source if isinstance(source, (list, tuple)) else [source])]
+    check_combine(combine)
+    if not isinstance(engine, str) or engine not in ("auto", "preadv", "uring", "mmap"):
+        raise ValueError(f"engine must be 'auto', 'preadv', 'uring' or 'mmap', not {engine!r}")
+    alone = getattr(kernel, "targetoptions", {}).get("parallel", False) and not ordered
+    usual = 1 if alone else processors()
+    count = check.integer("workers", usual if workers is None else workers, 1, 1024)
+    if alone and count > 1:
+        raise ValueError(f"workers must be 1 for a kernel with parallel=True, not {count}")
+    ordered = bool(ordered)
+    like = _like(dtype)
+    record, end_of_line = _check_units(record, delimiter, like)
+    align = ALIGNMENT if direct else 1
+    if engine == "uring" and (ordered or delimiter is not None):
+        raise ValueError("engine='uring' reads blocks of one size, which end in any order: no ordered=, no delimiter=")
+    if engine == "uring" and not isinstance(_thread.start_new_thread, BuiltinFunctionType):
+        # The reading one would wait for ever, because a greenlet that waits lets no other run.
+        raise ValueError(
+            "engine='uring' needs threads, which gevent or eventlet has replaced by greenlets: 'preadv' works"
+        )
+    with ExitStack() as stack:
+        if pool is None:
+            default = DIRECT_BYTES if direct else Tier.GIANT
+            size = check.integer("tier", default if tier is None else tier, 1, 2**40)
+            if engine == "uring":
+                size = _step(size, record, align, 0, end_of_line)
+            each = _URING_BUFFERS if engine == "uring" else 1
+            most = count * each if buffers is None else check.integer("buffers", buffers, 1, MAX_ITEMS)
+            check.integer("buffers * tier", most * size, 1, MAX_BYTES)  # as a pool says of its own arguments
+            pool = stack.enter_context(BufferPool(most, size))
+        elif not isinstance(pool, BufferPool):
+            raise TypeError(f"pool must be a BufferPool, not {pool!r:.60}")
+        states = make_states(state, 1 if ordered else count)
+        report = stack.enter_context(reporter(progress))
+        job = _Job(kernel, states * count if ordered else states, like, pool, engine, report)
+        start = time.perf_counter()
+        for item in sources:
+            with item.opened(direct) as opened:
+                job.run(opened, align, record, end_of_line, ordered)
+        seconds = time.perf_counter() - start
+    return StreamResult(combined(states, combine) if combine else states, job.bytes, seconds)
+
+
+class _Job:
+    """One call of `stream`: the kernel made ready, and what is left when the sources are run through it."""
+
+    def __init__(
+        self, kernel: Any, states: list[Any], like: NDArray[Any], pool: BufferPool, engine: str, report: Any
+    ) -> None:
+        self.kernel = ready(kernel, like, states[0])
+        self.states = states
+        self.like = like
+        self.pool = pool
+        self.engine = engine
+        self.report = report
+        self.bytes = 0
+        words, offset, queue = types.int64[::1], types.int64, QUEUE_TYPE
+        types_of = self.kernel, like, states[0]
+        self.on_blocks = compiled(work_on_blocks, *types_of, queue, queue, types.uint8[::1], offset)
+        if engine == "uring":
+            self.on_queue = compiled(work_on_queue, *types_of, queue, typeof(pool), words, words)
+
+    def run(self, source: Opened, align: int, record: int, delimiter: int, ordered: bool) -> None:
+        """Run one source to its end."""
+        name, size = printable(source.name), source.size
+        step = _step(self.pool.buffer_size, record, align, source.first, delimiter)
+        if size % record:
+            raise ValueError(f"{name} must be whole records of {record} bytes, as record or dtype says, and has {size}")
+        if align > 1 and (self.pool.arena % align or self.pool.stride % align):
+            raise ValueError(f"direct=True needs buffers on multiples of {align} bytes, not {self.pool.stride} apart")
+        if self.engine in ("uring", "mmap") and not source.regular:
+            raise ValueError(f"engine={self.engine!r} needs regular files, and {name} is none")
+        if self.engine == "uring" and step != self.pool.buffer_size:
+            raise ValueError(f"engine='uring' fills whole buffers: they must be of {step} bytes, as blocks are")
+        words = np.zeros(STREAM_WORDS, np.int64)
+        words[SHORT] = UNKNOWN
+        with ExitStack() as stack:
+            mapping = stack.enter_context(source.mapped()) if self.engine == "mmap" and size else None
+            read_ahead, words[ENDED] = source.read_ahead()
+            words[AHEAD_END] = len(read_ahead)
+            ahead = np.empty(max(len(read_ahead), 0 if source.seekable else source.unit), np.uint8)
+            ahead[: len(read_ahead)] = np.frombuffer(read_ahead, np.uint8)
+            plan = Plan(
+                fd=source.fd,
+                seekable=int(source.seekable),
+                first=source.first,
+                size=size or UNKNOWN,  # files that the system makes up, such as those in /proc, have size 0
+                base=self.bytes,
+                step=step,
+                align=align,
+                record=record,
+                delimiter=delimiter,
+                in_turn=int(ordered or delimiter >= 0 or size == 0),
+                ordered=int(ordered),
+                mapped=0 if mapping is None else mapping.ctypes.data,
+                packets=source.packets,
+                unit=source.unit,
+                terminal=int(source.terminal),
+                ahead=ahead.ctypes.data,
+            )
+
+            def report() -> None:
+                self.report(plan.base + int(words[DONE]), plan.base + size if size else None)
+
+            if self.engine == "uring" and size:
+                self._run_queued(plan, words, source.name, report)
+            else:
+                self._run_claimed(plan, words, source.name, report)
+        done = int(words[DONE])
+        torn = not plan.in_turn and done != min(size, words[SHORT])
+        if torn or (done < size and source.has_shrunk()):  # some file systems name sizes that are none
+            raise source.changed(done)
+        source.leave_at(done)
+        self.bytes += done
+        self.report(self.bytes, self.bytes if size else None)
+
+    def _run_claimed(self, plan: Plan, words: NDArray[np.int64], name: str, report: Callable[[], None]) -> None:
+        """Let every worker read for itself."""
+        turn, order = BoundedQueue(1), BoundedQueue(1)
+        turn.put(0)
+        order.put(0)
+        carry = np.empty(plan.step, np.uint8)
+
+        def work(state: Any) -> None:
+            index = self._buffer(plan, words)
+            if index >= 0:
+                try:
+                    memory = self.pool.arena + index * self.pool.stride
+                    shared = words, turn, order, carry, memory
+                    self._work(self.on_blocks, plan, name, shared, state, np.zeros(1, np.int64))
+                finally:
+                    self.pool.put(index)
+
+        _crew(words, turn, order).run(work, self.states, report)
+
+    def _run_queued(self, plan: Plan, words: NDArray[np.int64], name: str, report: Callable[[], None]) -> None:
+        """Read by io_uring in this thread, and let the workers compute on what has come."""
+        from ..uring import Ring
+
+        ready = BoundedQueue(self.pool.capacity)
+        end = plan.first + -(-plan.size // plan.align) * plan.align
+
+        def work(state: Any) -> None:
+            current = np.full(2, -1)
+            try:
+                shared = words, ready, self.pool, registered.lengths, registered.offsets
+                self._work(self.on_queue, plan, name, shared, state, current)
+            finally:
+                if current[1] >= 0:
+                    self.pool.put(int(current[1]))
+
+        offset = plan.first
+
+        def pump() -> None:
+            nonlocal offset
+            while not words[STOP] and (offset < end or registered.in_flight):
+                offset = registered.read_batch(plan.fd, offset, end)
+                if registered.complete(ready, timeout=LOOK_S) == 0 and not registered.in_flight:
+                    with suppress(WouldBlock), self.pool.lease(timeout=LOOK_S):
+                        pass  # there is a buffer again
+                report()
+            ready.close()
+
+        with Ring(min(self.pool.capacity, _URING_ENTRIES)) as ring, self.pool.register(ring) as registered:
+            try:
+                _crew(words, ready).run(work, self.states, report, pump)
+            finally:
+                while (index := ready.try_get()) >= 0:
+                    self.pool.put(index)
+
+    def _work(self, work: Any, plan: Plan, name: str, shared: tuple[Any, ...], state: Any, current: Any) -> None:
+        """Run a worker's kernel to its end; say on which block it failed, if it does."""
+        try:
+            ended, position = work(self.kernel, plan, *shared, self.like, state, current)
+        except BaseException as error:
+            raise StreamError(name, plan.first + int(current[0]), error) from error
+        if ended not in (END, BLOCK, STOPPED):
+            raise _failure(ended, name, plan, plan.first + position)
+
+    def _buffer(self, plan: Plan, words: NDArray[np.int64]) -> int:
+        """Return a buffer, or -1 if the others are done before one is free."""
+        while not (words[STOP] or words[ENDED] or words[POSITION] >= plan.size):
+            try:
+                return self.pool.get(timeout=LOOK_S)
+            except WouldBlock:
+                if self.pool.nonblocking:
+                    raise
+        return -1
+
+
+@kernel
+def _stop(words, queues):
+    """Make all workers come to their end, those who wait at a queue, too."""
+    store(words, STOP, 1)
+    for queue in queues:
+        close_queue(queue)
+
+
+def _crew(words: NDArray[np.int64], *queues: BoundedQueue) -> Crew:
+    """Return a crew whose workers share `words`, and wait at `queues`."""
+    compile_for(_stop, words, queues)  # not in the middle of Ctrl-C
+    return Crew(lambda: _stop(words, queues))
+
+
+def _failure(ended: int, filename: str, plan: Plan, offset: int) -> Exception:
+    """Return the error that the end of a claim stands for."""
+    name = printable(filename)
+    if ended == TORN:
+        return ValueError(f"{name} ends at offset {offset} inside a record of {plan.record} bytes")
+    if ended == TOO_LONG:
+        longer = f"a line at offset {offset} that is longer than a block, {plan.step} bytes"
+        return ValueError(f"{name} has {longer}: tier, or the buffers of pool, must be larger")
+    return OSError(-ended, f"{os.strerror(-ended)} at offset {offset}", filename)
+
+
+def _like(dtype: DTypeLike) -> NDArray[Any]:
+    """Return an array of the dtype that kernels are to see."""
+    try:
+        element = np.dtype(dtype)
+    except (TypeError, ValueError):
+        raise TypeError(f"dtype must be one that numba knows, not {dtype!r:.60}") from None
+    element_type(element)
+    return np.zeros(1, element)
+
+
+def _check_units(record: Any, delimiter: Any, like: NDArray[Any]) -> tuple[int, int]:
+    """Return the bytes of a record and the byte that ends a line, or -1."""
+    size = like.itemsize if record is None else check.integer("record", record, 1, 2**40)
+    if size % like.itemsize:
+        raise ValueError(f"record must be a multiple of the {like.itemsize} bytes of {like.dtype}, not {size}")
+    if delimiter is None:
+        return size, -1
+    if not isinstance(delimiter, bytes) or len(delimiter) != 1:
+        raise ValueError(f"delimiter must be one byte, such as b'\\n', not {delimiter!r:.60}")
+    if size != 1:
+        raise ValueError(f"delimiter={delimiter!r} needs lines of bytes: record and dtype must be left out")
+    return 1, delimiter[0]
+
+
+def _step(plan_room: int, record: int, align: int, first: int, delimiter: int) -> int:
+    """Return the bytes of a block: as many whole records as a read of aligned bytes into a buffer always holds."""
+    room = plan_room // align * align
+    unit = math.lcm(record, align)
+    if first % align == 0 and room >= unit and delimiter < 0:
+        return room // unit * unit
+    step = (room - (align if align > 1 else 0)) // record * record
+    if step <= 0:
+        wanted = f"a record of {record} bytes" + (f" and {align} bytes around it, for direct=True" if align > 1 else "")
+        raise ValueError(f"tier must make buffers that hold {wanted}, not of {plan_room} bytes")
+    return step

@@ -1,0 +1,303 @@
+"""Pacing a loop that tries again: `SpinWait` for what another core is about to finish, `Backoff` for the outside world.
+
+Both keep their state in a few words of their own, so the same object goes on at its pace whether Python or a kernel
+calls it. Made inside a kernel, they live in its stack frame and cannot leave it. Neither is for two threads at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, errors
+from numba.extending import intrinsic, overload
+
+from .._jit import check
+from .._jit.check import FormattedValueError
+from .._jit.compile import hot, kernel
+from .._jit.faces import kernel_face, kernel_overload
+from .._jit.handle import WORD_POINTER, Handle, HandleType
+from .._jit.instructions import plus, times
+from .._jit.refusals import refusing
+from ..atomics import load, store
+from .clock import now_ns, sleep
+from .parking import SPINS, spin
+
+_WORDS = 5
+
+# SpinWait
+TURN = 0
+
+# Backoff; durations in nanoseconds
+BLOCK = 0  # counts from 1; a block of n is n sleeps of min(n * base, max)
+SLEPT = 1  # sleeps of this block that are over
+BASE = 2
+MAX = 3
+RANDOM = 4
+_LONGEST = 2**33  # seconds
+
+
+class SpinWaitType(HandleType):
+    """The numba type of `SpinWait`."""
+
+    attributes: tuple[str, ...] = ("words",)
+    on_the_stack = True
+
+    def __init__(self) -> None:
+        super().__init__(type(self).__name__.removesuffix("Type"), [("words", WORD_POINTER)])
+
+
+class BackoffType(SpinWaitType):
+    """The numba type of `Backoff`."""
+
+    attributes = ()
+
+
+def _on_the_stack(numba_type: HandleType) -> Any:
+    """Make the intrinsic that gives a handle over words in the caller's stack frame."""
+
+    def typed(typingctx: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            words = cgutils.alloca_once(builder, ir.ArrayType(ir.IntType(64), _WORDS), zfill=False)
+            handle = context.make_helper(builder, numba_type)
+            handle.descriptor = ir.IntType(64)(0)
+            handle.words = builder.bitcast(words, ir.IntType(64).as_pointer())
+            return handle._getvalue()
+
+        return numba_type(), codegen
+
+    return intrinsic(typed)
+
+
+@hot
+def spin_once(waiter):
+    """Spin for the turn that is due, and count it."""
+    turn = load(waiter.words, TURN, "relaxed")
+    store(waiter.words, TURN, turn + 1, "relaxed")
+    spin(turn)
+
+
+class SpinWait(Handle):
+    """Spin a little more at each turn: 1, 2, 4 ... 128 pauses, then give the processor away at every turn.
+
+    For waits of microseconds, until another thread has finished what it is in the middle of. Never sleeps, so it may
+    hold the GIL; in a loop that waits for Python code, use `Backoff`.
+
+    Examples
+    --------
+    >>> from numba import njit
+    >>> from iobuf_nb import SpinWait, atomics
+    >>> @njit(nogil=True)
+    ... def wait_for(words):
+    ...     waiter = SpinWait()
+    ...     while atomics.load(words, 0) == 0:
+    ...         waiter.once()
+    >>> wait_for(np.ones(1, np.int64))
+    """
+
+    def __init__(self) -> None:
+        self.words = np.zeros(_WORDS, np.int64)
+        self._describe(SPIN_WAIT_TYPE, self.words.ctypes.data)
+
+    def once(self) -> None:
+        """Wait for one turn."""
+        spin_once(self)
+
+    def reset(self) -> None:
+        """Begin again with a single pause."""
+        store(self.words, TURN, 0, "relaxed")
+
+    @property
+    def will_yield(self) -> bool:
+        """Whether the next turn gives the processor away."""
+        return load(self.words, TURN, "relaxed") >= SPINS
+
+
+def as_limits(base: float, max: float) -> tuple[float, float]:
+    """Return limits as floats, or refuse those that no sleep could keep to."""
+    allowed = "a number of seconds > 0"
+    shortest = check.seconds("base", base, allowed)
+    if not shortest > 0:
+        raise ValueError(f"base must be {allowed}, not {base!r:.60}")
+    allowed = f"a number of seconds from base ({shortest}) to 2**33"
+    longest = check.seconds("max", max, allowed)
+    if not shortest <= longest <= _LONGEST:
+        raise ValueError(f"max must be {allowed}, not {max!r:.60}")
+    return shortest, longest
+
+
+@kernel_overload(as_limits)
+def _as_limits_in_kernel(base: Any, max: Any) -> Any:
+    for name, value in (("base", base), ("max", max)):
+        if not isinstance(value, (float, types.Integer, types.Float)):
+            raise errors.TypingError(f"{name} must be a number of seconds, not {value}")
+
+    def limits(base, max):
+        if not base > 0:
+            raise FormattedValueError("base must be a number of seconds > 0, not {}", base)
+        if not base <= max <= _LONGEST:
+            raise FormattedValueError("max must be a number of seconds from base ({}) to 2**33, not {}", base, max)
+        return float(base), float(max)
+
+    return limits
+
+
+@hot
+def set_limits(backoff, limits):
+    """Write the limits, which must have been checked."""
+    base, max = limits
+    store(backoff.words, BASE, int(base * 1e9), "relaxed")
+    store(backoff.words, MAX, int(max * 1e9), "relaxed")
+
+
+@hot
+def restart(backoff):
+    """Go back to the first block."""
+    store(backoff.words, BLOCK, 1, "relaxed")
+    store(backoff.words, SLEPT, 0, "relaxed")
+
+
+@hot
+def next_ns(backoff):
+    """Return the length of the next sleep, before jitter."""
+    block = load(backoff.words, BLOCK, "relaxed")
+    return min(block * load(backoff.words, BASE, "relaxed"), load(backoff.words, MAX, "relaxed"))
+
+
+@kernel
+def sleep_once(backoff):
+    """Sleep for as long as is due, and count it."""
+    ns = next_ns(backoff)
+    # A linear congruential generator (Knuth, TAOCP 3.3.4, MMIX); its high bits spread the sleepers apart.
+    random = plus(times(load(backoff.words, RANDOM, "relaxed"), 6364136223846793005), 1442695040888963407)
+    store(backoff.words, RANDOM, random, "relaxed")
+    sleep(ns + (ns >> 3) * (random >> 32) // 2**31)
+    block = load(backoff.words, BLOCK, "relaxed")
+    slept = load(backoff.words, SLEPT, "relaxed") + 1
+    store(backoff.words, SLEPT, slept % block, "relaxed")
+    store(backoff.words, BLOCK, block + slept // block, "relaxed")
+
+
+class Backoff(Handle):
+    """Sleep between tries at what others decide, longer and longer: block n is n sleeps of min(n * base, max) seconds.
+
+    Every sleep is off by up to an eighth (12.5 %) either way, so that those who began together do not stay together.
+
+    Parameters
+    ----------
+    base : float
+        Seconds of the first sleep, and by how much sleeps grow from block to block; > 0.
+    max : float
+        Seconds of the longest sleep, before jitter; from `base` to 2**33.
+
+    Attributes
+    ----------
+    block : int
+        The block of the next sleep, from 1.
+    duration : float
+        Seconds of the next sleep, before jitter.
+    base, max : float
+        The limits in force.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A limit is not such a number.
+
+    Notes
+    -----
+    `wait` sleeps without the GIL, in any kernel, and ends with what a signal handler raises.
+
+    Examples
+    --------
+    >>> backoff = Backoff(base=1e-6, max=2e-6)
+    >>> for _ in range(4):
+    ...     backoff.wait()
+    >>> backoff.block, backoff.duration
+    (3, 2e-06)
+    """
+
+    def __init__(self, base: float = 500e-6, max: float = 0.1) -> None:
+        limits = as_limits(base, max)
+        self.words = np.zeros(_WORDS, np.int64)
+        self._describe(BACKOFF_TYPE, self.words.ctypes.data)
+        store(self.words, RANDOM, time.monotonic_ns() ^ self.words.ctypes.data, "relaxed")
+        set_limits(self, limits)
+        restart(self)
+
+    def wait(self) -> None:
+        """Sleep for as long as is due."""
+        sleep_once(self)
+
+    def reset(self) -> None:
+        """Begin again with the first block."""
+        restart(self)
+
+    def set_base(self, base: float) -> None:
+        """Set `base`, in seconds, which `max` must not be below; TypeError or ValueError otherwise."""
+        set_limits(self, as_limits(base, self.max))
+
+    def set_max(self, max: float) -> None:
+        """Set `max`, in seconds, which must not be below `base`; TypeError or ValueError otherwise."""
+        set_limits(self, as_limits(self.base, max))
+
+    @property
+    def block(self) -> int:
+        """The block of the next sleep, from 1."""
+        return load(self.words, BLOCK, "relaxed")
+
+    @property
+    def duration(self) -> float:
+        """Seconds of the next sleep, before jitter."""
+        return next_ns(self) / 1e9
+
+    @property
+    def base(self) -> float:
+        """Seconds of the first sleep."""
+        return load(self.words, BASE, "relaxed") / 1e9
+
+    @property
+    def max(self) -> float:
+        """Seconds of the longest sleep."""
+        return load(self.words, MAX, "relaxed") / 1e9
+
+
+SPIN_WAIT_TYPE = SpinWaitType()
+BACKOFF_TYPE = BackoffType()
+
+kernel_face(SpinWaitType, SpinWait, "once reset will_yield")
+
+kernel_face(BackoffType, Backoff, "wait reset set_base set_max block duration base max")
+
+_spin_wait_on_the_stack = _on_the_stack(SPIN_WAIT_TYPE)
+_backoff_on_the_stack = _on_the_stack(BACKOFF_TYPE)
+
+
+# Inlined before anything is compiled, so that the stack frame is that of the kernel that asked.
+@overload(SpinWait, inline="always")
+@functools.partial(refusing, name="SpinWait")
+def _spin_wait_in_kernel():
+    def make():
+        waiter = _spin_wait_on_the_stack()
+        waiter.reset()
+        return waiter
+
+    return make
+
+
+@overload(Backoff, inline="always")
+@functools.partial(refusing, name="Backoff")
+def _backoff_in_kernel(base=500e-6, max=0.1):
+    def make(base=500e-6, max=0.1):
+        limits = as_limits(base, max)
+        backoff = _backoff_on_the_stack()
+        store(backoff.words, RANDOM, now_ns(), "relaxed")
+        set_limits(backoff, limits)
+        restart(backoff)
+        return backoff
+
+    return make

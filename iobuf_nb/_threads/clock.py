@@ -1,0 +1,99 @@
+"""Time: the monotonic clock, time limits, and sleep without the GIL."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.core import errors
+
+from .._jit import check, seam
+from .._jit.check import FormattedValueError
+from .._jit.compile import kernel
+from .._jit.faces import compiled_as, kernel_overload
+from .gil import LOOK_NS, check_signals, main_thread_id, regain_gil, release_gil
+from .libc import clock_gettime, pthread_self, usleep
+
+FOREVER_NS = 2**62
+
+
+def limit_ns(block: bool, timeout: float | None) -> int:
+    """Return the longest wait in nanoseconds that `block` and `timeout` (seconds) ask for; -1 without limit."""
+    if type(block) is not bool:
+        block = check.block(block)
+    limit = check.timeout_ns(timeout)
+    return limit if block else 0
+
+
+@kernel_overload(limit_ns)
+def _limit_in_kernel(block: Any, timeout: Any) -> Any:
+    if not isinstance(block, (bool, types.Boolean)):
+        hint = "; did you mean timeout=?" if isinstance(block, types.Number) else ""
+        raise errors.TypingError(f"block must be a bool, not {block}{hint}")
+    if timeout not in (None, types.none) and not isinstance(
+        getattr(timeout, "type", timeout), (types.Integer, types.Float)
+    ):
+        raise errors.TypingError(f"timeout must be None or a number of seconds >= 0, not {timeout}")
+
+    def limit(block, timeout):
+        if not block:
+            return 0
+        if timeout is None:
+            return -1
+        if not timeout >= 0:
+            raise FormattedValueError("timeout must be None or a number of seconds >= 0, not {}", timeout)
+        return np.int64(min(timeout, 2.0**33) * 1e9)
+
+    return limit
+
+
+# ---- the C functions behind it, found by name when a kernel is linked ------------------------------------------------
+
+_CLOCK_MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 1)
+
+
+@kernel
+def _now_in_kernel():
+    timespec = np.empty(2, np.int64)
+    clock_gettime(_CLOCK_MONOTONIC, timespec.ctypes.data)
+    return timespec[0] * 1_000_000_000 + timespec[1]
+
+
+@compiled_as(lambda: _now_in_kernel())
+def now_ns() -> int:
+    """Return the monotonic clock in nanoseconds."""
+    return time.monotonic_ns() if seam.hook is None else int(seam.hook("now", None, -1, ""))
+
+
+@kernel
+def _nap_in_kernel(ns):
+    state = release_gil()
+    usleep(ns // 1000 + 1)
+    regain_gil(state)
+
+
+@compiled_as(lambda ns: _nap_in_kernel(ns))
+def nap(ns: int) -> None:
+    """Sleep `ns` nanoseconds without the GIL, whatever signals come."""
+    time.sleep(ns / 1e9)
+
+
+@kernel
+def _sleep_in_kernel(ns):
+    end = now_ns() + ns
+    while True:
+        left = end - now_ns()
+        if left <= 0:
+            return
+        if pthread_self() == main_thread_id():
+            left = min(left, LOOK_NS)
+        _nap_in_kernel(left)
+        check_signals()
+
+
+@compiled_as(lambda ns: _sleep_in_kernel(ns))
+def sleep(ns: int) -> None:
+    """Sleep `ns` nanoseconds without the GIL; a signal whose handler raises ends it."""
+    time.sleep(ns / 1e9)

@@ -1,0 +1,135 @@
+"""The GIL, signals, and which thread and process this is.
+
+A wait never sleeps with the GIL, whether or not the kernel around it was compiled with ``nogil``. The main thread
+checks for signals at least every `LOOK_NS`; if a Python handler raises, the wait ends with the handler's exception,
+KeyboardInterrupt for Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .._jit import seam
+from .._jit.compile import hot, kernel
+from .._jit.faces import compiled_as
+from .libc import getpid, pthread_self
+
+
+def fork_safe_lock() -> threading.RLock:
+    """Return a lock that no forked child finds in the hands of a thread that it does not have."""
+    lock = threading.RLock()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    return lock
+
+
+LOOK_NS = 50_000_000  # the main thread looks for signals this often at least
+
+
+@hot
+def _release_gil_in_kernel():
+    # PyGILState_Check will not do: it says yes to everybody while the interpreter ends, or once it has had a child.
+    own = _own_state()
+    return _save_thread() if own != 0 and own == _running_state() else 0
+
+
+@compiled_as(lambda: _release_gil_in_kernel())
+def release_gil() -> int:
+    """Let go of the GIL if this thread holds it; `regain_gil` needs what this returns."""
+    return 0
+
+
+@hot
+def _regain_gil_in_kernel(state):
+    if state != 0:
+        _restore_thread(state)
+
+
+@compiled_as(lambda state: _regain_gil_in_kernel(state))
+def regain_gil(state: int) -> None:
+    """Take the GIL back if `release_gil` let go of it."""
+
+
+@kernel
+def _check_signals_in_kernel():
+    if pthread_self() == main_thread_id():
+        _run_handlers()
+
+
+@compiled_as(lambda: _check_signals_in_kernel())
+def check_signals() -> None:
+    """On the main thread, run the handlers of signals that have come, and raise what they raise."""
+
+
+_own_state = types.ExternalFunction("PyGILState_GetThisThreadState", types.intp())
+
+_running_state = types.ExternalFunction(
+    "PyThreadState_GetUnchecked" if sys.version_info >= (3, 13) else "_PyThreadState_UncheckedGet", types.intp()
+)
+_save_thread = types.ExternalFunction("PyEval_SaveThread", types.intp())
+_restore_thread = types.ExternalFunction("PyEval_RestoreThread", types.void(types.intp))
+
+
+@compiled_as(lambda: pthread_self())
+def thread_id() -> int:
+    """Return the identity of this thread, the number that `threading.get_ident` gives."""
+    return threading.get_ident() if seam.hook is None else int(seam.hook("thread_id", None, -1, ""))
+
+
+@compiled_as(lambda: np.int64(getpid()))
+def process_id() -> int:
+    """Return the identity of this process."""
+    return os.getpid()
+
+
+@intrinsic
+def _run_handlers(typingctx: Any) -> Any:
+    """Run pending signal handlers under the GIL; if one raises, leave the kernel with its exception."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        python = context.get_python_api(builder)
+        gil = python.gil_ensure()
+        check = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.IntType(32), []), "PyErr_CheckSignals"
+        )
+        raised = cgutils.is_not_null(builder, builder.call(check, []))
+        python.gil_release(gil)
+        with builder.if_then(raised, likely=False):
+            context.call_conv.return_exc(builder)
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+_main_ident = ctypes.c_int64()
+
+binding.add_symbol("iobuf_nb_main_thread", ctypes.addressof(_main_ident))
+
+
+def _remember_main_thread() -> None:
+    _main_ident.value = threading.main_thread().ident or 0
+
+
+_remember_main_thread()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_remember_main_thread)
+
+
+@intrinsic
+def main_thread_id(typingctx: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        word = cgutils.add_global_variable(builder.module, ir.IntType(64), "iobuf_nb_main_thread")
+        return builder.load(word)
+
+    return types.int64(), codegen

@@ -1,0 +1,60 @@
+"""The C library's functions, declared once: as kernels link them, and through ctypes where kernels are interpreted.
+
+All of them return -1 and set errno on failure; read it with `last_error` at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+
+import numpy as np
+from numba import types
+
+from .._jit.compile import c_function
+from .._jit.faces import compiled_as
+
+# Numbers of system calls that the C library has no function for: futex(2) and membarrier(2); -1 where there is none.
+_NUMBERS = {
+    "x86_64": (202, 324),
+    "aarch64": (98, 283),
+    "riscv64": (98, 283),
+    "ppc64le": (221, 365),
+    "s390x": (238, 356),
+}
+FUTEX, MEMBARRIER = _NUMBERS.get(platform.machine(), (-1, -1)) if sys.platform == "linux" else (-1, -1)
+
+syscall = c_function("syscall", types.int64, *[types.int64] * 7)
+clock_gettime = c_function("clock_gettime", types.int32, types.int32, types.int64)
+sched_yield = c_function("sched_yield", types.int32)
+usleep = c_function("usleep", types.int32, types.uint32)
+getpid = c_function("getpid", types.int32)
+pthread_self = c_function("pthread_self", types.int64)
+ioctl = c_function("ioctl", types.int32, types.int32, types.int64, types.int64)
+_two = types.int64, types.int32, types.int64, types.int64
+_three = (*_two, types.int64)
+read = c_function("read", *_two)
+write = c_function("write", *_two)
+pread = c_function("pread", *_three)
+pwrite = c_function("pwrite", *_three)
+readv = c_function("readv", *_two)
+writev = c_function("writev", *_two)
+preadv = c_function("preadv", *_three)
+pwritev = c_function("pwritev", *_three)
+recv = c_function("recv", *_three)
+send = c_function("send", *_three)
+poll = c_function("poll", types.int32, types.int64, types.int64, types.int32)
+
+_errno = types.ExternalFunction(
+    "__error" if sys.platform == "darwin" else "__errno_location", types.CPointer(types.int32)()
+)
+
+
+@compiled_as(lambda: np.int64(_errno()[0]))
+def last_error() -> int:
+    """Return errno, which any other call may overwrite."""
+    return ctypes.get_errno()
+
+
+memcpy = c_function("memcpy", *[types.int64] * 4)

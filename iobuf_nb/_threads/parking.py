@@ -1,0 +1,120 @@
+"""Parking: how a thread gives up the processor until another thread wakes it.
+
+A wait has three stages: try, without waiting; spin, `pause` a bounded number of times, then yield the processor; park
+on a futex word (futex(2)) until another thread wakes it. Where there is no futex, parking is a short sleep.
+
+No lost wake-up
+    A waiter counts itself in, reads the event word, tries once more, and parks only while the event word still holds
+    what it read. A waker makes its change (a put), then looks whether anyone is counted in, and if so changes the
+    event word and wakes one. A wake-up would be lost if the waiter's last try missed the change and the waker missed
+    the waiter: each side writes one word and then reads the other's. Release and acquire do not exclude that (a store
+    may pass a later load); sequential consistency does, so those four accesses are ``seq_cst``. On x86-64 that costs
+    the waker nothing: its compare-and-swap is a full barrier already, and the load that follows is a plain one.
+
+    No wake-up is swallowed either: a thread that was woken tries once more before it leaves, for whatever reason.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .._jit import seam
+from .._jit.compile import kernel
+from .._jit.faces import compiled_as
+from ..atomics import pause
+from .clock import FOREVER_NS, nap
+from .gil import LOOK_NS, main_thread_id, regain_gil, release_gil
+from .libc import FUTEX, pthread_self, sched_yield, syscall, write
+
+ALL_WAITERS = 2**31 - 1
+SPINS = 8  # turn t < 8 pauses 2**t times: 255 pauses, some 10 us in all
+SPIN_TURNS = 12  # the others give the processor away
+_NAP_NS = 1_000_000  # where there is no futex
+
+
+@kernel
+def _spin_in_kernel(turn):
+    if turn < SPINS:
+        pause(1 << turn)
+    else:
+        sched_yield()
+
+
+@compiled_as(lambda turn: _spin_in_kernel(turn))
+def spin(turn: int) -> None:
+    """Give others a moment, the longer the higher `turn` (0, 1, 2 ...): pauses at first, then the processor."""
+    if seam.hook is not None:
+        seam.hook("pause", None, -1, "", 1)
+    else:
+        time.sleep(0)
+
+
+_WAIT_PRIVATE, _WAKE_PRIVATE = 128, 129
+
+
+@kernel
+def _park_in_kernel(address, expected, most_ns):
+    if pthread_self() == main_thread_id():
+        most_ns = min(most_ns, LOOK_NS)
+    if FUTEX < 0:
+        nap(min(most_ns, _NAP_NS))
+        return
+    if most_ns <= 0:
+        return
+    timespec = np.empty(2, np.int64)
+    timespec[0] = most_ns // 1_000_000_000
+    timespec[1] = most_ns % 1_000_000_000
+    state = release_gil()
+    syscall(FUTEX, address, _WAIT_PRIVATE, expected & 0xFFFFFFFF, timespec.ctypes.data, 0, 0)
+    regain_gil(state)
+
+
+@compiled_as(lambda words, i, expected, most_ns: _park_in_kernel(_address(words, i), expected, most_ns))
+def park(words: Any, i: int, expected: int, most_ns: int) -> None:
+    """Sleep until somebody wakes word `i`, unless it no longer holds `expected`; at most `most_ns`, at times less."""
+    if seam.hook is not None:
+        seam.hook("park", words, i, "seq_cst", expected, most_ns <= FOREVER_NS // 2)
+    else:
+        time.sleep(min(_NAP_NS, max(most_ns, 1000)) / 1e9)
+
+
+@kernel
+def _wake_in_kernel(address, count):
+    return 0 if FUTEX < 0 else syscall(FUTEX, address, _WAKE_PRIVATE, count, 0, 0, 0)
+
+
+@compiled_as(lambda words, i, count: _wake_in_kernel(_address(words, i), count))
+def wake(words: Any, i: int, count: int) -> int:
+    """Wake up to `count` of those who park on word `i`; return how many it woke."""
+    return 0 if seam.hook is None else seam.hook("wake", words, i, "seq_cst", count)
+
+
+@kernel
+def _signal_fd_in_kernel(fd):
+    if fd >= 0:
+        one = np.ones(1, np.int64)
+        write(fd, one.ctypes.data, 8)
+
+
+@compiled_as(lambda fd: _signal_fd_in_kernel(fd))
+def notify_eventfd(fd: int) -> None:
+    """Make an eventfd readable; a negative `fd` is none."""
+    if fd >= 0:
+        os.eventfd_write(fd, 1)
+
+
+@intrinsic
+def _address(typingctx: Any, words: Any, i: Any) -> Any:
+    """Return the address of a word, whose low half is what futex(2) looks at on a little-endian machine."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return builder.ptrtoint(builder.gep(args[0], [args[1]]), ir.IntType(64))
+
+    return types.int64(words, types.intp), codegen

@@ -1,0 +1,352 @@
+"""Kernels over an io_uring: queue operations on a pool's buffers, submit them, take what has completed."""
+
+from __future__ import annotations
+
+import errno
+import functools
+
+import numpy as np
+from numba import types
+
+from .._free.free_list import give, take
+from .._free.owners import OK, disown, take_back
+from .._free.waiting import put_and_wake
+from .._jit.compile import hot, kernel
+from .._jit.handle import WORD_POINTER, HandleType
+from .._threads.clock import FOREVER_NS, now_ns
+from .._threads.gil import check_signals, process_id, regain_gil, release_gil
+from .._threads.libc import memcpy
+from ..atomics import load, store
+from .liburing import (
+    CQE_BUFFER,
+    CQE_MORE,
+    SQE_BUFFER_SELECT,
+    buf_ring_add,
+    buf_ring_advance,
+    cq_advance,
+    get_sqe,
+    peek_batch_cqe,
+    prep_read_fixed,
+    prep_recv_multishot,
+    prep_write_fixed,
+    sqe_set_buf_group,
+    sqe_set_data,
+    sqe_set_flags,
+    submit,
+    submit_and_wait,
+)
+
+# A ring's words.
+PROCESS = 0  # whose ring it is: a forked child shares its memory with the parent, and must not touch it
+NUMBER = 1  # of the registration that may use it; it moves on when that one ends
+LIMIT = 2  # completions that the kernel has room for
+IN_FLIGHT = 3  # operations queued and not completed
+TAIL = 4  # entries ever handed out
+PROVIDED = 5  # buffers that the kernel may receive into
+STARVED = 6  # receivers that wait for such buffers
+ENTRIES = 7  # where the address of each entry of the submission queue is noted
+
+# states[index]: IDLE, in the kernel's hands (the next three), or ours to give back.
+IDLE, THEIRS, OURS, RECEIVER, WAITING, BUFFER = range(6)
+READ, WRITE = range(2)
+
+# Refusals, below every -errno.
+OUTSIDE, NOT_HELD, UNDER_WAY, CLOSED, FORKED, FULL = range(-10_006, -10_000)
+LEAST_ERRNO = -4095
+LOOK_NS = 50_000_000  # signals are looked for this often
+_STARVED_NS = 1_000_000  # and the pool for buffers to receive into
+
+
+class RingType(HandleType):
+    """The numba type of `Ring`."""
+
+    attributes = ("uring", "words", "entries")
+
+    def __init__(self) -> None:
+        super().__init__("Ring", [("uring", types.int64), ("words", WORD_POINTER), ("entries", types.int64)])
+
+
+class RegisteredType(HandleType):
+    """The numba type of `RegisteredPool`; that of its pool is part of it."""
+
+    _integers = ("number", "per_piece", "keep", "group", "mask", "memory")
+    _arrays = ("states", "length_words", "offset_words", "descriptor_words")
+    attributes = ("pool", "ring", *_integers, *_arrays)
+
+    def __init__(self, pool: types.Type) -> None:
+        members: list[tuple[str, types.Type]] = [("pool", pool), ("ring", RING_TYPE)]
+        members += [(name, types.int64) for name in self._integers] + [(name, WORD_POINTER) for name in self._arrays]
+        super().__init__(f"RegisteredPool of {pool}", members)
+
+
+RING_TYPE = RingType()
+registered_type = functools.cache(RegisteredType)
+
+
+@hot
+def usable(registered):
+    """Return 0, or CLOSED or FORKED if nothing may be done any more."""
+    words = registered.ring.words
+    if load(words, NUMBER) != registered.number:
+        return CLOSED
+    return FORKED if process_id() != load(words, PROCESS) else 0
+
+
+@hot
+def add(words, i, n):
+    """Count `n` on one of the ring's words, which only one thread uses at a time."""
+    store(words, i, load(words, i) + n)
+
+
+@hot
+def begin(registered, index, state):
+    """Put a buffer that is out into the kernel's hands, or into ours: 0, or NOT_HELD and nothing changed."""
+    if disown(registered.pool, index, True) != OK:
+        return NOT_HELD
+    store(registered.states, index, state)
+    return 0
+
+
+@hot
+def finish(registered, index):
+    """Put a buffer back into its holder's hands."""
+    store(registered.states, index, IDLE)
+    if registered.pool.checked:
+        take_back(registered.pool, index)
+
+
+@kernel
+def flush(ring, wait_ns):
+    """Submit all that is queued, and wait up to `wait_ns` for a completion: how many it submitted, or -errno."""
+    timespec = np.empty(3, np.int64)  # and room for a pointer that the waiting function stores
+    timespec[0] = wait_ns // 1_000_000_000
+    timespec[1] = wait_ns % 1_000_000_000
+    address = timespec.ctypes.data
+    state = release_gil()  # also to submit: a read of a cached file copies it right there
+    n = submit_and_wait(ring.uring, address + 16, 1, address, 0) if wait_ns > 0 else submit(ring.uring)
+    regain_gil(state)
+    return np.int64(n)
+
+
+@kernel
+def next_entry(ring):
+    """Return the address of an empty entry, submitting if that takes it, or -errno."""
+    entry = get_sqe(ring.uring)
+    if entry == 0:
+        status = flush(ring, 0)
+        entry = get_sqe(ring.uring)
+        if entry == 0:
+            return status if status < 0 else -errno.EAGAIN
+    tail = load(ring.words, TAIL)
+    store(ring.words, ENTRIES + tail % ring.entries, entry)
+    store(ring.words, TAIL, tail + 1)
+    return entry
+
+
+@kernel
+def enqueue(registered, operation, state, fd, index, offset, length):
+    """Queue a read or a write of one buffer: 0, -errno, or a refusal; unless it is 0, nothing changed."""
+    pool, ring = registered.pool, registered.ring
+    if index < 0 or index >= pool.capacity:
+        return OUTSIDE
+    if load(registered.states, index) != IDLE:
+        return UNDER_WAY
+    if load(ring.words, IN_FLIGHT) >= load(ring.words, LIMIT):
+        return -errno.EBUSY
+    status = begin(registered, index, state)
+    if status != 0:
+        return status
+    entry = next_entry(ring)
+    if entry < 0:
+        finish(registered, index)
+        return entry
+    address = pool.arena + index * pool.stride
+    if length < 0:
+        length = pool.buffer_size
+    if operation == READ:
+        prep_read_fixed(entry, fd, address, length, offset, index // registered.per_piece)
+    else:
+        prep_write_fixed(entry, fd, address, length, offset, index // registered.per_piece)
+    sqe_set_data(entry, index)
+    store(registered.offset_words, index, offset)
+    store(registered.descriptor_words, index, fd)
+    add(ring.words, IN_FLIGHT, 1)
+    return 0
+
+
+@kernel
+def queue_one(registered, operation, fd, index, offset, length):
+    """Queue an operation on a buffer that its user holds."""
+    status = usable(registered)
+    return status if status != 0 else enqueue(registered, operation, THEIRS, fd, index, offset, length)
+
+
+@kernel
+def queue_reads(registered, fd, offset, end):
+    """Read on into free buffers as far as there are such, and room; submit: the offset reached, or -errno."""
+    status = usable(registered)
+    if status != 0:
+        return status
+    start = offset
+    while offset < end:
+        index = take(registered.pool)
+        if index < 0:
+            break
+        length = min(registered.pool.buffer_size, end - offset)
+        status = enqueue(registered, READ, OURS, fd, index, offset, length)
+        if status != 0:
+            give(registered.pool, index)
+            break
+        offset += length
+    if offset > start:
+        flush(registered.ring, 0)  # what this does not submit stays queued, and `complete` says why
+    return status if status < 0 and offset == start and status != -errno.EBUSY else offset
+
+
+@kernel
+def arm(registered, index):
+    """Queue the receive that the buffer `index` stands for: 0 or -errno."""
+    ring = registered.ring
+    if load(ring.words, IN_FLIGHT) >= load(ring.words, LIMIT):
+        return -errno.EBUSY
+    entry = next_entry(ring)
+    if entry < 0:
+        return entry
+    prep_recv_multishot(entry, load(registered.descriptor_words, index), 0, 0, 0)
+    sqe_set_flags(entry, SQE_BUFFER_SELECT)
+    sqe_set_buf_group(entry, 0)
+    sqe_set_data(entry, index)
+    store(registered.states, index, RECEIVER)
+    add(ring.words, IN_FLIGHT, 1)
+    return 0
+
+
+@kernel
+def provide(registered):
+    """Give the kernel buffers to receive into, up to as many as were asked for, and then those who wait for them."""
+    pool, words = registered.pool, registered.ring.words
+    n = 0
+    while load(words, PROVIDED) + n < registered.keep:
+        index = take(pool)
+        if index < 0:
+            break
+        begin(registered, index, BUFFER)
+        address = pool.arena + index * pool.stride
+        buf_ring_add(registered.group, address, pool.buffer_size, index, registered.mask, n)
+        n += 1
+    if n > 0:
+        buf_ring_advance(registered.group, n)
+        add(words, PROVIDED, n)
+    if load(words, STARVED) > 0 and load(words, PROVIDED) > 0:
+        for index in range(pool.capacity):
+            if load(registered.states, index) == WAITING and arm(registered, index) == 0:
+                add(words, STARVED, -1)
+
+
+@kernel
+def start_receiver(registered, fd):
+    """Take a buffer to stand for the receiver, and queue the receive: 0, -errno, or a refusal."""
+    status = usable(registered)
+    if status != 0:
+        return status
+    if registered.keep == 0:
+        return -errno.ENOBUFS
+    index = take(registered.pool)
+    if index < 0:
+        return -errno.ENOBUFS
+    provide(registered)
+    store(registered.descriptor_words, index, fd)
+    begin(registered, index, WAITING)
+    status = arm(registered, index)
+    if status != 0:
+        finish(registered, index)
+        give(registered.pool, index)
+    return status
+
+
+@hot
+def deliver(registered, queue, index, result):
+    """Note a result and put the index into the queue; False, and nothing changed, if that is full."""
+    state = load(registered.states, index)
+    finish(registered, index)
+    store(registered.length_words, index, result)
+    if put_and_wake(queue, index):
+        return True
+    begin(registered, index, state)
+    return False
+
+
+@kernel
+def reap(registered, queue):
+    """Deliver what has completed: how many indices, and whether the queue had room for all of them."""
+    uring, words = registered.ring.uring, registered.ring.words
+    cqe = np.empty(3, np.int64)  # where it is, its user_data, its result and flags
+    halves = cqe[2:].view(np.int32)
+    address = cqe.ctypes.data
+    done = 0
+    while peek_batch_cqe(uring, address, 1) > 0:
+        memcpy(address + 8, cqe[0], 16)
+        index, result, flags = cqe[1], np.int64(halves[0]), np.int64(halves[1])
+        buffer = int((flags >> 16) & 0xFFFF)
+        # A receiver goes on unless the stream has ended or failed.
+        receives = load(registered.states, index) == RECEIVER and (result > 0 or result == -errno.ENOBUFS)
+        received = receives and flags & CQE_BUFFER != 0
+        ended = not receives and flags & CQE_MORE == 0
+        if received:
+            store(registered.descriptor_words, buffer, load(registered.descriptor_words, index))
+        if received or ended:
+            if not deliver(registered, queue, buffer if received else index, result):
+                return done, False
+            done += 1
+        # Nothing from here on can fail.
+        if flags & CQE_BUFFER:
+            add(words, PROVIDED, -1)
+            if not received:
+                finish(registered, buffer)
+                give(registered.pool, buffer)
+        if flags & CQE_MORE == 0:
+            add(words, IN_FLIGHT, -1)
+            if not ended:
+                store(registered.states, index, WAITING)
+                add(words, STARVED, 1)
+        cq_advance(uring, 1)
+    return done, True
+
+
+@hot
+def under_way(words):
+    """Return how many operations have not ended."""
+    return load(words, IN_FLIGHT) + load(words, STARVED)
+
+
+@kernel
+def gather(registered, queue, at_least, timeout_ns):
+    """Submit, and deliver until `at_least` have been, or nothing is under way, or time is over: how many, or -errno."""
+    status = usable(registered)
+    if status != 0:
+        return status
+    ring = registered.ring
+    end = FOREVER_NS if timeout_ns < 0 else now_ns() + timeout_ns
+    wait_ns = 0
+    done = 0
+    while True:
+        provide(registered)
+        status = flush(ring, wait_ns)
+        n, room = reap(registered, queue)
+        done += n
+        if not room:
+            return done if done > 0 else FULL
+        if status < 0 and status != -errno.ETIME and status != -errno.EINTR:
+            return done if done > 0 else status
+        left = end - now_ns()
+        if done >= at_least or under_way(ring.words) == 0 or left <= 0:
+            return done
+        check_signals()
+        wait_ns = min(left, _STARVED_NS if load(ring.words, STARVED) > 0 else LOOK_NS)
+
+
+@kernel
+def submit_all(registered):
+    """Submit: how many operations, or -errno."""
+    status = usable(registered)
+    return status if status != 0 else flush(registered.ring, 0)
