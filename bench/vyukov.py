@@ -22,60 +22,59 @@ HEAD, TAIL, CELLS = 0, 16, 32
 class VyukovType(HandleType):
     """The numba type of `VyukovQueue`."""
 
-    attributes = ("words", "mask")
-
     def __init__(self) -> None:
-        super().__init__("VyukovQueue", [("words", WORD_POINTER), ("mask", types.int64)])
+        super().__init__("VyukovQueue", [("_words", WORD_POINTER), ("mask", types.int64)])
 
 
 @hot
 def try_get(queue):
     """Take the oldest item, or return -1."""
-    position = load(queue.words, HEAD, "relaxed")
+    position = load(queue._words, HEAD, "relaxed")
     while True:
         cell = CELLS + 2 * (position & queue.mask)
-        ahead = load(queue.words, cell) - (position + 1)
+        ahead = load(queue._words, cell) - (position + 1)
         if ahead == 0:
-            if compare_and_swap(queue.words, HEAD, position, position + 1, "relaxed"):
-                item = load(queue.words, cell + 1, "relaxed")
-                store(queue.words, cell, position + queue.mask + 1)
+            if compare_and_swap(queue._words, HEAD, position, position + 1, "relaxed"):
+                item = load(queue._words, cell + 1, "relaxed")
+                store(queue._words, cell, position + queue.mask + 1)
                 return item
         elif ahead < 0:
             return -1
-        position = load(queue.words, HEAD, "relaxed")
+        position = load(queue._words, HEAD, "relaxed")
 
 
 @hot
 def try_put(queue, item):
     """Append an item, or return False."""
-    position = load(queue.words, TAIL, "relaxed")
+    position = load(queue._words, TAIL, "relaxed")
     while True:
         cell = CELLS + 2 * (position & queue.mask)
-        ahead = load(queue.words, cell) - position
+        ahead = load(queue._words, cell) - position
         if ahead == 0:
-            if compare_and_swap(queue.words, TAIL, position, position + 1, "relaxed"):
-                store(queue.words, cell + 1, item, "relaxed")
-                store(queue.words, cell, position + 1)
+            if compare_and_swap(queue._words, TAIL, position, position + 1, "relaxed"):
+                store(queue._words, cell + 1, item, "relaxed")
+                store(queue._words, cell, position + 1)
                 return True
         elif ahead < 0:
             return False
-        position = load(queue.words, TAIL, "relaxed")
+        position = load(queue._words, TAIL, "relaxed")
 
 
 class VyukovQueue(Handle):
     """A queue of `capacity` (a power of two) cells that holds the items 0 to `full` - 1."""
 
     def __init__(self, capacity: int, full: int) -> None:
-        self.words = aligned_mem(8 * (CELLS + 2 * capacity), 128).view(np.int64)
-        self.words[CELLS::2] = np.arange(capacity)
-        self.words[CELLS : CELLS + 2 * full : 2] += 1
-        self.words[CELLS + 1 : CELLS + 2 * full : 2] = np.arange(full)
-        self.words[TAIL] = full
-        self._describe(VYUKOV_TYPE, self.words.ctypes.data, capacity - 1)
+        self._words = aligned_mem(8 * (CELLS + 2 * capacity), 128).view(np.int64)
+        self._words[CELLS::2] = np.arange(capacity)
+        self._words[CELLS : CELLS + 2 * full : 2] += 1
+        self._words[CELLS + 1 : CELLS + 2 * full : 2] = np.arange(full)
+        self._words[TAIL] = full
+        self.mask = capacity - 1
+        self._describe(VYUKOV_TYPE)
 
     def was_size(self) -> int:
         """Return how many items it holds while nobody uses it."""
-        return int(self.words[TAIL] - self.words[HEAD])
+        return int(self._words[TAIL] - self._words[HEAD])
 
 
 VYUKOV_TYPE = VyukovType()

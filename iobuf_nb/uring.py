@@ -45,7 +45,7 @@ from ._free.queue import QueueType
 from ._jit import check
 from ._jit.check import FormattedValueError
 from ._jit.compile import compile_for
-from ._jit.faces import compiled_as, kernel_face, kernel_overload
+from ._jit.faces import compiled_as, in_kernels, kernel_face, kernel_overload
 from ._jit.handle import Handle
 from ._memory.aligned import aligned_mem
 from ._memory.borrowed import lend, memory_info
@@ -126,7 +126,7 @@ def as_queue(registered: Any, queue: Any) -> Any:
     """Return a queue that every index of the pool fits into, or refuse it."""
     if not isinstance(queue, BoundedQueue):
         raise TypeError(f"queue must be a BoundedQueue, not {queue!r:.60}")
-    if min(queue.capacity, queue.items) < registered.pool.capacity:
+    if min(queue.capacity, queue.limit) < registered.pool.capacity:
         raise ValueError(
             f"queue must have a capacity of at least the pool's, {registered.pool.capacity}, not {queue.capacity}"
         )
@@ -139,7 +139,7 @@ def _as_queue_in_kernel(registered: Any, queue: Any) -> Any:
         raise errors.TypingError(f"queue must be a BoundedQueue, not {queue}")
 
     def checked(registered, queue):
-        if min(queue.capacity, queue.items) < registered.pool.capacity:
+        if min(queue.capacity, queue.limit) < registered.pool.capacity:
             least = registered.pool.capacity
             raise FormattedValueError(
                 "queue must have a capacity of at least the pool's, {}, not {}", least, queue.capacity
@@ -236,12 +236,12 @@ class Ring(Handle, ReprMixin):
         if status < 0:
             raise _refusal(-status, f"Ring({entries})")
         self.entries = int(parameters[0])
-        self.uring = memory.ctypes.data
-        self.words = np.zeros(ENTRIES + self.entries, np.int64)
-        self.words[PROCESS] = os.getpid()
-        self.words[LIMIT] = parameters[1]
-        self._exit = weakref.finalize(self, _exit, memory, self.words[PROCESS])
-        self._describe(RING_TYPE, self.uring, self.words.ctypes.data, self.entries)
+        self._uring = memory.ctypes.data
+        self._words = np.zeros(ENTRIES + self.entries, np.int64)
+        self._words[PROCESS] = os.getpid()
+        self._words[LIMIT] = parameters[1]
+        self._exit = weakref.finalize(self, _exit, memory, self._words[PROCESS])
+        self._describe(RING_TYPE)
 
     def close(self) -> None:
         """Close the registration of its pool, as that one's `close` does, then the ring; twice is no error."""
@@ -266,12 +266,13 @@ class Ring(Handle, ReprMixin):
         return RegisteredPool(pool, self, receive)
 
     def _figures(self) -> dict[str, object]:
-        return {"entries": self.entries, "in_flight": under_way(self.words), "closed": self.closed}
+        return {"entries": self.entries, "in_flight": under_way(self._words), "closed": self.closed}
 
     def _occupancy(self) -> float:
-        return float(under_way(self.words) / self.words[LIMIT])
+        return float(under_way(self._words) / self._words[LIMIT])
 
 
+@kernel_face(RegisteredType)
 class RegisteredPool(Handle, ReprMixin):
     """A `BufferPool` whose buffers a `Ring` reads, writes and receives by index, the same in Python and in kernels.
 
@@ -326,80 +327,80 @@ class RegisteredPool(Handle, ReprMixin):
             raise TypeError(f"pool must be a BufferPool, not {pool!r:.60}")
         if not isinstance(ring, Ring):
             raise TypeError(f"ring must be a Ring, not {ring!r:.60}")
-        self.keep = check.integer("receive", receive, 0, min(pool.capacity, MAX_ENTRIES))
-        if self.keep and pool.capacity > 2**16:
+        self._provide = check.integer("receive", receive, 0, min(pool.capacity, MAX_ENTRIES))
+        if self._provide and pool.capacity > 2**16:
             raise ValueError(f"receive={receive} needs a pool of at most 65536 buffers, not {pool.capacity}")
         if ring.closed:
             raise PoolClosed("a pool cannot be registered with a ring that has been closed")
-        if os.getpid() != ring.words[PROCESS]:
+        if os.getpid() != ring._words[PROCESS]:
             raise RuntimeError(_NOT_IN_A_CHILD)
         before = ring._registered and ring._registered()
         if before and not before.closed:
             raise ValueError(f"ring must be one that no other pool is registered with; {ring} has one")
         pieces = iovec_from_registered(pool)
         compile_for(give, pool, 0)  # the collector may have to call it, and is no place to compile a kernel
-        status = call("io_uring_register_buffers", ring.uring, pieces.ctypes.data, len(pieces))
+        status = call("io_uring_register_buffers", ring._uring, pieces.ctypes.data, len(pieces))
         if status < 0:
             raise _refusal(-status, f"pinning {pool.capacity * pool.stride} bytes")
         self.pool = pool
         self.ring = ring
-        self.number = int(ring.words[NUMBER])
-        self.per_piece = int(pieces["len"][0]) // pool.stride
-        entries = 1 << max(self.keep - 1, 0).bit_length()
-        self.mask = entries - 1
+        self._number = int(ring._words[NUMBER])
+        self._per_piece = int(pieces["len"][0]) // pool.stride
+        entries = 1 << max(self._provide - 1, 0).bit_length()
+        self._mask = entries - 1
         slots = aligned_mem(16 * entries)
-        self.group = slots.ctypes.data
+        self._group = slots.ctypes.data
         arrays = np.zeros((4, pool.capacity), np.int64)
-        self.states, self.length_words, self.offset_words, self.descriptor_words = arrays
-        self._memory, self.memory = memory_info(arrays)
+        self._states, self._length_words, self._offset_words, self._descriptor_words = arrays
+        self._memory, self._memory_info = memory_info(arrays)
         # The arrays go along, for as long as the kernel may write into what they stand for.
-        self._parts = ring, pool, self.number, self.states, slots
+        self._parts = ring, pool, self._number, self._states, slots
         self._end = weakref.finalize(self, _unregister, *self._parts)
-        if self.keep:
+        if self._provide:
             # struct io_uring_buf_reg
-            request = ctypes.create_string_buffer(struct.pack("QIHH3Q", self.group, entries, 0, 0, 0, 0, 0))
-            status = call("io_uring_register_buf_ring", ring.uring, ctypes.addressof(request), 0)
+            request = ctypes.create_string_buffer(struct.pack("QIHH3Q", self._group, entries, 0, 0, 0, 0, 0))
+            status = call("io_uring_register_buf_ring", ring._uring, ctypes.addressof(request), 0)
             if status < 0:
                 self._end()
-                raise _refusal(-status, f"receive={self.keep}")
-        self._describe(
-            registered_type(pool._numba_type_),
-            *pool._block,
-            *ring._block,
-            *(self.number, self.per_piece, self.keep, self.group, self.mask, self.memory),
-            *(array.ctypes.data for array in arrays),
-        )
+                raise _refusal(-status, f"receive={self._provide}")
+        self._describe(registered_type(pool._numba_type_))
         ring._registered = weakref.ref(self)
 
     @property
+    @in_kernels
     def in_flight(self) -> int:
         """How many operations are queued or under way, receivers included; readable in kernels."""
-        return 0 if self.closed else under_way(self.ring.words)
+        return 0 if self.closed else under_way(self.ring._words)
 
     @property
+    @in_kernels
     def closed(self) -> bool:
         """Whether it, or its ring, has been closed; readable in kernels."""
-        return load(self.ring.words, NUMBER) != self.number
+        return load(self.ring._words, NUMBER) != self._number
 
     @property
+    @in_kernels
     def lengths(self) -> NDArray[np.int64]:
         """What became of the last operation on each buffer: bytes, 0 at the end of a file or stream, or -errno.
 
         Written before the index comes out of the queue. A file's bytes may come in more than one read: where a length
         is short of what was asked, the rest has not been read.
         """
-        return results(self.length_words, self.pool.capacity, self.memory)
+        return results(self._length_words, self.pool.capacity, self._memory_info)
 
     @property
+    @in_kernels
     def offsets(self) -> NDArray[np.int64]:
         """Where in its file the last read or write of each buffer began."""
-        return results(self.offset_words, self.pool.capacity, self.memory)
+        return results(self._offset_words, self.pool.capacity, self._memory_info)
 
     @property
+    @in_kernels
     def descriptors(self) -> NDArray[np.int64]:
         """The file descriptor of the last operation on each buffer: which socket it was received from."""
-        return results(self.descriptor_words, self.pool.capacity, self.memory)
+        return results(self._descriptor_words, self.pool.capacity, self._memory_info)
 
+    @in_kernels
     def read_fixed(self, fd: Any, index: int, offset: int, length: int = -1) -> int:
         """Queue a read into a buffer that is out.
 
@@ -436,6 +437,7 @@ class RegisteredPool(Handle, ReprMixin):
         length = number("length", length, -1, self.pool.buffer_size)
         return outcome(self, index, queue_one(self, READ, fd, index, offset, length))
 
+    @in_kernels
     def write_fixed(self, fd: Any, index: int, offset: int, length: int = -1) -> int:
         """Queue a write from a buffer that is out; all else is as in `read_fixed`."""
         index, offset = as_index(index), number("offset", offset, -1, 2**63 - 1)
@@ -443,6 +445,7 @@ class RegisteredPool(Handle, ReprMixin):
         length = number("length", length, -1, self.pool.buffer_size)
         return outcome(self, index, queue_one(self, WRITE, fd, index, offset, length))
 
+    @in_kernels
     def read_batch(self, fd: Any, offset: int, end: int) -> int:
         """Take free buffers, read a file on into them, a buffer each, and submit.
 
@@ -490,6 +493,7 @@ class RegisteredPool(Handle, ReprMixin):
         end = number("end", end, 0, 2**63 - 1)
         return outcome(self, -1, queue_reads(self, fd, offset, end))
 
+    @in_kernels
     def receive(self, fd: Any) -> int:
         """Receive from a socket until it ends, each time into a buffer that the kernel picks when data comes.
 
@@ -534,10 +538,12 @@ class RegisteredPool(Handle, ReprMixin):
         fd = as_fd(fd, False)
         return outcome(self, -1, start_receiver(self, fd))
 
+    @in_kernels
     def submit(self) -> int:
         """Hand the kernel all that is queued: how many operations; in a kernel also -errno."""
         return outcome(self, -1, submit_all(self))
 
+    @in_kernels
     def complete(self, queue: BoundedQueue, at_least: int = 1, timeout: float | None = None) -> int:
         """Submit, wait for completions, and put their indices into a queue.
 
@@ -606,7 +612,7 @@ _stuck: list[Any] = []  # what the kernel may still write into, because waiting 
 
 
 def _unregister(ring: Ring, pool: BufferPool, number: int, states: NDArray[np.int64], slots: Any) -> None:
-    words = ring.words
+    words = ring._words
     if words[NUMBER] != number:
         return
     if os.getpid() == words[PROCESS]:
@@ -620,7 +626,7 @@ def _unregister(ring: Ring, pool: BufferPool, number: int, states: NDArray[np.in
 
 def _drain(ring: Ring, pool: BufferPool, states: NDArray[np.int64]) -> None:
     """Take every buffer out of the kernel's hands. A signal may cut it short anywhere; it can be called again."""
-    uring, words = ring.uring, ring.words
+    uring, words = ring._uring, ring._words
     for k in range(call("io_uring_sq_ready", uring)):  # never submitted, and not to be any more
         call("io_uring_prep_nop", words[ENTRIES + (words[TAIL] - 1 - k) % ring.entries])
     # struct io_uring_sync_cancel_reg, which does not wait; struct timespec; a completion and where it is.
@@ -653,7 +659,7 @@ def _drain(ring: Ring, pool: BufferPool, states: NDArray[np.int64]) -> None:
 def _finish(pool: BufferPool, states: NDArray[np.int64], index: Any) -> None:
     states[index] = IDLE
     place = place_of(pool.capacity, int(index))
-    pool.owners[place] = abs(pool.owners[place])
+    pool._owners[place] = abs(pool._owners[place])
 
 
 def _refusal(code: int, what: str) -> OSError:
@@ -676,8 +682,3 @@ def _refusal(code: int, what: str) -> OSError:
         soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
         reason += f": RLIMIT_MEMLOCK allows a user {soft} bytes, up to {hard} (-1: without limit); see ulimit -l"
     return OSError(code, f"{what} is refused by io_uring ({reason})")
-
-
-_METHODS = "read_fixed write_fixed read_batch receive submit complete"
-
-kernel_face(RegisteredType, RegisteredPool, f"{_METHODS} in_flight closed lengths offsets descriptors")

@@ -410,7 +410,7 @@ ONLY_GOOD = {"state", "progress", "combine", "timeout_ms"}
 
 
 def _nonblocking(queue):
-    queue.words[NONBLOCKING_FLAG] = 1
+    queue._words[NONBLOCKING_FLAG] = 1
     return queue
 
 
@@ -510,7 +510,7 @@ def looks(thing):
     if isinstance(thing, MagazineSet):
         return [looks(magazine) for magazine in thing]
     if isinstance(thing, BoundedQueue):
-        return thing.words.tobytes()
+        return thing._words.tobytes()
     if isinstance(thing, Backoff):
         return thing.block, thing.duration, thing.base, thing.max
     if isinstance(thing, RegisteredPool):

@@ -24,7 +24,7 @@ def pool():
     pool = BufferPool(8, shape=1, dtype="i8")
     yield pool
     assert pool.available() == 8 and not pool.holders()
-    assert pool.ring.words[GETTERS] == 0
+    assert pool._queue._words[GETTERS] == 0
 
 
 def test_a_thousand_tasks_over_eight_buffers(pool):
@@ -131,7 +131,7 @@ def test_threads_and_coroutines_share_a_pool():
             await asyncio.sleep(0.001)
 
     run(main())
-    assert pool.available() == 2 and pool.ring.words[GETTERS] == 0
+    assert pool.available() == 2 and pool._queue._words[GETTERS] == 0
 
 
 def test_first_come_first_served():
@@ -283,7 +283,7 @@ def test_a_closed_loop_is_forgotten(served, kept):
     if waiter:
         waiter.get_coro().close()  # ended by GeneratorExit, with what it was served
     assert pool.available() == 2 and not pool.holders()
-    assert pool.ring.words[GETTERS] == 0
+    assert pool._queue._words[GETTERS] == 0
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -357,7 +357,7 @@ def test_what_a_blocked_loop_does_not_fetch_is_taken_by_threads():
         pool.put(await waiter)
 
     run(main())
-    assert got == [index] and pool.available() == 1 and pool.ring.words[GETTERS] == 0
+    assert got == [index] and pool.available() == 1 and pool._queue._words[GETTERS] == 0
 
 
 @pytest.mark.parametrize("puts", [1, 2])

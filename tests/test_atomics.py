@@ -12,6 +12,8 @@ from numba import config, njit, types
 from numba.core.errors import TypingError
 
 from iobuf_nb import BoundedQueue, atomics
+from iobuf_nb._jit import instructions
+from iobuf_nb._threads import fences
 
 BOTH = pytest.mark.parametrize("jit", [lambda function: function, njit], ids=["python", "kernel"])
 
@@ -45,8 +47,8 @@ def test_defaults_fences_and_pauses(jit):
         atomics.store(words, 0, 1)
         atomics.fence()
         atomics.fence("acquire")
-        atomics.light_fence()
-        atomics.heavy_fence()
+        fences.light_fence()
+        fences.heavy_fence()
         atomics.pause()
         atomics.swap(words, 0, 2)
         return atomics.load(words, 0) + atomics.fetch_add(words, 0, 1)
@@ -204,7 +206,7 @@ def test_compare_and_swap_is_one_locked_instruction():
 def test_a_light_fence_is_no_instruction_and_keeps_the_order():
     def operate(words):
         atomics.store(words, 0, 1, "relaxed")
-        atomics.light_fence()
+        fences.light_fence()
         return atomics.load(words, 1, "relaxed")
 
     code = assembly(operate)
@@ -213,7 +215,7 @@ def test_a_light_fence_is_no_instruction_and_keeps_the_order():
 
 
 @pytest.mark.compiled
-@pytest.mark.skipif(not atomics.register_heavy_fence(), reason="needs membarrier(2)")
+@pytest.mark.skipif(not fences.register_heavy_fence(), reason="needs membarrier(2)")
 def test_a_light_and_a_heavy_fence_are_as_good_as_two_full_ones():
     rounds = 20_000
 
@@ -222,7 +224,7 @@ def test_a_light_and_a_heavy_fence_are_as_good_as_two_full_ones():
             while atomics.load(words, 2) != k:
                 atomics.pause()
             atomics.store(words, 0, k + 1, "relaxed")
-            atomics.light_fence()
+            fences.light_fence()
             seen[k] = atomics.load(words, 16, "relaxed")
             atomics.fetch_add(words, 3, 1)
 
@@ -230,7 +232,7 @@ def test_a_light_and_a_heavy_fence_are_as_good_as_two_full_ones():
         for k in range(rounds):
             atomics.store(words, 2, k)
             atomics.store(words, 16, k + 1, "relaxed")
-            atomics.heavy_fence()
+            fences.heavy_fence()
             seen[k] = atomics.load(words, 0, "relaxed")
             while atomics.load(words, 3) != k + 1:
                 atomics.pause()
@@ -244,11 +246,11 @@ def test_a_light_and_a_heavy_fence_are_as_good_as_two_full_ones():
     assert not ((seen[0] <= np.arange(rounds)) & (seen[1] <= np.arange(rounds))).any()
 
 
-@pytest.mark.skipif(not atomics.register_heavy_fence(), reason="needs membarrier(2)")
+@pytest.mark.skipif(not fences.register_heavy_fence(), reason="needs membarrier(2)")
 def test_a_forked_child_need_not_register_again():
     program = (
-        "import os; from iobuf_nb import atomics; assert atomics.register_heavy_fence(); child = os.fork()\n"
-        "if child == 0: os._exit(int(atomics._membarrier(atomics._EXPEDITE) != 0))\n"
+        "import os; from iobuf_nb._threads import fences; assert fences.register_heavy_fence(); child = os.fork()\n"
+        "if child == 0: os._exit(int(fences._membarrier(fences._EXPEDITE) != 0))\n"
         "assert os.waitpid(child, 0)[1] == 0"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
@@ -257,7 +259,7 @@ def test_a_forked_child_need_not_register_again():
 FORBIDDEN = """
 import ctypes
 from numba import njit
-from iobuf_nb import atomics
+from iobuf_nb._threads import fences, libc
 
 class Filter(ctypes.Structure):  # struct sock_filter
     _fields_ = [("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint)]
@@ -265,20 +267,20 @@ class Filter(ctypes.Structure):  # struct sock_filter
 class Program(ctypes.Structure):  # struct sock_fprog
     _fields_ = [("length", ctypes.c_ushort), ("filters", ctypes.POINTER(Filter))]
 
-in_kernel = njit(lambda: atomics.heavy_fence())
-assert atomics.register_heavy_fence() and atomics.heavy_fence() is True and in_kernel() is True
+in_kernel = njit(lambda: fences.heavy_fence())
+assert fences.register_heavy_fence() and fences.heavy_fence() is True and in_kernel() is True
 # Load the number of the call; membarrier: EPERM, else go on.
-filters = (Filter * 4)(Filter(0x20, 0, 0, 0), Filter(0x15, 0, 1, atomics._MEMBARRIER), Filter(6, 0, 0, 0x50001),
+filters = (Filter * 4)(Filter(0x20, 0, 0, 0), Filter(0x15, 0, 1, libc.MEMBARRIER), Filter(6, 0, 0, 0x50001),
                        Filter(6, 0, 0, 0x7FFF0000))
 prctl = ctypes.CDLL(None, use_errno=True).prctl
 assert prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
 refused = prctl(22, 2, ctypes.byref(Program(4, filters)), 0, 0)  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
-print("no seccomp" if refused else [atomics.heavy_fence(), in_kernel()])
+print("no seccomp" if refused else [fences.heavy_fence(), in_kernel()])
 """
 
 
 @pytest.mark.compiled
-@pytest.mark.skipif(not atomics.register_heavy_fence(), reason="needs membarrier(2)")
+@pytest.mark.skipif(not fences.register_heavy_fence(), reason="needs membarrier(2)")
 def test_a_heavy_fence_that_is_forbidden_later_says_so():
     done = subprocess.run([sys.executable, "-c", FORBIDDEN], capture_output=True, text=True)
     if done.stdout == "no seccomp\n":
@@ -289,10 +291,10 @@ def test_a_heavy_fence_that_is_forbidden_later_says_so():
 @pytest.mark.compiled
 @pytest.mark.parametrize("name, instruction", [("plus", "add"), ("minus", "sub"), ("times", "mul")])
 def test_arithmetic_that_wraps_is_defined_in_compiled_code_too(name, instruction):
-    function = getattr(atomics, name)
+    function = getattr(instructions, name)
     kernel = njit(lambda a, b: function(a, b))
     for a, b in ((3, 4), (2**63 - 1, 1), (-(2**63), -1), (-(2**63), 1), (2**62, 6364136223846793005)):
-        assert kernel(a, b) == function(a, b) == atomics.wrap({"add": a + b, "sub": a - b, "mul": a * b}[instruction])
+        assert kernel(a, b) == function(a, b) == instructions.wrap({"add": a + b, "sub": a - b, "mul": a * b}[instruction])
     made = re.findall(rf"= {instruction} .*", kernel.inspect_llvm(kernel.signatures[0]))
     assert made and not [line for line in made if "nsw" in line]
 

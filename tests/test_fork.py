@@ -63,12 +63,12 @@ def as_another_thread(function, *arguments):
 
 # Each leaves a pool of 4 as a thread does that is stopped somewhere in an operation.
 def taken_and_not_owned(pool):
-    queue.get_item(pool.ring)
+    queue.get_item(pool._queue)
 
 
 def many_taken_and_not_owned(pool):
     out = np.empty(3, np.int64)
-    queue.get_items(pool.ring, out, 0, 3)
+    queue.get_items(pool._queue, out, 0, 3)
 
 
 def given_up_and_not_back(pool):
@@ -81,9 +81,9 @@ def many_given_up_and_not_back(pool):
 
 
 def marked_by_a_bulk_put(pool):
-    mark = owners._claim(pool.bulks, pool.bulks[owners._SHIFT])
+    mark = owners._claim(pool._bulks, pool._bulks[owners._SHIFT])
     for index in (pool.get(), pool.get()):
-        owners._put_mark(pool.owners, pool.bulks, owners.owner_at(pool, index), mark)
+        owners._put_mark(pool._owners, pool._bulks, owners.owner_at(pool, index), mark)
 
 
 def lent_to_io_uring(pool):
@@ -94,31 +94,31 @@ def pushed_and_not_counted(pool):
     magazine = pool.magazine(4)
     index = pool.get()
     owners.disown(pool, index, False)
-    pool.deques[magazine.base + deque.SLOTS] = index
+    pool._deques[magazine._base + deque.SLOTS] = index
 
 
 def popped_and_not_owned(pool):
     magazine = pool.magazine(4)
     magazine.put(pool.get())
-    deque.pop(pool.deques, magazine.base, magazine.asymmetric)
+    deque.pop(pool._deques, magazine._base, magazine._asymmetric)
 
 
 def popped_of_nothing(pool):
     magazine = pool.magazine(4)
     magazine.try_put(magazine.get())
     magazine.get()
-    pool.deques[magazine.base + deque.POPS] += 1
+    pool._deques[magazine._base + deque.POPS] += 1
 
 
 def stolen_and_not_owned(pool):
     magazine = pool.magazine(4)
     magazine.put(pool.get())
-    pool.deques[magazine.base + deque.THIEVES] += 1
-    deque._take_top(pool.deques, magazine.base, 0)
+    pool._deques[magazine._base + deque.THIEVES] += 1
+    deque._take_top(pool._deques, magazine._base, 0)
 
 
 def counted_in_as_a_getter(pool):
-    pool.ring.words[GETTERS] += 1
+    pool._queue._words[GETTERS] += 1
 
 
 def handed_over(pool):
@@ -164,7 +164,7 @@ def test_a_child_mends_what_a_thread_was_in_the_middle_of(middle, make):
     def check():
         assert held <= set(pool.holders()), "what was held is not named"
         all_are_there(pool, sources)
-        assert pool.ring.words[GETTERS] == 0
+        assert pool._queue._words[GETTERS] == 0
 
     in_a_child(check)
 
@@ -192,15 +192,15 @@ def test_what_lies_in_magazines_of_other_threads_can_be_got_in_a_child():
 def test_queues_are_whole_in_a_child_and_nobody_waits():
     queue = BoundedQueue(3, 100)
     queue.put(99)
-    queue.words[[GETTERS, PUTTERS]] = 1, 2  # of threads that wait in the parent
+    queue._words[[GETTERS, PUTTERS]] = 1, 2  # of threads that wait in the parent
 
     def check():
-        assert queue.words[GETTERS] == queue.words[PUTTERS] == 0
+        assert queue._words[GETTERS] == queue._words[PUTTERS] == 0
         queue.put(5)
         assert (queue.get(), queue.get(), queue.try_get()) == (99, 5, -1)
 
     in_a_child(check)
-    queue.words[[GETTERS, PUTTERS]] = 0
+    queue._words[[GETTERS, PUTTERS]] = 0
 
 
 @pytest.mark.parametrize("how", ["put", "close", "drop"])
@@ -222,7 +222,7 @@ def test_a_child_touches_nobodys_descriptor(how, tmp_path):
             if how == "put":
                 pool.put(held)
             elif how == "close":
-                pool.ring.close()
+                pool._queue.close()
             else:
                 pool._getters = None
             assert path.read_bytes() == b""
@@ -304,14 +304,14 @@ def test_what_is_put_back_in_a_child_keeps_the_order_of_the_queue():
     pool = BufferPool(3, 64)
     for _ in range(50):  # the ring has more slots than buffers, and wraps
         pool.put(pool.get())
-    taken = queue.get_item(pool.ring)
+    taken = queue.get_item(pool._queue)
 
     def check():
         first, second = pool.get(), pool.get()
         assert pool.get() == taken and len({first, second, taken}) == 3
 
     in_a_child(check)
-    assert handover.take_stale(pool.ring) == -1
+    assert handover.take_stale(pool._queue) == -1
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -320,7 +320,7 @@ def test_mending_needs_no_fork(middle):
     pool = BufferPool(4, 64)
     as_another_thread(middle, pool)
     fork.mend_pool(pool)
-    pool.ring.words[GETTERS] = 0
+    pool._queue._words[GETTERS] = 0
     all_are_there(pool, [pool.magazine(2)])
     fork.mend()
     all_are_there(pool)

@@ -129,10 +129,10 @@ def test_tuples_of_handles():
 def test_kernels_return_the_object_they_were_given():
     @njit
     def choose(pool):
-        return pool, pool.ring
+        return pool, pool._queue
 
     pool = BufferPool(2, 16)
-    assert choose(pool)[0] is pool and choose(pool)[1] is pool.ring
+    assert choose(pool)[0] is pool and choose(pool)[1] is pool._queue
 
 
 def test_kernels_may_name_a_pool_as_a_global():
@@ -434,7 +434,7 @@ def test_a_list_that_a_kernel_makes_for_itself_may_hold_handles():
 
 def test_what_is_dropped_while_its_kernel_runs_cannot_be_returned():
     queue = BoundedQueue(2)
-    descriptor = queue._descriptor
+    descriptor = queue._address
     assert find_handle(descriptor) is queue
     del queue
     gc.collect()

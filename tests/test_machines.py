@@ -108,15 +108,15 @@ class Queue(Machine):
         capacity=st.integers(1, 5), more=st.sampled_from([None, 1, 7, 1024]), lap=st.sampled_from([0, 1, 2**40])
     )
     def start(self, capacity, more, lap):
-        self.queue = BoundedQueue(capacity) if more is None else BoundedQueue(capacity, items=capacity * more)
-        assert (self.queue.capacity, self.queue.items) == (capacity, capacity * (more or 1))
+        self.queue = BoundedQueue(capacity) if more is None else BoundedQueue(capacity, limit=capacity * more)
+        assert (self.queue.capacity, self.queue.limit) == (capacity, capacity * (more or 1))
         place(self.queue, lap)
         self.model, self.is_closed = deque(), False
 
     @rule(face=FACE, item=st.integers(-2, 5000), name=st.sampled_from(["try_put", "put_within"]))
     def put(self, face, item, name):
         got = outcome(getattr(on(face), name), self.queue, item, *[0.0] * (name == "put_within"))
-        if not 0 <= item < self.queue.items:
+        if not 0 <= item < self.queue.limit:
             assert isinstance(got, ValueError) and "item must be" in str(got)
         elif self.is_closed or len(self.model) == self.queue.capacity:
             assert got is False or isinstance(got, PoolClosed if self.is_closed else WouldBlock)
@@ -448,12 +448,12 @@ class Pools(Machine):
             with pytest.raises(ValueError, match="checked=True"):
                 self.pool.holders()
         assert all(magazine.was_size() <= 3 for magazine in magazines)
-        lying = self.pool.ring.was_size() + sum(magazine.was_size() for magazine in magazines)
+        lying = self.pool._queue.was_size() + sum(magazine.was_size() for magazine in magazines)
         assert lying <= len(self.free)  # what a closed magazine has left is in no other's size
         assert lying == len(self.free) or any(magazine.closed for magazine in magazines)
-        assert self.pool.deques[COUNT] == len(magazines)
+        assert self.pool._deques[COUNT] == len(magazines)
         assert all((source.capacity, source.checked) == (len(self.contents), self.pool.checked) for source in magazines)
-        assert self.pool.closed is self.is_closed and self.pool.words is self.pool.ring.words
+        assert self.pool.closed is self.is_closed and self.pool._words is self.pool._queue._words
         for index, expected in self.contents.items():
             value = self.sources[index % len(SOURCES)].value(index)
             assert (value.tobytes() if isinstance(value, np.ndarray) else value) == expected
@@ -856,7 +856,7 @@ class Reading(Machine):
             with pytest.raises(TypeError, match="must be an integer"):
                 self.registered.read_fixed(*arguments)
 
-    @rule(queue=st.sampled_from([None, BoundedQueue(3), BoundedQueue(5, items=3)]))
+    @rule(queue=st.sampled_from([None, BoundedQueue(3), BoundedQueue(5, limit=3)]))
     def complete_into_what_does_not_fit(self, queue):
         with pytest.raises((TypeError, ValueError), match="queue must"):
             self.registered.complete(queue)

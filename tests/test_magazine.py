@@ -18,9 +18,10 @@ from numba import config, njit, prange, typeof
 from numba.core.errors import TypingError
 from test_handle import run_script
 
-from iobuf_nb import BufferPool, ItemPool, Magazine, MagazineSet, PoolClosed, WouldBlock, atomics
+from iobuf_nb import BufferPool, ItemPool, Magazine, MagazineSet, PoolClosed, WouldBlock
 from iobuf_nb._free.deque import COUNT, DEQUE_CAPACITY, FENCES_FAIL, MAX_DEQUES
 from iobuf_nb._free.queue import GETTERS
+from iobuf_nb._threads import fences
 
 
 @pytest.fixture(params=[True, False], ids=["checked", "unchecked"])
@@ -64,7 +65,9 @@ def put_all(source, indices, face=faces.python):
 
 def state(pool):
     """Everything that getting and putting can change."""
-    return [{i: int(words[i]) for i in np.flatnonzero(words)} for words in (pool.ring.words, pool.owners, pool.deques)]
+    return [
+        {i: int(words[i]) for i in np.flatnonzero(words)} for words in (pool._queue._words, pool._owners, pool._deques)
+    ]
 
 
 def elsewhere(call, *arguments):
@@ -76,7 +79,7 @@ def elsewhere(call, *arguments):
 def wait_for_getters(pool, n=1):
     """Go on when `n` threads are about to park."""
     give_up = time.monotonic() + 60
-    while pool.ring.words[GETTERS] < n:
+    while pool._queue._words[GETTERS] < n:
         assert time.monotonic() < give_up, "nobody waits"
         time.sleep(0.001)
 
@@ -129,10 +132,10 @@ def test_what_one_got_the_other_takes_back(face, pool):
     magazine, another = pool.magazine(), pool.magazine()
     index = face.get(magazine)
     face.put(pool, index)
-    assert (face.was_size(magazine), pool.ring.was_size()) == (0, 4)
+    assert (face.was_size(magazine), pool._queue.was_size()) == (0, 4)
     index = face.get(pool)
     face.put(magazine, index)
-    assert (face.was_size(magazine), pool.ring.was_size()) == (1, 3)
+    assert (face.was_size(magazine), pool._queue.was_size()) == (1, 3)
     assert face.get(magazine) == index
     face.put(another, index)
     assert (face.was_size(magazine), face.was_size(another)) == (0, 1)
@@ -375,7 +378,7 @@ def test_many_magazines_hide_nothing(face):
     taken = take_all(pool, face)
     for k, index in enumerate(taken):
         face.put(magazines[k // 2], index)
-    assert pool.ring.was_size() == 0 and {magazine.was_size() for magazine in magazines} == {2}
+    assert pool._queue.was_size() == 0 and {magazine.was_size() for magazine in magazines} == {2}
     assert sorted(take_all(magazines[100], face)) == sorted(taken)
     assert face.try_get(pool) == -1
     put_all(magazines[0], taken, face)
@@ -415,10 +418,10 @@ def test_a_put_through_a_magazine_ends_the_waits_of_others(face, checked, put, t
 def test_what_somebody_waits_for_goes_to_the_ring(face, pool, put):
     magazine = pool.magazine()
     taken = take_all(magazine, face)
-    pool.ring.words[GETTERS] += 1  # as if by one who is slow to wake
+    pool._queue._words[GETTERS] += 1  # as if by one who is slow to wake
     put(face, magazine, taken)
-    pool.ring.words[GETTERS] -= 1
-    assert face.was_size(magazine) == 0 and pool.ring.was_size() == 4
+    pool._queue._words[GETTERS] -= 1
+    assert face.was_size(magazine) == 0 and pool._queue.was_size() == 4
 
 
 def test_a_put_through_the_pool_ends_a_wait_through_a_magazine(face, pool):
@@ -434,7 +437,7 @@ def test_a_put_through_the_pool_ends_a_wait_through_a_magazine(face, pool):
 def test_nobody_waits_beside_an_idle_magazine(face, pool):
     magazine, another = pool.magazine(), pool.magazine()
     put_all(magazine, take_all(magazine, face), face)
-    assert pool.ring.was_size() == 0
+    assert pool._queue.was_size() == 0
     found = [face.get_at_once(source) for source in (pool, another, pool, another)]
     assert sorted(found) == [0, 1, 2, 3]
     put_all(pool, found, face)
@@ -490,7 +493,7 @@ def test_coroutines_are_served_by_magazines(face, pool, put, run):
 
     async def serve():
         waiting = asyncio.ensure_future(wait())
-        while pool.ring.words[GETTERS] == 0:
+        while pool._queue._words[GETTERS] == 0:
             await asyncio.sleep(0)
         run(put, face, magazine, taken)
         return await waiting
@@ -600,7 +603,7 @@ def test_a_dead_threads_magazine_can_be_closed(face, checked):
     magazine.close()
     assert checked.available() == 4
     heir = checked.magazine()
-    assert heir.base == magazine.base
+    assert heir._base == magazine._base
     face.put(heir, face.get(heir))
 
 
@@ -610,7 +613,7 @@ def test_a_dead_threads_magazine_can_be_closed(face, checked):
 def test_close_leaves_everything_to_the_pool(face, pool):
     magazine = pool.magazine()
     put_all(magazine, take_all(magazine, face), face)
-    assert pool.ring.was_size() == 0
+    assert pool._queue.was_size() == 0
     magazine.close()
     assert pool.available() == 4 and face.was_size(magazine) == 0
     before = state(pool)
@@ -662,7 +665,7 @@ def test_threads_that_close_at_once_free_one_deque_once(pool, end):
             thread.join()
         assert list(pool._free_deques) == [0]
     first, second = pool.magazine(), pool.magazine()
-    assert first.base != second.base
+    assert first._base != second._base
 
 
 def test_nothing_is_stolen_once_membarrier_fails(face, pool, monkeypatch):
@@ -671,7 +674,7 @@ def test_nothing_is_stolen_once_membarrier_fails(face, pool, monkeypatch):
     if config.DISABLE_JIT:
         monkeypatch.setattr("iobuf_nb._free.deque.heavy_fence", lambda: False)
     else:
-        pool.deques[FENCES_FAIL] = 1  # as `fence_all` says when it does
+        pool._deques[FENCES_FAIL] = 1  # as `fence_all` says when it does
         take_all(pool, faces.python)
     with pytest.raises(RuntimeError, match="membarrier"):
         face.get_within(pool, 60.0)
@@ -679,7 +682,7 @@ def test_nothing_is_stolen_once_membarrier_fails(face, pool, monkeypatch):
         assert face.try_get(pool) == -1 and magazine.was_size() == 4
         assert len(take_all(magazine, face)) == 4
     put_all(pool, range(4), face)
-    pool.deques[FENCES_FAIL] = 0
+    pool._deques[FENCES_FAIL] = 0
 
 
 def test_a_close_that_comes_late_does_not_touch_the_next_user(face, checked):
@@ -708,7 +711,7 @@ def test_a_closed_magazine_gives_nothing_and_hands_on_what_it_gets(face, pool):
     face.put(magazine, taken[0])
     assert face.try_put(magazine, taken[1])
     face.put_many(magazine, np.array(taken[2:]))
-    assert face.was_size(magazine) == 0 and pool.ring.was_size() == 4
+    assert face.was_size(magazine) == 0 and pool._queue.was_size() == 4
     assert not pool.checked or not face.try_put(magazine, taken[0])
 
 
@@ -758,7 +761,7 @@ def test_one_more_than_can_be_open_is_refused(face, checked, end):
     number = magazines[-1]._number
     end(magazines)
     last = checked.magazine(1)
-    assert last._number == number and checked.deques[COUNT] == MAX_DEQUES
+    assert last._number == number and checked._deques[COUNT] == MAX_DEQUES
     face.put(last, face.get(last))
     assert face.was_size(last) == 1
     with pytest.raises(RuntimeError, match="at most 256"):
@@ -771,7 +774,7 @@ def test_numbers_are_used_again(checked, end):
         magazines = [checked.magazine()]
         magazines[0].put(magazines[0].get())
         end(magazines) if end is end_by_close else magazines.clear()
-    assert checked.deques[COUNT] == 1
+    assert checked._deques[COUNT] == 1
 
 
 @pytest.mark.parametrize(
@@ -784,12 +787,12 @@ def test_refuses_bad_sizes(checked, size, error):
     for make in (checked.magazine, functools.partial(Magazine, checked), functools.partial(MagazineSet, checked, 2)):
         with pytest.raises(error, match=f"^size must be an integer from 1 to 512, not {shown}$"):
             make(size)
-    assert checked.deques[COUNT] == 0
+    assert checked._deques[COUNT] == 0
 
 
 def test_refuses_what_is_no_pool(checked):
     magazine = checked.magazine()
-    for bad in (None, 3, checked.ring, BufferPool, magazine, MagazineSet(checked, 1)):
+    for bad in (None, 3, checked._queue, BufferPool, magazine, MagazineSet(checked, 1)):
         for make in (Magazine, lambda pool: MagazineSet(pool, 2)):
             with pytest.raises(TypeError, match="^pool must be a BufferPool or an ItemPool, not ") as caught:
                 make(bad)
@@ -863,7 +866,7 @@ def test_sets_refuse_what_is_no_integer(face, checked, k):
 def test_sets_refuse_bad_numbers_of_magazines(checked, n, error):
     with pytest.raises(error, match=f"^n must be an integer from 1 to 256, not {n!r}$"):
         MagazineSet(checked, n)
-    assert checked.deques[COUNT] == 0
+    assert checked._deques[COUNT] == 0
 
 
 def test_a_set_that_cannot_be_made_whole_gives_everything_back(checked):
@@ -1044,8 +1047,8 @@ def test_a_forked_child_uses_its_copy(face, checked):
 
 
 def test_its_type_says_which_fence_it_needs(monkeypatch, pool):
-    assert pool.magazine().asymmetric is atomics.register_heavy_fence()
+    assert pool.magazine()._asymmetric is fences.register_heavy_fence()
     monkeypatch.setattr("iobuf_nb._pools.magazine.register_heavy_fence", lambda: False)
     magazine = pool.magazine()
-    assert magazine.asymmetric is False and magazine._numba_type_.asymmetric is False
+    assert magazine._asymmetric is False and magazine._numba_type_.asymmetric is False
     assert MagazineSet(pool, 1)[0]._numba_type_ is magazine._numba_type_

@@ -24,9 +24,9 @@ class BulkPut:
 
     def __init__(self, pool, *indices):
         self.pool, self.indices = pool, indices
-        self.mark = owners._claim(pool.bulks, int(pool.bulks[owners._SHIFT]))
+        self.mark = owners._claim(pool._bulks, int(pool._bulks[owners._SHIFT]))
         for index in indices:
-            assert owners._put_mark(pool.owners, pool.bulks, owners.owner_at(pool, index), self.mark) == OK
+            assert owners._put_mark(pool._owners, pool._bulks, owners.owner_at(pool, index), self.mark) == OK
 
     @property
     def record(self):
@@ -34,18 +34,18 @@ class BulkPut:
 
     @property
     def fate(self):
-        return int(self.pool.bulks[self.record]) & owners._FATE
+        return int(self.pool._bulks[self.record]) & owners._FATE
 
     def decide(self, fate):
-        self.pool.bulks[self.record] += fate - UNDECIDED
+        self.pool._bulks[self.record] += fate - UNDECIDED
 
     def end(self, taken=()):
         """Do as it does once it is decided against."""
         for index in self.indices:
             place = owners.owner_at(self.pool, index)
-            if index not in taken and self.pool.owners[place] == self.mark:
-                self.pool.owners[place] = self.pool.bulks[owners._FORMER + place]
-        self.pool.bulks[self.record] &= ~owners._FATE
+            if index not in taken and self.pool._owners[place] == self.mark:
+                self.pool._owners[place] = self.pool._bulks[owners._FORMER + place]
+        self.pool._bulks[self.record] &= ~owners._FATE
 
 
 def test_a_put_overrules_a_bulk_put_and_is_not_made_twice(face, pool):
@@ -61,11 +61,11 @@ def test_a_put_that_overruled_and_has_not_taken_the_mark_away_is_done_all_the_sa
     bulk = BulkPut(pool, 0)
     face.try_put(pool, 0)
     place = owners.owner_at(pool, 0)
-    pool.owners[place] = bulk.mark  # as if it had stopped there
+    pool._owners[place] = bulk.mark  # as if it had stopped there
     assert face.try_put(pool, 0) is False
     with pytest.raises(ValueError, match="index"):
         pool.put_many(np.array([1, 0]))
-    pool.owners[place] = owners.FREE
+    pool._owners[place] = owners.FREE
     bulk.end()
     assert set(pool.holders()) == {1, 2}
 

@@ -151,7 +151,7 @@ def wait_and_put(get):
 waiters = [threading.Thread(target=wait_and_put, args=(get,), daemon=True) for get in (BufferPool.get, nogil_get) * 2]
 for thread in threads + waiters:
     thread.start()
-until(lambda: parked.ring.words[queue.GETTERS] == len(waiters))
+until(lambda: parked._queue._words[queue.GETTERS] == len(waiters))
 
 def child():
     # Everything that was free can be got, once; what threads that are not here had in their hands is out.
@@ -189,7 +189,7 @@ def child():
     index = own.get()
     waiter = threading.Thread(target=lambda: own.put(own.get()))
     waiter.start()
-    until(lambda: own.ring.words[queue.GETTERS])
+    until(lambda: own._queue._words[queue.GETTERS])
     own.put(index)
     waiter.join()
     assert own.available() == 1
@@ -202,7 +202,7 @@ for k in range(int(sys.argv[1])):
             sys.exit()  # through all of Python's end, which takes long
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
-    assert len(parked.ring.words) and parked.ring.words[queue.GETTERS] == len(waiters)
+    assert len(parked._queue._words) and parked._queue._words[queue.GETTERS] == len(waiters)
 parked.put(held)
 stop[0] = 1
 for thread in threads + waiters:
@@ -434,7 +434,7 @@ AT_EXIT = {
         pool, taken = BufferPool(2, 64), BufferPool(1, 64)
         held = taken.get()
         threading.Thread(target=taken.get, daemon=True).start()
-        until(lambda: taken.ring.words[queue.GETTERS])
+        until(lambda: taken._queue._words[queue.GETTERS])
         @atexit.register
         def last():
             with pool.magazine() as mine, pool.lease() as buffer:
@@ -456,7 +456,7 @@ AT_EXIT = {
             threading.Thread(target=work, args=(pool, rounds, k), daemon=True).start()
         for get in (BufferPool.get, njit(nogil=True)(lambda pool: pool.get()), njit(lambda pool: pool.get())):
             threading.Thread(target=get, args=(empty,), daemon=True).start()
-        until(lambda: empty.ring.words[queue.GETTERS] == 3 and rounds.all())
+        until(lambda: empty._queue._words[queue.GETTERS] == 3 and rounds.all())
     """,
     "a stream half-way": """
         @njit
@@ -483,7 +483,7 @@ AT_EXIT = {
         pool = BufferPool(1, 64)
         pool.get()
         threading.Thread(target=pool.get).start()
-        until(lambda: pool.ring.words[queue.GETTERS])
+        until(lambda: pool._queue._words[queue.GETTERS])
         os._exit(0)
     """,
 }
@@ -589,7 +589,7 @@ while not over:
         until(lambda: not set(pool.holders().values()) - {competitor.ident})
 stop[0] = 1
 competitor.join()
-assert pool.available() == 1 and not pool.holders() and pool.ring.words[queue.GETTERS] == 0
+assert pool.available() == 1 and not pool.holders() and pool._queue._words[queue.GETTERS] == 0
 print(interrupts, strays, rounds)
 """
 
@@ -645,7 +645,7 @@ with event.install_recorder("numba:compile") as recorder:
         total = work(pool, mine)
         pool.put(pool.get()), mine.put(mine.get())
 compiled_methods = {replaced.compiled for replaced in methods.REPLACED}
-user = pool.deques[deque.base_of(0) + deque.OWNER]
+user = pool._deques[deque.base_of(0) + deque.OWNER]
 compiled = len(recorder.buffer) + len(compiled_methods) - sum(method.cache_hits for method in compiled_methods)
 print(total, pool.available(), user == magazines.NOBODY, methods.WHY_NOT, queue.LINE_PAIR, compiled)
 """

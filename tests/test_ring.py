@@ -23,7 +23,7 @@ def test_holds_exactly_its_capacity_in_order(face, capacity):
 
 
 def test_items_may_exceed_the_capacity(face):
-    queue = BoundedQueue(2, items=2000)
+    queue = BoundedQueue(2, limit=2000)
     assert face.try_put(queue, 1999) and face.try_put(queue, 0) and not face.try_put(queue, 5)
     assert (face.try_get(queue), face.try_get(queue), face.try_get(queue)) == (1999, 0, -1)
 
@@ -66,9 +66,9 @@ def test_kernels_take_any_integer_type(kind):
 
 
 def test_refuses_more_items_than_the_history_bound_allows():
-    BoundedQueue(2, items=2048)
-    with pytest.raises(ValueError, match="items must be an integer from 1 to 2048, not 2049"):
-        BoundedQueue(2, items=2049)
+    BoundedQueue(2, limit=2048)
+    with pytest.raises(ValueError, match="limit must be an integer from 1 to 2048, not 2049"):
+        BoundedQueue(2, limit=2049)
 
 
 def test_blocking_calls_say_what_they_waited_for(face):
@@ -100,24 +100,24 @@ def test_a_closed_queue_gives_what_it_holds_then_ends(face):
 
 def test_layout_keeps_the_cursors_on_lines_of_their_own():
     queue = BoundedQueue(5)
-    assert queue.words.ctypes.data % 128 == 0
+    assert queue._words.ctypes.data % 128 == 0
     assert len({HEAD // LINE_PAIR, TAIL // LINE_PAIR, SLOTS // LINE_PAIR}) == 3
     assert LINE_PAIR * 8 == 128
 
 
 def place(queue, lap):
     """Set an empty queue as it would be after `lap` laps."""
-    position = np.array([lap << queue.order], np.uint64).astype(np.int64)[0]
-    queue.words[SLOTS:] = np.array([(2 * lap << queue.order) % 2**64], np.uint64).astype(np.int64)[0]
-    queue.words[HEAD] = queue.words[TAIL] = position
+    position = np.array([lap << queue._index_bits], np.uint64).astype(np.int64)[0]
+    queue._words[SLOTS:] = np.array([(2 * lap << queue._index_bits) % 2**64], np.uint64).astype(np.int64)[0]
+    queue._words[HEAD] = queue._words[TAIL] = position
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("bit", range(1, 64))
 def test_counts_over_every_power_of_two(face, capacity, bit):
     queue = BoundedQueue(capacity)
-    lap = max((1 << bit >> queue.order) - 2, 0)
-    if lap << queue.order >= 2**63:
+    lap = max((1 << bit >> queue._index_bits) - 2, 0)
+    if lap << queue._index_bits >= 2**63:
         pytest.skip("the position itself is beyond the word")
     place(queue, lap)
     item = 0
@@ -138,18 +138,18 @@ def test_finds_its_place_from_stale_hints(face, capacity, behind):
     queue = BoundedQueue(capacity)
     place(queue, 100)
     face.try_put(queue, 0)
-    queue.words[HEAD] -= behind << queue.order
-    queue.words[TAIL] -= behind << queue.order
+    queue._words[HEAD] -= behind << queue._index_bits
+    queue._words[TAIL] -= behind << queue._index_bits
     assert face.was_size(queue) == 1
     assert face.try_get(queue) == 0
     assert face.try_get(queue) == -1
     assert face.was_size(queue) == 0
-    queue.words[TAIL] -= behind << queue.order
+    queue._words[TAIL] -= behind << queue._index_bits
     assert [face.try_put(queue, 0) for _ in range(capacity + 1)] == [True] * capacity + [False]
 
 
 def test_shows_itself():
     queue = BoundedQueue(4)
     queue.put(1)
-    assert repr(queue) == "BoundedQueue(capacity=4, items=4, size=1, closed=False)"
+    assert repr(queue) == "BoundedQueue(capacity=4, limit=4, size=1, closed=False)"
     assert "25.0 %" in queue._repr_html_() and "<meter" in queue._repr_html_()

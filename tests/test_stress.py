@@ -180,7 +180,7 @@ def consume(queue, seen, last_of, producers):
     disorder = 0
     while True:
         item = queue.get(timeout=60.0)
-        if item == queue.items - 1:
+        if item == queue.limit - 1:
             return disorder
         seen[item] += 1
         disorder += item < last_of[item % producers]
@@ -192,7 +192,7 @@ def consume(queue, seen, last_of, producers):
 @pytest.mark.parametrize("capacity", CAPACITIES)
 def test_queues_deliver_each_item_once_and_in_order(capacity, producers, consumers, seconds, record_property):
     n = min(1000 * capacity, 200_000)
-    queue = BoundedQueue(capacity, items=n + 1)
+    queue = BoundedQueue(capacity, limit=n + 1)
     rounds = 0
     deadline = time.monotonic() + seconds / 4
     with ThreadPoolExecutor(producers + consumers) as workers:

@@ -427,7 +427,7 @@ def test_a_file_of_one_gib(make, tmp_path):
 
 def test_an_arena_of_more_than_one_piece(make, file):
     pool, queue, registered = make(1030, 2**20, entries=8)
-    assert registered.per_piece == 1024
+    assert registered._per_piece == 1024
     content = Path(file.name).read_bytes()
     taken = take_all(pool)
     for k, index in enumerate([0, 1023, 1024, 1029]):
@@ -513,7 +513,7 @@ def test_buffers_put_back_by_another_thread_end_the_wait_for_them(make):
 
         def put():
             while registered.in_flight:  # the receive has found no buffer, and then the buffer comes
-                if registered.ring.words[uring.STARVED]:
+                if registered.ring._words[uring.STARVED]:
                     pool.put(index)
                     return
 

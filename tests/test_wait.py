@@ -65,15 +65,15 @@ def test_the_word_that_waiters_park_on_may_wrap(jit, boundary, waiters, wait, fr
     queue, wait, event = BoundedQueue(1), jit(wait), waiters + 1
     if waiters == PUTTERS:
         queue.put(0)
-    store(queue.words, event, boundary - 10)
+    store(queue._words, event, boundary - 10)
     with ThreadPoolExecutor(1) as workers:
         for _ in range(20):
             done = workers.submit(wait, queue, 60.0)
-            while load(queue.words, waiters) == 0 and not done.done():
+            while load(queue._words, waiters) == 0 and not done.done():
                 time.sleep(0)
             queue.get() if free == "get" else queue.put(0)
             assert done.result() == 0
-    assert load(queue.words, event) == wrap(boundary + 10)
+    assert load(queue._words, event) == wrap(boundary + 10)
 
 
 @EVERY_WAY
@@ -109,7 +109,7 @@ def test_a_put_by_another_python_thread_ends_the_wait(jit):
 
 @EVERY_WAY
 def test_a_get_by_another_thread_makes_room(jit):
-    queue = BoundedQueue(1, items=300)
+    queue = BoundedQueue(1, limit=300)
 
     def produce(queue, n):
         for k in range(n):
@@ -268,9 +268,9 @@ def test_a_protocol_without_the_recheck_loses_wake_ups(tmp_path):
     shutil.copytree(Path(iobuf_nb.__file__).parent, tmp_path / "iobuf_nb")
     waiting = tmp_path / "iobuf_nb" / "_free" / "waiting.py"
     source = waiting.read_text()
-    recheck = "        result = source._attempt(item)\n        if result == EMPTY:\n            park"
+    recheck = "        item = source._get_or_closed()\n        _leave"
     assert source.count(recheck) == 1
-    waiting.write_text(source.replace(recheck, recheck.replace("source._attempt(item)", "EMPTY", 1)))
+    waiting.write_text(source.replace(recheck, recheck.replace("source._get_or_closed()", "EMPTY", 1)))
     assert hand_over(1, 60, package=tmp_path) == 1
 
 

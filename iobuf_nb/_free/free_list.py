@@ -31,20 +31,17 @@ from .queue import CLOSED_FLAG, GETTERS, QUEUE_TYPE, get_item, get_items
 class PoolType(HandleType):
     """The numba type of a pool of indices."""
 
-    attributes: tuple[str, ...] = ("ring", "capacity", "owners", "bulks", "checks", "deques")
-
     def __init__(self, name: str, checked: bool, members: Iterable[tuple[str, types.Type]] = ()) -> None:
         self.checked = checked
         self.kind = POOL if checked else POOL + UNCHECKED
         super().__init__(
             f"{name}, checked={checked}",
             [
-                ("ring", QUEUE_TYPE),
+                ("_queue", QUEUE_TYPE),
                 ("capacity", types.int64),
-                ("owners", WORD_POINTER),
-                ("bulks", WORD_POINTER),
-                ("checks", types.int64),
-                ("deques", WORD_POINTER),
+                ("_owners", WORD_POINTER),
+                ("_bulks", WORD_POINTER),
+                ("_deques", WORD_POINTER),
                 *members,
             ],
         )
@@ -59,17 +56,17 @@ def _checked(pool):
 def own(pool, index):
     """Write down that this thread holds `index`, which nobody else has."""
     if pool.checked:
-        store(pool.owners, owner_at(pool, index), thread_id())
+        store(pool._owners, owner_at(pool, index), thread_id())
 
 
 @hot
 def take(pool):
     """Take a free buffer: its index, or EMPTY if there is none or the pool is closed."""
-    if load(pool.ring.words, CLOSED_FLAG):
+    if load(pool._queue._words, CLOSED_FLAG):
         return EMPTY
-    index = get_item(pool.ring)
-    if index < 0 and load(pool.deques, COUNT):
-        index = seek(pool.ring, pool.deques)
+    index = get_item(pool._queue)
+    if index < 0 and load(pool._deques, COUNT):
+        index = seek(pool._queue, pool._deques)
     if index >= 0:
         own(pool, index)
     return index
@@ -80,7 +77,7 @@ def give(pool, index):
     """Give a buffer back: OK, or OUT_OF_RANGE or NOT_OUT and nothing changed."""
     status = disown(pool, index, False)
     if status == OK:
-        release(pool.ring, index)
+        release(pool._queue, index)
     return status
 
 
@@ -90,12 +87,12 @@ def take_many(pool, out, begin, end, seek):
 
     Without `seek` those in magazines are left there: to take one takes some microseconds.
     """
-    if load(pool.ring.words, CLOSED_FLAG):
+    if load(pool._queue._words, CLOSED_FLAG):
         return begin
-    done = get_items(pool.ring, out, begin, end)
+    done = get_items(pool._queue, out, begin, end)
     for k in range(begin, done):
         own(pool, out[k])
-    while seek and done < end and load(pool.deques, COUNT):
+    while seek and done < end and load(pool._deques, COUNT):
         index = take(pool)
         if index < 0:
             break
@@ -109,7 +106,7 @@ def give_many(pool, indices, n):
     """Give `n` buffers back and return -1, or give none and return where the first refused one stands."""
     refused = disown_many(pool, indices, n)
     if refused < 0:
-        release_all(pool.ring, indices, 0, n)
+        release_all(pool._queue, indices, 0, n)
     return refused
 
 
@@ -159,10 +156,10 @@ def seek(queue, words):
         if index != TAKEN:
             break
     if index == TAKEN:
-        fetch_add(queue.words, GETTERS, 1, "seq_cst")
+        fetch_add(queue._words, GETTERS, 1, "seq_cst")
         while index == TAKEN:
             index = _look(queue, words)
-        fetch_add(queue.words, GETTERS, -1, "seq_cst")
+        fetch_add(queue._words, GETTERS, -1, "seq_cst")
     return take_stale(queue) if index == EMPTY else index
 
 

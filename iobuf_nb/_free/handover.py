@@ -47,8 +47,8 @@ def _ring_at(descriptor: int) -> Any:
 @hot
 def release(ring, index):
     """Give a free index to whoever is to have it: a coroutine that waits, or the ring, and whom it wakes there."""
-    if load(ring.words, REQUESTS, "relaxed") != 0:
-        _release_beside_coroutines(ring._descriptor, index)
+    if load(ring._words, REQUESTS, "relaxed") != 0:
+        _release_beside_coroutines(ring._address, index)
     else:
         put_and_wake(ring, index)
 
@@ -65,7 +65,7 @@ def _release_beside_coroutines(descriptor, index):
 @kernel
 def release_all(ring, indices, begin, end):
     """Give the free indices[begin:end] to whoever is to have them."""
-    while begin < end and load(ring.words, REQUESTS) > 0:
+    while begin < end and load(ring._words, REQUESTS) > 0:
         release(ring, indices[begin])
         begin += 1
     if begin < end:
@@ -75,7 +75,7 @@ def release_all(ring, indices, begin, end):
 @kernel
 def hand_over(ring, index):
     """Give a free index to the coroutines, if it is their turn: whether it was given."""
-    words = ring.words
+    words = ring._words
     if fetch_add(words, TURNS, 1) & 1 == 0:
         return False
     requests = load(words, REQUESTS)
@@ -84,7 +84,7 @@ def hand_over(ring, index):
     if requests <= 0:
         return False
     store(words, HANDED_AT, now_ns())
-    put_item(_ring_at(load(ring.words, HANDED)), index)
+    put_item(_ring_at(load(ring._words, HANDED)), index)
     let_loops_hear(ring)
     settle(ring)
     return True
@@ -93,55 +93,55 @@ def hand_over(ring, index):
 @kernel
 def settle(ring):
     """Put back what was handed over to coroutines that have left."""
-    while load(ring.words, REQUESTS, "seq_cst") < 0:
-        index = get_item(_ring_at(load(ring.words, HANDED)))
+    while load(ring._words, REQUESTS, "seq_cst") < 0:
+        index = get_item(_ring_at(load(ring._words, HANDED)))
         if index < 0:
             return  # it is on its way, and whoever hands it over looks for the debt afterwards
-        fetch_add(ring.words, REQUESTS, 1, "seq_cst")
+        fetch_add(ring._words, REQUESTS, 1, "seq_cst")
         put_and_wake(ring, index)
 
 
 @kernel
 def ask(ring):
     """Count a coroutine in."""
-    fetch_add(ring.words, GETTERS, 1, "seq_cst")
-    fetch_add(ring.words, REQUESTS, 1, "seq_cst")
+    fetch_add(ring._words, GETTERS, 1, "seq_cst")
+    fetch_add(ring._words, REQUESTS, 1, "seq_cst")
 
 
 @kernel
 def take_request_back(ring):
     """Count a coroutine out that was not handed anything: it left, or found a buffer by itself."""
-    fetch_add(ring.words, REQUESTS, -1, "seq_cst")
-    fetch_add(ring.words, GETTERS, -1, "seq_cst")
+    fetch_add(ring._words, REQUESTS, -1, "seq_cst")
+    fetch_add(ring._words, GETTERS, -1, "seq_cst")
     settle(ring)
 
 
 @kernel
 def take_handed(ring):
     """Take an index that was handed over, and count its coroutine out; or EMPTY."""
-    index = get_item(_ring_at(load(ring.words, HANDED)))
+    index = get_item(_ring_at(load(ring._words, HANDED)))
     if index >= 0:
-        fetch_add(ring.words, GETTERS, -1, "seq_cst")
+        fetch_add(ring._words, GETTERS, -1, "seq_cst")
     return index
 
 
 @kernel
 def ask_again(ring):
     """Ask anew for what was taken as stale: the loop has come round, and coroutines wait."""
-    stale = swap(ring.words, STALE, 0)
+    stale = swap(ring._words, STALE, 0)
     if stale > 0:
-        fetch_add(ring.words, REQUESTS, stale, "seq_cst")
+        fetch_add(ring._words, REQUESTS, stale, "seq_cst")
 
 
 @kernel
 def take_stale(ring):
     """Take an index that has waited too long for an event loop; or EMPTY."""
-    if load(ring.words, HANDED) == 0:
+    if load(ring._words, HANDED) == 0:
         return EMPTY
-    queue = _ring_at(load(ring.words, HANDED))
-    if size(queue) == 0 or now_ns() - load(ring.words, HANDED_AT) < STALE_NS:
+    queue = _ring_at(load(ring._words, HANDED))
+    if size(queue) == 0 or now_ns() - load(ring._words, HANDED_AT) < STALE_NS:
         return EMPTY
     index = get_item(queue)
     if index >= 0:
-        fetch_add(ring.words, STALE, 1)
+        fetch_add(ring._words, STALE, 1)
     return index

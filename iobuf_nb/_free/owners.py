@@ -94,9 +94,9 @@ def disown(pool, index, lend):
         return OUT_OF_RANGE
     if pool.checked:
         place = owner_at(pool, index)
-        holder = load(pool.owners, place)
-        if holder <= FREE or not compare_and_swap(pool.owners, place, holder, -holder if lend else FREE):
-            return _disown_contested(pool.owners, pool.bulks, place, lend)
+        holder = load(pool._owners, place)
+        if holder <= FREE or not compare_and_swap(pool._owners, place, holder, -holder if lend else FREE):
+            return _disown_contested(pool._owners, pool._bulks, place, lend)
     return OK
 
 
@@ -134,7 +134,7 @@ def _disown_contested(owners, bulks, place, lend):
 def take_back(pool, index):
     """Give a buffer that was lent back into its holder's hands."""
     place = owner_at(pool, index)
-    store(pool.owners, place, -load(pool.owners, place))
+    store(pool._owners, place, -load(pool._owners, place))
 
 
 @hot
@@ -211,7 +211,7 @@ def disown_many(pool, indices, n):
             if not 0 <= indices[k] < pool.capacity:
                 return k
         return -1
-    owners, bulks, shift = pool.owners, pool.bulks, load(pool.bulks, _SHIFT)
+    owners, bulks, shift = pool._owners, pool._bulks, load(pool._bulks, _SHIFT)
     turn = 0
     while True:
         mark = _claim(bulks, shift)

@@ -4,8 +4,8 @@ The algorithm belongs to the family of NBLFQ (Denis & Goedefroit, IPDPS 2025): e
 of its slot, so no word ever repeats and one compare-and-swap on it is the entire operation.
 
 Words
-    A *position* counts operations: ``lap << order | slot``, slot in [0, capacity), order the bits of an item.
-    A slot's word is ``state << order | item``, and its state only grows:
+    A *position* counts operations: ``lap << index_bits | slot``, slot in [0, capacity).
+    A slot's word is ``state << index_bits | item``, and its state only grows:
 
     - ``2 * lap``: empty, waits for the put of this lap;
     - ``2 * lap + 1``: full, holds the item that this lap's put left.
@@ -32,9 +32,9 @@ Why it is right
     jumps whole laps at a time.
 
 Bound
-    States repeat after ``2**(62 - order) * capacity`` puts, 2**62 for a queue of a power of two: a thread would have to
-    sleep inside one operation for exactly that many. Comparison of states is by signed difference, so wrapping as such
-    is harmless.
+    States repeat after ``2**(62 - index_bits) * capacity`` puts, 2**62 for a queue of a power of two: a thread would
+    have to sleep inside one operation for exactly that many. Comparison of states is by signed difference, so wrapping
+    as such is harmless.
 """
 
 from __future__ import annotations
@@ -67,7 +67,6 @@ HANDED = GETTERS + 7  # the address of the handed queue's descriptor block; 0: n
 HANDED_AT = GETTERS + 8  # when a buffer was handed over last
 STALE = GETTERS + 9  # requests whose buffers lay in the handed queue for too long
 SLOTS = 4 * LINE_PAIR
-GET = -1  # in the place of an item: get one instead of putting it
 FIRST_PAUSES, MOST_PAUSES = 64, 512  # of some 40 ns: shorter ones do not end a race between two cores
 
 
@@ -75,42 +74,46 @@ class QueueType(HandleType):
     """The numba type of `BoundedQueue`."""
 
     kind = QUEUE
-    attributes = ("words", "capacity", "order", "items")
 
     def __init__(self) -> None:
         super().__init__(
             "BoundedQueue",
-            [("words", WORD_POINTER), ("capacity", types.int64), ("order", types.int64), ("items", types.int64)],
+            [
+                ("_words", WORD_POINTER),
+                ("capacity", types.int64),
+                ("_index_bits", types.int64),
+                ("limit", types.int64),
+            ],
         )
 
 
 @hot
 def _next(queue, position):
-    mask = (1 << queue.order) - 1
+    mask = (1 << queue._index_bits) - 1
     return plus(position, 1) if (position & mask) + 1 < queue.capacity else plus(position | mask, 1)
 
 
 @hot
-def _lead(word, position, order):
+def _lead(word, position, index_bits):
     """Return how far the state in `word` is ahead of the one that a put at `position` waits for."""
-    return minus(word, position >> order << order << 1) >> order
+    return minus(word, position >> index_bits << index_bits << 1) >> index_bits
 
 
 @hot
 def _after(queue, position, lead):
     """Return the position after the last one that a state `lead` > 0 ahead proves done: laps ahead, if need be."""
-    return _next(queue, plus(position, (lead - 1) >> 1 << queue.order))
+    return _next(queue, plus(position, (lead - 1) >> 1 << queue._index_bits))
 
 
 @hot
 def _put_at(queue, position, item):
     """Try to put at a position: 0, EMPTY if the queue is full, or TAKEN; and how far the state is ahead."""
-    slot = SLOTS + (position & ((1 << queue.order) - 1))
-    word = load(queue.words, slot, "seq_cst")
-    lead = _lead(word, position, queue.order)
+    slot = SLOTS + (position & ((1 << queue._index_bits) - 1))
+    word = load(queue._words, slot, "seq_cst")
+    lead = _lead(word, position, queue._index_bits)
     if lead == 0:
-        if compare_and_swap(queue.words, slot, word, plus(word, (1 << queue.order) + item), "seq_cst"):
-            store(queue.words, TAIL, _next(queue, position))
+        if compare_and_swap(queue._words, slot, word, plus(word, (1 << queue._index_bits) + item), "seq_cst"):
+            store(queue._words, TAIL, _next(queue, position))
             return 0, lead
     elif lead < 0:
         return EMPTY, lead
@@ -120,68 +123,83 @@ def _put_at(queue, position, item):
 @hot
 def _get_at(queue, position):
     """Try to get at a position: the item, EMPTY, or TAKEN; and how far the state is ahead."""
-    mask = (1 << queue.order) - 1
+    mask = (1 << queue._index_bits) - 1
     slot = SLOTS + (position & mask)
-    word = load(queue.words, slot, "seq_cst")
-    lead = _lead(word, position, queue.order) - 1
+    word = load(queue._words, slot, "seq_cst")
+    lead = _lead(word, position, queue._index_bits) - 1
     if lead == 0:
         item = word & mask
-        if compare_and_swap(queue.words, slot, word, plus(word, (1 << queue.order) - item), "seq_cst"):
-            store(queue.words, HEAD, _next(queue, position))
+        if compare_and_swap(queue._words, slot, word, plus(word, (1 << queue._index_bits) - item), "seq_cst"):
+            store(queue._words, HEAD, _next(queue, position))
             return item, lead
     elif lead < 0:
         return EMPTY, lead
     return TAKEN, lead
 
 
-@kernel
-def _contend(queue, item, position, lead):
-    """Put `item`, or get one if it is GET, after another thread was quicker at `position`: 0 or the item, or EMPTY.
+@hot
+def _search(queue, hint, position, lead, behind, pauses):
+    """Return where to try next, after another thread was quicker at `position`, and the state of the search.
 
-    Whoever loses a compare-and-swap, or first finds a position taken, pauses and starts again from the hint: to let the
-    winner run on its own for a while moves more items than to race it for each. A longer search goes on at once.
+    A thread that loses a compare-and-swap, or first finds a position taken, pauses and starts again from the hint: to
+    let the winner run on its own for a while moves more items than to race it for each. A longer search goes on at
+    once.
     """
+    if lead == 0 or not behind:
+        pause(pauses)
+        return load(queue._words, hint), lead > 0, min(2 * pauses, MOST_PAUSES)
+    return _after(queue, position, lead), behind, pauses
+
+
+@kernel
+def _put_contended(queue, item, position, lead):
+    """Put `item` after another thread was quicker at `position`: 0, or EMPTY if the queue is full."""
     out_of_line()
-    pauses = FIRST_PAUSES
-    behind = False
+    behind, pauses = False, FIRST_PAUSES
     while True:
-        if lead == 0 or not behind:
-            behind = lead > 0
-            pause(pauses)
-            pauses = min(2 * pauses, MOST_PAUSES)
-            position = load(queue.words, HEAD if item == GET else TAIL)
-        else:
-            position = _after(queue, position, lead)
-        result, lead = _get_at(queue, position) if item == GET else _put_at(queue, position, item)
+        position, behind, pauses = _search(queue, TAIL, position, lead, behind, pauses)
+        result, lead = _put_at(queue, position, item)
         if result != TAKEN:
             return result
+
+
+@kernel
+def _get_contended(queue, position, lead):
+    """Get an item after another thread was quicker at `position`; EMPTY if there is none."""
+    out_of_line()
+    behind, pauses = False, FIRST_PAUSES
+    while True:
+        position, behind, pauses = _search(queue, HEAD, position, lead, behind, pauses)
+        item, lead = _get_at(queue, position)
+        if item != TAKEN:
+            return item
 
 
 @hot
 def put_item(queue, item):
     """Append `item`, which must be in range; False if the queue is full."""
-    position = load(queue.words, TAIL)
+    position = load(queue._words, TAIL)
     result, lead = _put_at(queue, position, item)
-    return (_contend(queue, item, position, lead) if result == TAKEN else result) == 0
+    return (_put_contended(queue, item, position, lead) if result == TAKEN else result) == 0
 
 
 @hot
 def get_item(queue):
     """Take the oldest item; EMPTY if there is none."""
-    position = load(queue.words, HEAD)
+    position = load(queue._words, HEAD)
     result, lead = _get_at(queue, position)
-    return _contend(queue, GET, position, lead) if result == TAKEN else result
+    return _get_contended(queue, position, lead) if result == TAKEN else result
 
 
 @kernel
 def put_items(queue, items, begin, end):
     """Append items[begin:end], which must be in range, as long as there is room: where the first left over stands."""
-    position = load(queue.words, TAIL)
+    position = load(queue._words, TAIL)
     for k in range(begin, end):
         result, lead = _put_at(queue, position, items[k])
         if result == TAKEN:
-            result = _contend(queue, items[k], position, lead)
-            position = load(queue.words, TAIL)
+            result = _put_contended(queue, items[k], position, lead)
+            position = load(queue._words, TAIL)
         else:
             position = _next(queue, position)
         if result == EMPTY:
@@ -192,12 +210,12 @@ def put_items(queue, items, begin, end):
 @kernel
 def get_items(queue, out, begin, end):
     """Take the oldest items into out[begin:end], as long as there are any: where the next would stand."""
-    position = load(queue.words, HEAD)
+    position = load(queue._words, HEAD)
     for k in range(begin, end):
         item, lead = _get_at(queue, position)
         if item == TAKEN:
-            item = _contend(queue, GET, position, lead)
-            position = load(queue.words, HEAD)
+            item = _get_contended(queue, position, lead)
+            position = load(queue._words, HEAD)
         else:
             position = _next(queue, position)
         if item == EMPTY:
@@ -209,11 +227,11 @@ def get_items(queue, out, begin, end):
 @hot
 def _first_open(queue, hint, full):
     """Return the first position, from a hint on, that has not been got (`full` 1) or put (`full` 0)."""
-    order = queue.order
-    position = load(queue.words, hint)
+    index_bits = queue._index_bits
+    position = load(queue._words, hint)
     while True:
-        slot = SLOTS + (position & ((1 << order) - 1))
-        lead = _lead(load(queue.words, slot), position, order) - full
+        slot = SLOTS + (position & ((1 << index_bits) - 1))
+        lead = _lead(load(queue._words, slot), position, index_bits) - full
         if lead <= 0:
             return position
         position = _after(queue, position, lead)
@@ -222,12 +240,12 @@ def _first_open(queue, hint, full):
 @hot
 def size(queue):
     """Return how many items there were: exact when nothing else runs, for the hints are searched from, not trusted."""
-    order = queue.order
-    mask = (1 << order) - 1
+    index_bits = queue._index_bits
+    mask = (1 << index_bits) - 1
     head = _first_open(queue, HEAD, 1)
     tail = _first_open(queue, TAIL, 0)
     slots = (tail & mask) - (head & mask)
-    laps = minus(minus(tail, head), slots) >> order
+    laps = minus(minus(tail, head), slots) >> index_bits
     return min(max(laps * queue.capacity + slots, 0), queue.capacity)
 
 

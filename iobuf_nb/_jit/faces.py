@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from numba.extending import overload, overload_attribute, overload_method
 
 from .compile import INLINE
 from .refusals import refusing
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Class = TypeVar("Class")
+
+_marked: set[Callable[..., Any]] = set()  # what `in_kernels` stands above
+_with_face: set[type] = set()
 
 
 def _same_lines(body: Any) -> Callable[..., Any]:
@@ -28,14 +34,32 @@ def kernel_method(numba_type: type, name: str, body: Callable[..., Any]) -> None
     overload_method(numba_type, name, jit_options=INLINE)(_same_lines(body))
 
 
-def kernel_face(numba_type: type, python_type: type, names: str) -> None:
-    """Give values of `numba_type` the named methods and properties of `python_type`, compiled from their very lines."""
-    for name in names.split():
-        member = inspect.getattr_static(python_type, name)
-        if isinstance(member, property):
-            overload_attribute(numba_type, name, jit_options=INLINE)(_same_lines(member.fget))
-        else:
-            kernel_method(numba_type, name, member)
+def in_kernels(function: Function) -> Function:
+    """Mark a method, or the getter of a property, that kernels have too: see `kernel_face`."""
+    _marked.add(function)
+    return function
+
+
+def kernel_face(numba_type: type) -> Callable[[type[Class]], type[Class]]:
+    """Give values of `numba_type` what a class, or a base of it, marks by `in_kernels`, compiled from its lines.
+
+    What a base class with a face of its own has marked comes with that.
+    """
+
+    def give(python_type: type[Class]) -> type[Class]:
+        for base in python_type.__mro__:
+            for name, member in () if base in _with_face else [*vars(base).items()]:
+                is_property = isinstance(member, property)
+                function = member.fget if is_property else member
+                if inspect.isfunction(function) and function in _marked:
+                    register = overload_attribute if is_property else overload_method
+                    chosen = inspect.getattr_static(python_type, name)
+                    body = _same_lines(chosen.fget if is_property else chosen)
+                    register(numba_type, name, jit_options=INLINE)(body)
+        _with_face.add(python_type)
+        return python_type
+
+    return give
 
 
 def compiled_as(body: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

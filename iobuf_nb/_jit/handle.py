@@ -1,24 +1,26 @@
 """How a Python object becomes a few scalars inside a kernel.
 
 An array passed through a chain of calls travels as seven words, and a reference count in a hot loop is worse. A handle
-is a struct of integers and raw pointers instead, loaded in one piece from the object's *descriptor block*: an int64
-array that holds the members in their order, behind its own address and the kind of object. No member is counted:
-whoever calls a kernel holds the object, and with it the memory, until the kernel returns.
+is a struct of integers and raw pointers instead, its *members*, loaded in one piece from an int64 array that holds them
+in their order, behind its own address and the kind of object. A member has the name of the attribute of the Python
+object. Members are not reference-counted: the caller of a kernel holds the object, and with it the memory, until the
+kernel returns.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core.imputils import lower_constant
+from numba.core.imputils import lower_constant, lower_getattr_generic
 from numba.core.typeinfer import GetAttrConstraint
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
-from numba.extending import NativeValue, box, intrinsic, make_attribute_wrapper, models, register_model, unbox
+from numba.extending import NativeValue, box, intrinsic, models, register_model, unbox
+from numpy.typing import NDArray
 
 from .compile import FINGERPRINT
 from .refusals import KernelTypingError, caller
@@ -29,7 +31,7 @@ WORD_POINTER = types.CPointer(types.int64)
 OTHER, QUEUE, POOL, MAGAZINE = 0, 1, 2, 4
 UNCHECKED = 1
 
-#: Every handle there is, by its descriptor.
+#: Every handle there is, by the address of its members.
 live: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
 _pinned: set[Handle] = set()
 
@@ -40,25 +42,26 @@ before_first: dict[type, Callable[[], None]] = {}
 class Handle:
     """The Python side: an object that owns memory and can be passed to kernels."""
 
-    # Slots, also in the subclasses: C code finds `_block` at one place in all of them, and a method is found
+    # Slots, also in the subclasses: C code finds `_members` at one place in all of them, and a method is found
     # without a look into the object's own dictionary.
-    __slots__ = ("__weakref__", "_block", "_descriptor", "_numba_type_")
+    __slots__ = ("__weakref__", "_address", "_members", "_numba_type_")
 
-    _block: Any
-    _descriptor: int
+    _address: int
+    _members: NDArray[np.int64]
     _numba_type_: HandleType
 
-    def _describe(self, numba_type: HandleType, *members: int) -> None:
-        """Write the descriptor block; `members` follow the order of the type's members."""
+    def _describe(self, numba_type: HandleType) -> None:
+        """Write the members, which this object has as attributes, for kernels that take it as `numba_type`."""
         for cls in type(self).__mro__:
             prepare = before_first.get(cls)
             if prepare:
                 prepare()
                 before_first.pop(cls, None)  # not earlier: Ctrl-C may end it, and other threads wait for it
         self._numba_type_ = numba_type
-        self._block = np.array((0, numba_type.kind, *members), np.int64)
-        self._block[0] = self._descriptor = self._block.ctypes.data
-        live[self._descriptor] = self
+        values = [value for name, member in numba_type.own_members for value in _words_of(getattr(self, name), member)]
+        self._members = np.array([0, numba_type.kind, *values], np.int64)
+        self._members[0] = self._address = self._members.ctypes.data
+        live[self._address] = self
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -67,17 +70,25 @@ class Handle:
         )
 
 
+def _words_of(value: Any, member: types.Type) -> Iterable[int]:
+    """Return a member's words: the address of an array, an integer, or those of a handle or tuple within the handle."""
+    if member == WORD_POINTER:
+        return [value.ctypes.data]
+    if isinstance(member, HandleType):
+        return value._members
+    return value if isinstance(member, types.BaseTuple) else [value]
+
+
 class HandleType(types.Type):
     """The kernel side: a numba type whose values are structs of the named members."""
 
     kind = OTHER
-    #: Names of the members that kernels may read as attributes.
-    attributes: tuple[str, ...] = ()
     #: Kernels may make some in their own stack frames.
     on_the_stack = False
 
     def __init__(self, name: str, members: list[tuple[str, types.Type]]) -> None:
-        self.members = [("descriptor", types.int64), ("kind", types.int64), *members]
+        self.own_members = members
+        self.members = [("_address", types.int64), ("_kind", types.int64), *members]
         super().__init__(f"{name} of {FINGERPRINT}")
 
     def __init_subclass__(cls) -> None:
@@ -86,22 +97,26 @@ class HandleType(types.Type):
         unbox(cls)(_unbox)
         box(cls)(_box)
         lower_constant(cls)(_constant)
-        make_attribute_wrapper(cls, "descriptor", "_descriptor")
-        for name in cls.__dict__.get("attributes", ()):
-            make_attribute_wrapper(cls, name, name)
 
 
 @infer_getattr
-class _Missing(AttributeTemplate):
-    """Comes last of all attributes, and says that there is none of that name."""
+class _Members(AttributeTemplate):
+    """Members as attributes; it comes after all other attributes, and says if there is none of that name."""
 
     key = HandleType
 
-    def generic_resolve(self, handle_type: HandleType, name: str) -> None:
+    def generic_resolve(self, handle_type: HandleType, name: str) -> Any:
+        member = dict(handle_type.members).get(name)
         # hasattr() asks, too, and wants no error.
-        if caller(GetAttrConstraint.__call__, 9):
+        if member is None and caller(GetAttrConstraint.__call__, 9):
             kind = handle_type.name.removesuffix(f" of {FINGERPRINT}")
             raise KernelTypingError(f"a {kind} has no attribute {name!r} in kernels")
+        return member
+
+
+@lower_getattr_generic(HandleType)
+def _get_member(context: Any, builder: Any, handle_type: HandleType, value: Any, name: str) -> Any:
+    return context.data_model_manager[handle_type].get(builder, value, name)
 
 
 class _Model(models.StructModel):
@@ -132,8 +147,8 @@ class _Model(models.StructModel):
 
 
 @intrinsic
-def load_handle(typingctx: Any, block: Any, handle_type: Any) -> Any:
-    """Return the handle that the descriptor block at an address describes, or one that its members begin with."""
+def load_handle(typingctx: Any, address: Any, handle_type: Any) -> Any:
+    """Return the handle whose members lie at an address, or one that they begin with."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _load(context, builder, signature.return_type, builder.inttoptr(args[0], ir.IntType(8).as_pointer()))
@@ -141,33 +156,32 @@ def load_handle(typingctx: Any, block: Any, handle_type: Any) -> Any:
     return handle_type.instance_type(types.int64, handle_type), codegen
 
 
-def _load(context: Any, builder: Any, handle_type: HandleType, block: Any) -> Any:
-    return builder.load(builder.bitcast(block, context.get_value_type(handle_type).as_pointer()))
+def _load(context: Any, builder: Any, handle_type: HandleType, members: Any) -> Any:
+    return builder.load(builder.bitcast(members, context.get_value_type(handle_type).as_pointer()))
 
 
 def _unbox(handle_type: HandleType, handle: Any, c: Any) -> Any:
-    address = c.pyapi.object_getattr_string(handle, "_descriptor")
-    block = c.pyapi.long_as_voidptr(address)
+    address = c.pyapi.object_getattr_string(handle, "_address")
+    members = c.pyapi.long_as_voidptr(address)
     c.pyapi.decref(address)
-    return NativeValue(_load(c.context, c.builder, handle_type, block))
+    return NativeValue(_load(c.context, c.builder, handle_type, members))
 
 
-def find_handle(descriptor: int) -> Handle:
-    """Return the object that a descriptor block, given by its address, belongs to."""
-    if descriptor == 0:
+def find_handle(address: int) -> Handle:
+    """Return the object whose members lie at an address."""
+    if address == 0:
         raise RuntimeError("what was made inside a kernel lives in its stack frame, and cannot be returned from it")
-    handle = live.get(descriptor)
+    handle = live.get(address)
     if handle is None:
         raise RuntimeError("what this kernel returns is gone: it was dropped while the kernel ran")
     return handle
 
 
 def _box(handle_type: HandleType, value: Any, c: Any) -> Any:
-    struct = c.context.make_helper(c.builder, handle_type, value)
     find = c.pyapi.unserialize(c.pyapi.serialize_object(find_handle))
-    descriptor = c.pyapi.long_from_longlong(struct.descriptor)
-    handle = c.pyapi.call_function_objargs(find, (descriptor,))
-    c.pyapi.decref(descriptor)
+    address = c.pyapi.long_from_longlong(_get_member(c.context, c.builder, handle_type, value, "_address"))
+    handle = c.pyapi.call_function_objargs(find, (address,))
+    c.pyapi.decref(address)
     c.pyapi.decref(find)
     return handle
 
@@ -175,5 +189,5 @@ def _box(handle_type: HandleType, value: Any, c: Any) -> Any:
 def _constant(context: Any, builder: Any, handle_type: HandleType, handle: Handle) -> Any:
     """Lower a handle that a kernel names as a global: the kernel is not cached, and the handle lives for ever."""
     _pinned.add(handle)
-    block = context.add_dynamic_addr(builder, handle._descriptor, info=handle_type.name)
-    return _load(context, builder, handle_type, block)
+    members = context.add_dynamic_addr(builder, handle._address, info=handle_type.name)
+    return _load(context, builder, handle_type, members)

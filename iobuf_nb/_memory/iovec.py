@@ -319,7 +319,7 @@ def _fill(iovec, pool, indices, lengths):
 @kernel_overload(fill_iovec)
 def _fill_in_kernel(iovec: Any, pool: Any, indices: Any, lengths: Any = None) -> Any:
     require_iovec(iovec, True)
-    if not (isinstance(pool, HandleType) and "arena" in pool.attributes):
+    if not (isinstance(pool, HandleType) and "arena" in dict(pool.members)):
         raise errors.TypingError(f"pool must be a BufferPool, not {pool}")
     _require_integers(indices, lengths)
     return lambda iovec, pool, indices, lengths=None: _fill(iovec, pool, indices, lengths)

@@ -45,13 +45,13 @@ class Getters:
         self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Line] = weakref.WeakKeyDictionary()
         self._listen = -1
         self.handed = BoundedQueue(pool.capacity)
-        if load(pool.deques, COUNT) == 0:  # gets that fail look for stale buffers only where they look into deques
+        if load(pool._deques, COUNT) == 0:  # gets that fail look for stale buffers only where they look into deques
             pool._free_deques.append(reserve(pool))
-        store(pool.words, HANDED, self.handed._descriptor, "seq_cst")
+        store(pool._words, HANDED, self.handed._address, "seq_cst")
         if hasattr(os, "eventfd") and hasattr(select, "epoll"):
             self._listen = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._closing = weakref.finalize(pool.ring, os.close, self._listen)
-            store(pool.words, GET_FD, self._listen + 1, "seq_cst")
+            self._closing = weakref.finalize(pool._queue, os.close, self._listen)
+            store(pool._words, GET_FD, self._listen + 1, "seq_cst")
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -102,7 +102,7 @@ class Line:
     def __init__(self, pool: Any, descriptor: int) -> None:
         self.waiting: dict[asyncio.Future[int], None] = {}  # in order, and quick to leave from anywhere
         self._pool = weakref.proxy(pool)
-        self._ring = pool.ring
+        self._queue = pool._queue
         self._tick: asyncio.TimerHandle | None = None
         self._ear: Any = None
         if descriptor >= 0:
@@ -139,13 +139,13 @@ class Line:
     def enter(self, future: asyncio.Future[int]) -> None:
         """Count a coroutine in."""
         self.waiting[future] = None
-        ask(self._ring)
+        ask(self._queue)
 
     def leave(self, future: asyncio.Future[int]) -> None:
         """Count a coroutine out, unless it has been served."""
         if future in self.waiting:
             del self.waiting[future]
-            take_request_back(self._ring)
+            take_request_back(self._queue)
 
     def serve(self) -> None:
         """Hand free buffers to those who wait, in their order."""
@@ -159,17 +159,17 @@ class Line:
             elif (index := self._take()) >= 0:
                 future.set_result(index)
             else:
-                ask_again(self._ring)
+                ask_again(self._queue)
                 return
 
     def _take(self) -> int:
         """Take a buffer for the first in line, and count that out; or EMPTY."""
         pool = self._pool
-        index = take_handed(self._ring)
+        index = take_handed(self._queue)
         if index >= 0:
             del self.waiting[next(iter(self.waiting))]
             if pool.checked:
-                store(pool.owners, place_of(pool.capacity, index), threading.get_ident())
+                store(pool._owners, place_of(pool.capacity, index), threading.get_ident())
             return index
         index = pool.try_get()
         if index >= 0:

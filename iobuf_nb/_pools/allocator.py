@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .._free.owners import NOT_OUT, OK, OUT_OF_RANGE
 from .._jit import check
 from .._jit.check import FormattedIndexError, FormattedValueError
-from .._jit.faces import compiled_as, kernel_overload
+from .._jit.faces import compiled_as, in_kernels, kernel_overload
 from .._jit.handle import WORD_POINTER, Handle
 from .._threads.clock import limit_ns
 from .._threads.outcomes import CLOSED, EMPTY, FORKED, NO_FENCE, NO_WAIT_IN_A_CHILD, UNFENCED, PoolClosed, WouldBlock
@@ -129,6 +129,7 @@ class Allocator(Handle, ReprMixin):
         """Return what an index stands for."""
         raise NotImplementedError
 
+    @in_kernels
     def try_get(self) -> int:
         """Take a free buffer and return its index, or return -1 at once if none is free or the pool is closed.
 
@@ -136,6 +137,7 @@ class Allocator(Handle, ReprMixin):
         """
         return self._take()
 
+    @in_kernels
     def get(self, block: bool = True, timeout: float | None = None) -> int:
         """Take a free buffer and return its index, waiting for one if need be.
 
@@ -186,6 +188,7 @@ class Allocator(Handle, ReprMixin):
                 raise WouldBlock("no buffer became free for as long as get was to wait")
         return index
 
+    @in_kernels
     def try_put(self, index: int) -> bool:
         """Give a buffer back and return True; False, and nothing changed, if it is not out or no such buffer exists.
 
@@ -194,6 +197,7 @@ class Allocator(Handle, ReprMixin):
         """
         return self._give(as_index(index)) == OK
 
+    @in_kernels
     def put(self, index: int) -> None:
         """Give a buffer back; never waits, for there is always room.
 
@@ -219,6 +223,7 @@ class Allocator(Handle, ReprMixin):
         """Raise why `put` was refused, from the C function that tried."""
         refuse(self, index, status)
 
+    @in_kernels
     def get_many(self, out: NDArray[np.int64]) -> int:
         """Take as many free buffers as there are, len(out) at most, into the front of `out`; return how many.
 
@@ -242,6 +247,7 @@ class Allocator(Handle, ReprMixin):
         """Go on with `get_many` where the C function stopped, without the GIL."""
         return done + self._take_many(out[done:])
 
+    @in_kernels
     def put_many(self, indices: NDArray[np.int64]) -> None:
         """Give all these buffers back; if one of them cannot be, give none back and raise as `put` does.
 
@@ -254,6 +260,7 @@ class Allocator(Handle, ReprMixin):
         if refused >= 0:
             self._refuse_many(indices, refused)
 
+    @in_kernels
     def _refuse_many(self, indices: NDArray[np.int64], position: int) -> None:
         """Raise why `put_many` was refused."""
         index = indices[position]

@@ -9,11 +9,11 @@ import numpy as np
 from numba import types
 from numba.core import errors
 
-from .._free.queue import CLOSED_FLAG, GET, LINE_PAIR, PROCESS, QUEUE_TYPE, SLOTS, TAIL, QueueType, size
-from .._free.waiting import close_queue, get_and_wake, offer, put_and_wake, wait
+from .._free.queue import CLOSED_FLAG, LINE_PAIR, PROCESS, QUEUE_TYPE, SLOTS, TAIL, QueueType, size
+from .._free.waiting import close_queue, get_and_wake, offer, put_and_wake, wait_to_get, wait_to_put
 from .._jit import check
 from .._jit.check import FormattedValueError
-from .._jit.faces import kernel_face, kernel_overload
+from .._jit.faces import in_kernels, kernel_face, kernel_overload
 from .._jit.handle import Handle
 from .._memory.aligned import aligned_mem
 from .._threads.clock import limit_ns
@@ -27,7 +27,7 @@ _SPARE_BITS = 10  # items <= capacity << 10 leaves 2**52 puts before a state rep
 
 def as_item(queue: Any, item: Any) -> int:
     """Return an item as an int64, or refuse it: the words have no room for others."""
-    return check.integer("item", item, 0, queue.items - 1)
+    return check.integer("item", item, 0, queue.limit - 1)
 
 
 @kernel_overload(as_item)
@@ -37,13 +37,14 @@ def _as_item_in_kernel(queue: Any, item: Any) -> Any:
 
     def checked(queue, item):
         number = np.int64(item)
-        if number < 0 or number >= queue.items:
-            raise FormattedValueError("item must be from 0 to {}, not {}", queue.items - 1, number)
+        if number < 0 or number >= queue.limit:
+            raise FormattedValueError("item must be from 0 to {}, not {}", queue.limit - 1, number)
         return number
 
     return checked
 
 
+@kernel_face(QueueType)
 class BoundedQueue(Handle, ReprMixin):
     """A lock-free bounded FIFO of integers, the same in Python and in kernels.
 
@@ -54,12 +55,12 @@ class BoundedQueue(Handle, ReprMixin):
     ----------
     capacity : int
         The most items it holds, exactly; from 1 to 2**32.
-    items : int, optional
-        Items are integers from 0 to `items` - 1; by default `capacity`, at most 1024 times it and 2**32.
+    limit : int, optional
+        Items are integers from 0 to `limit` - 1; by default `capacity`, at most 1024 times it and 2**32.
 
     Attributes
     ----------
-    capacity, items : int
+    capacity, limit : int
         As given; readable in kernels too.
 
     Raises
@@ -90,58 +91,65 @@ class BoundedQueue(Handle, ReprMixin):
     (None, None, 6)
     """
 
-    __slots__ = ("capacity", "items", "order", "words")
+    __slots__ = ("_index_bits", "_words", "capacity", "limit")
 
-    def __init__(self, capacity: int, items: int | None = None) -> None:
+    def __init__(self, capacity: int, limit: int | None = None) -> None:
         self.capacity = check.integer("capacity", capacity, 1, MAX_ITEMS)
         most = min(MAX_ITEMS, self.capacity << _SPARE_BITS)
-        self.items = self.capacity if items is None else check.integer("items", items, 1, most)
-        self.order = (max(self.capacity, self.items) - 1).bit_length()
+        self.limit = self.capacity if limit is None else check.integer("limit", limit, 1, most)
+        self._index_bits = (max(self.capacity, self.limit) - 1).bit_length()
         # A fresh zeroed mapping is an empty queue: every state is 0, waiting for the put of lap 0.
-        self.words = aligned_mem(8 * (SLOTS + self.capacity), 8 * LINE_PAIR).view(np.int64)
-        assert self.words.ctypes.data % (8 * LINE_PAIR) == 0, "the cursors must start cache lines of their own"
-        assert max(self.capacity, self.items) <= 1 << self.order, "slots and items must fit below the state"
-        self.words[PROCESS] = os.getpid()
-        self._describe(QUEUE_TYPE, self.words.ctypes.data, self.capacity, self.order, self.items)
+        self._words = aligned_mem(8 * (SLOTS + self.capacity), 8 * LINE_PAIR).view(np.int64)
+        assert self._words.ctypes.data % (8 * LINE_PAIR) == 0, "the cursors must start cache lines of their own"
+        assert max(self.capacity, self.limit) <= 1 << self._index_bits, "slots and items must fit below the state"
+        self._words[PROCESS] = os.getpid()
+        self._describe(QUEUE_TYPE)
 
     def _put_first(self, n: int) -> None:
         """Put the items 0 to n-1 at once into a queue that nobody has used yet; n < capacity."""
-        self.words[SLOTS : SLOTS + n] = np.arange(n) + (1 << self.order)
-        self.words[TAIL] = n
+        self._words[SLOTS : SLOTS + n] = np.arange(n) + (1 << self._index_bits)
+        self._words[TAIL] = n
 
-    def _attempt(self, item: int) -> int:
-        """Put `item`, or get one if it is GET: 0 or the item, EMPTY if that cannot be done now, CLOSED if never."""
+    @in_kernels
+    def _get_or_closed(self) -> int:
+        """Take the oldest item: EMPTY if there is none, CLOSED if there never will be."""
         # Read first: what was put before the queue was closed is still taken.
-        closed = load(self.words, CLOSED_FLAG, "seq_cst")
-        if item == GET:
-            got = get_and_wake(self)
-            return CLOSED if closed and got == EMPTY else got
-        if closed:
+        closed = load(self._words, CLOSED_FLAG, "seq_cst")
+        item = get_and_wake(self)
+        return CLOSED if closed and item == EMPTY else item
+
+    @in_kernels
+    def _put_or_closed(self, item: int) -> int:
+        """Append `item`: 0, EMPTY if there is no room, CLOSED if it never will be taken."""
+        if load(self._words, CLOSED_FLAG, "seq_cst"):
             return CLOSED
         return 0 if put_and_wake(self, item) else EMPTY
 
+    @in_kernels
     def try_put(self, item: int) -> bool:
         """Append `item` and return True, or return False at once if the queue is full or closed.
 
         Raises
         ------
         TypeError, ValueError
-            `item` is not an integer from 0 to `items` - 1.
+            `item` is not an integer from 0 to `limit` - 1.
         """
         item = as_item(self, item)
         return offer(self, item)
 
+    @in_kernels
     def try_get(self) -> int:
         """Take the oldest item, or return -1 at once if there is none."""
         return get_and_wake(self)
 
+    @in_kernels
     def put(self, item: int, block: bool = True, timeout: float | None = None) -> None:
         """Append `item`, waiting for room if need be.
 
         Parameters
         ----------
         item : int
-            From 0 to `items` - 1.
+            From 0 to `limit` - 1.
         block : bool
             False: do not wait.
         timeout : float, optional
@@ -159,7 +167,7 @@ class BoundedQueue(Handle, ReprMixin):
         item = as_item(self, item)
         limit = limit_ns(block, timeout)
         if not offer(self, item):
-            result = wait(self, item, limit)
+            result = wait_to_put(self, item, limit)
             if result == CLOSED:
                 raise PoolClosed("put into a closed queue")
             if result == FORKED:
@@ -167,6 +175,7 @@ class BoundedQueue(Handle, ReprMixin):
             if result == EMPTY:
                 raise WouldBlock("the queue stayed full for as long as put was to wait")
 
+    @in_kernels
     def get(self, block: bool = True, timeout: float | None = None) -> int:
         """Take the oldest item, waiting for one if need be.
 
@@ -175,7 +184,7 @@ class BoundedQueue(Handle, ReprMixin):
         limit = limit_ns(block, timeout)
         item = get_and_wake(self)
         if item < 0:
-            item = wait(self, GET, limit)
+            item = wait_to_get(self, limit)
             if item == CLOSED:
                 raise PoolClosed("get from a queue that is closed and empty")
             if item == FORKED:
@@ -184,10 +193,12 @@ class BoundedQueue(Handle, ReprMixin):
                 raise WouldBlock("the queue stayed empty for as long as get was to wait")
         return item
 
+    @in_kernels
     def was_size(self) -> int:
         """Return how many items it held a moment ago; exact while nobody else puts or gets."""
         return size(self)
 
+    @in_kernels
     def close(self) -> None:
         """Refuse further puts; gets take what is left and then end with PoolClosed. Closing twice is no error.
 
@@ -197,15 +208,13 @@ class BoundedQueue(Handle, ReprMixin):
         close_queue(self)
 
     @property
+    @in_kernels
     def closed(self) -> bool:
         """Whether it has been closed."""
-        return load(self.words, CLOSED_FLAG) != 0
+        return load(self._words, CLOSED_FLAG) != 0
 
     def _figures(self) -> dict[str, object]:
-        return {"capacity": self.capacity, "items": self.items, "size": self.was_size(), "closed": self.closed}
+        return {"capacity": self.capacity, "limit": self.limit, "size": self.was_size(), "closed": self.closed}
 
     def _occupancy(self) -> float:
         return self.was_size() / self.capacity
-
-
-kernel_face(QueueType, BoundedQueue, "_attempt try_put try_get put get was_size close closed")

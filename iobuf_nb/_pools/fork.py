@@ -35,7 +35,7 @@ def mend() -> None:
     handles = list(live.values())
     for handle in handles:
         if isinstance(handle, BoundedQueue):  # pools have them, too
-            handle.words[_OF_WAITERS] = 0
+            handle._words[_OF_WAITERS] = 0
     for handle in handles:
         if isinstance(handle, (BufferPool, ItemPool)):
             mend_pool(handle)
@@ -43,8 +43,8 @@ def mend() -> None:
 
 def mend_pool(pool: Any) -> None:
     """Mend one pool."""
-    deque.mend(pool.deques)
-    restore(pool.owners, pool.bulks)
+    deque.mend(pool._deques)
+    restore(pool._owners, pool._bulks)
     on_their_way = []
     if pool._getters is not None:
         on_their_way += _items(pool._getters.handed)
@@ -52,25 +52,25 @@ def mend_pool(pool: Any) -> None:
         pool._getters = None
     if pool.checked:
         there = np.zeros(pool.capacity, bool)
-        there[[*_items(pool.ring), *deque.indices(pool.deques), *pool.holders(), *on_their_way]] = True
+        there[[*_items(pool._queue), *deque.indices(pool._deques), *pool.holders(), *on_their_way]] = True
         on_their_way += np.flatnonzero(~there).tolist()
-    _put(pool.ring, on_their_way)
+    _put(pool._queue, on_their_way)
 
 
 def _items(queue: BoundedQueue) -> list[int]:
     """Return what a queue at rest holds."""
-    slots = queue.words[SLOTS:]
-    full = slots >> queue.order & 1 == 1
-    return list((slots[full] & ((1 << queue.order) - 1)).tolist())
+    slots = queue._words[SLOTS:]
+    full = slots >> queue._index_bits & 1 == 1
+    return list((slots[full] & ((1 << queue._index_bits) - 1)).tolist())
 
 
 def _put(queue: BoundedQueue, items: Iterable[int]) -> None:
     """Append items, for which there must be room, to a queue at rest."""
-    slots = queue.words[SLOTS:]
-    tail = int(((slots >> queue.order) + 1 >> 1).sum())  # a slot's state tells how many puts it has seen
+    slots = queue._words[SLOTS:]
+    tail = int(((slots >> queue._index_bits) + 1 >> 1).sum())  # a slot's state tells how many puts it has seen
     for position, item in enumerate(items, tail):
         lap, slot = divmod(position, queue.capacity)
-        slots[slot] = 2 * lap + 1 << queue.order | item
+        slots[slot] = 2 * lap + 1 << queue._index_bits | item
 
 
 if hasattr(os, "register_at_fork"):

@@ -27,8 +27,6 @@ from .allocator import as_index, checked_index, refuse
 class BufferPoolType(PoolType):
     """The numba type of `BufferPool`: the element type and the number of dimensions are part of it."""
 
-    attributes = ("arena", "stride", "buffer_size", "shape", "memory")
-
     def __init__(self, dtype: types.Type, ndim: int, checked: bool) -> None:
         self.dtype = dtype
         members = [
@@ -36,7 +34,7 @@ class BufferPoolType(PoolType):
             ("stride", types.int64),
             ("buffer_size", types.int64),
             ("shape", types.UniTuple(types.int64, ndim)),
-            ("memory", types.int64),
+            ("_memory_info", types.int64),
         ]
         super().__init__(f"BufferPool of {dtype}, {ndim}-d", checked, members)
 
@@ -55,7 +53,7 @@ def _buffer_in_kernel(pool, index):
     index = as_index(index)
     if pool.checked and (index < 0 or index >= pool.capacity):
         refuse(pool, index, OUT_OF_RANGE)
-    return lend(carray(_buffer_pointer(pool, index), pool.shape), pool.memory)
+    return lend(carray(_buffer_pointer(pool, index), pool.shape), pool._memory_info)
 
 
 @compiled_as(_buffer_in_kernel)

@@ -42,12 +42,12 @@ from .._free.deque import (
 from .._free.free_list import PoolType, own, take, take_many
 from .._free.handover import release, release_all
 from .._free.owners import OK, disown, disown_many
-from .._free.queue import CLOSED_FLAG, GET, GET_EVENT, GETTERS
-from .._free.waiting import notify, wait
+from .._free.queue import CLOSED_FLAG, GET_EVENT, GETTERS
+from .._free.waiting import notify, wait_to_get
 from .._jit import check
 from .._jit.check import FormattedIndexError, FormattedRuntimeError
 from .._jit.compile import hot, kernel, out_of_line
-from .._jit.faces import kernel_face, kernel_overload
+from .._jit.faces import in_kernels, kernel_face, kernel_overload
 from .._jit.handle import MAGAZINE, POOL, WORD_POINTER, Handle, HandleType, load_handle
 from .._threads.fences import register_heavy_fence
 from .._threads.gil import fork_safe_lock, thread_id
@@ -57,30 +57,26 @@ from .allocator import Allocator, elements
 from .repr import ReprMixin
 
 NOBODY = -1  # the user of a deque whose magazine is closed
-SIZE = 3  # where in a descriptor block a magazine's size stands
+SIZE = 3  # where among a magazine's members its size stands
 
 
 class MagazineType(HandleType):
     """The numba type of `Magazine`."""
 
-    attributes = ("base", "size", "pool")
-
     def __init__(self, pool: PoolType, asymmetric: bool) -> None:
         self.pool = pool
         self.asymmetric = asymmetric
         self.kind = pool.kind - POOL + MAGAZINE
-        members = [("base", types.int64), ("size", types.int64), ("pool", pool)]
+        members = [("_base", types.int64), ("size", types.int64), ("pool", pool)]
         super().__init__(f"Magazine over {pool.name}, asymmetric={asymmetric}", members)
 
 
 class MagazineSetType(HandleType):
     """The numba type of `MagazineSet`."""
 
-    attributes = ("magazines", "n")
-
     def __init__(self, magazine: MagazineType) -> None:
         self.magazine = magazine
-        super().__init__(f"MagazineSet of {magazine.name}", [("magazines", WORD_POINTER), ("n", types.int64)])
+        super().__init__(f"MagazineSet of {magazine.name}", [("_magazines", WORD_POINTER), ("n", types.int64)])
 
 
 magazine_type = functools.cache(MagazineType)
@@ -93,7 +89,7 @@ def _checked(magazine):
     return lambda magazine: checked
 
 
-@overload_attribute(MagazineType, "asymmetric")  # a constant in kernels, as `checked` is
+@overload_attribute(MagazineType, "_asymmetric")  # a constant in kernels, as `checked` is
 def _asymmetric(magazine):
     asymmetric = magazine.asymmetric
     return lambda magazine: asymmetric
@@ -107,7 +103,7 @@ def _capacity(magazine):
 @kernel
 def adopt(magazine):
     """Make this thread the user of a magazine that has none, or refuse."""
-    words, user = magazine.pool.deques, magazine.base + OWNER
+    words, user = magazine.pool._deques, magazine._base + OWNER
     out_of_line()
     if not compare_and_swap(words, user, 0, thread_id()):
         owner = load(words, user)
@@ -118,7 +114,7 @@ def adopt(magazine):
 def enter(magazine):
     """Say whether a magazine is open; refuse one that another thread uses."""
     is_open = magazine.size > 0
-    if magazine.pool.checked and is_open and load(magazine.pool.deques, magazine.base + OWNER) != thread_id():
+    if magazine.pool.checked and is_open and load(magazine.pool._deques, magazine._base + OWNER) != thread_id():
         adopt(magazine)
     return is_open
 
@@ -127,9 +123,9 @@ def enter(magazine):
 def take_from(magazine):
     """Take a free buffer, the one put last if it is still here: its index, or EMPTY."""
     pool = magazine.pool
-    if not enter(magazine) or load(pool.ring.words, CLOSED_FLAG):
+    if not enter(magazine) or load(pool._queue._words, CLOSED_FLAG):
         return EMPTY
-    index = pop(pool.deques, magazine.base, magazine.asymmetric)
+    index = pop(pool._deques, magazine._base, magazine._asymmetric)
     if index < 0:
         return take_elsewhere(pool)
     own(pool, index)
@@ -157,13 +153,13 @@ def give_to(magazine, index):
 def keep(magazine, index, keeps):
     """Push a free index; give it to others if it is not to be kept, if there is no room, or if somebody waits."""
     pool = magazine.pool
-    words = pool.ring.words
-    if not keeps or load(words, GETTERS) or not push(pool.deques, magazine.base, magazine.size, index):
-        release_elsewhere(pool.ring, index)
+    words = pool._queue._words
+    if not keeps or load(words, GETTERS) or not push(pool._deques, magazine._base, magazine.size, index):
+        release_elsewhere(pool._queue, index)
     else:
-        order_own(magazine.asymmetric)
+        order_own(magazine._asymmetric)
         if load(words, GETTERS):  # who began to wait in between may have looked here too early
-            notify(pool.ring, GET_EVENT)
+            notify(pool._queue, GET_EVENT)
 
 
 @kernel
@@ -177,9 +173,9 @@ def release_elsewhere(ring, index):
 def take_many_from(magazine, out, n, seek):
     """Take up to `n` free buffers: how many. Without `seek` other magazines are left alone."""
     pool = magazine.pool
-    if not enter(magazine) or load(pool.ring.words, CLOSED_FLAG):
+    if not enter(magazine) or load(pool._queue._words, CLOSED_FLAG):
         return 0
-    done = pop_many(pool.deques, magazine.base, magazine.asymmetric, out, n)
+    done = pop_many(pool._deques, magazine._base, magazine._asymmetric, out, n)
     for k in range(done):
         own(pool, out[k])
     return take_many(pool, out, done, n, seek) if done < n else done
@@ -189,19 +185,19 @@ def take_many_from(magazine, out, n, seek):
 def give_many_to(magazine, indices, n):
     """Give `n` buffers back and return -1, or give none and return where the first refused one stands."""
     pool = magazine.pool
-    words = pool.ring.words
+    words = pool._queue._words
     keeps = enter(magazine)
     refused = disown_many(pool, indices, n)
     if refused >= 0:
         return refused
     kept = 0
     if keeps and load(words, GETTERS) == 0:
-        kept = push_many(pool.deques, magazine.base, magazine.size, indices, n)
-        order_own(magazine.asymmetric)
+        kept = push_many(pool._deques, magazine._base, magazine.size, indices, n)
+        order_own(magazine._asymmetric)
         for _ in range(min(kept, load(words, GETTERS))):
-            notify(pool.ring, GET_EVENT)
+            notify(pool._queue, GET_EVENT)
     if kept < n:
-        release_all(pool.ring, indices, kept, n)
+        release_all(pool._queue, indices, kept, n)
     return -1
 
 
@@ -214,14 +210,15 @@ def reserve(pool: Any) -> int:
         number = pool._free_deques.pop()
     except IndexError:
         with _reserving:
-            number = load(pool.deques, COUNT)
+            number = load(pool._deques, COUNT)
             if number == MAX_DEQUES:
                 raise RuntimeError(f"a pool has at most {MAX_DEQUES} open magazines, and this one has them") from None
-            store(pool.deques, COUNT, number + 1, "seq_cst")
-    store(pool.deques, base_of(number) + OWNER, 0)
+            store(pool._deques, COUNT, number + 1, "seq_cst")
+    store(pool._deques, base_of(number) + OWNER, 0)
     return number
 
 
+@kernel_face(MagazineType)
 class Magazine(Allocator):
     """A thread's own stack of free buffers over a pool, the same in Python and in kernels.
 
@@ -284,7 +281,7 @@ class Magazine(Allocator):
     ...     work(magazine, 1000)
     """
 
-    __slots__ = ("_number", "_to_free", "asymmetric", "base", "pool", "size")
+    __slots__ = ("_asymmetric", "_base", "_number", "_to_free", "pool", "size")
 
     pool: Any
 
@@ -292,13 +289,13 @@ class Magazine(Allocator):
         if not isinstance(pool, Allocator) or isinstance(pool, Magazine):
             raise TypeError(f"pool must be a BufferPool or an ItemPool, not {pool!r:.60}")
         self.size = check.integer("size", size, 1, DEQUE_CAPACITY)
-        self.asymmetric = register_heavy_fence()
+        self._asymmetric = register_heavy_fence()
         self.pool = pool
-        store(self.pool.deques, OWNERS_FENCE, int(not self.asymmetric))
+        store(self.pool._deques, OWNERS_FENCE, int(not self._asymmetric))
         self._number = reserve(pool)
         self._to_free = iter((self._number,))
-        self.base = base_of(self._number)
-        self._describe(magazine_type(pool._numba_type_, self.asymmetric), self.base, self.size, *pool._block)
+        self._base = base_of(self._number)
+        self._describe(magazine_type(pool._numba_type_, self._asymmetric))
 
     @property
     def capacity(self) -> int:  # type: ignore[override]
@@ -310,33 +307,42 @@ class Magazine(Allocator):
         """Whether the pool is checked."""
         return self.pool.checked
 
+    @in_kernels
     def value(self, index: int) -> Any:
         """Return what an index stands for; see the pool's method, also for IndexError and TypeError."""
         return self.pool.value(index)
 
+    @in_kernels
     def set_value(self, index: int, data: Any) -> None:
         """Write what an index stands for; see the pool's method, also for IndexError, TypeError and ValueError."""
         self.pool.set_value(index, data)
 
+    @in_kernels
     def _take(self) -> int:
         return take_from(self)
 
+    @in_kernels
     def _wait(self, limit: int) -> int:
-        return wait(self.pool, GET, limit) if self.size else CLOSED
+        return wait_to_get(self.pool, limit) if self.size else CLOSED
 
+    @in_kernels
     def _give(self, index: int) -> int:
         return give_to(self, index)
 
+    @in_kernels
     def _take_many(self, out: NDArray[np.int64]) -> int:
         return take_many_from(self, elements(out), len(out), True)
 
+    @in_kernels
     def _give_many(self, indices: NDArray[np.int64]) -> int:
         return give_many_to(self, elements(indices), len(indices))
 
+    @in_kernels
     def was_size(self) -> int:
         """Return how many free buffers it held a moment ago; any thread may ask."""
-        return held(self.pool.deques, self.base) if self.size else 0
+        return held(self.pool._deques, self._base) if self.size else 0
 
+    @in_kernels
     def release(self) -> None:
         """Let another thread be the next user, with all that lies here.
 
@@ -346,9 +352,10 @@ class Magazine(Allocator):
             The pool is checked, and the magazine belongs to another thread.
         """
         if enter(self):
-            store(self.pool.deques, self.base + OWNER, 0)
+            store(self.pool._deques, self._base + OWNER, 0)
 
     @property
+    @in_kernels
     def closed(self) -> bool:
         """Whether it has been closed; then gets find nothing, and puts go to the pool. Readable in kernels."""
         return self.size == 0
@@ -359,9 +366,9 @@ class Magazine(Allocator):
         What lies here stays free and can be got through the pool: nothing is moved, so no buffer is out of sight for a
         moment. Buffers that are out are not touched: put them through this, which hands them on, or the pool.
         """
-        self.size, size = 0, int(self._block[SIZE])
-        if size and compare_and_swap(self._block, SIZE, size, 0):  # one thread alone frees the deque
-            store(self.pool.deques, self.base + OWNER, NOBODY)
+        self.size, size = 0, int(self._members[SIZE])
+        if size and compare_and_swap(self._members, SIZE, size, 0):  # one thread alone frees the deque
+            store(self.pool._deques, self._base + OWNER, NOBODY)
             self.pool._free_deques.extend(self._to_free)
 
     def __enter__(self) -> Magazine:
@@ -418,7 +425,7 @@ class MagazineSet(Handle, ReprMixin):
     64
     """
 
-    __slots__ = ("_addresses", "_all", "n", "pool")
+    __slots__ = ("_all", "_magazines", "n", "pool")
 
     def __init__(self, pool: Any, n: int, size: int = 32) -> None:
         self.n = check.integer("n", n, 1, MAX_DEQUES)
@@ -430,8 +437,8 @@ class MagazineSet(Handle, ReprMixin):
             self.close()
             raise
         self.pool = pool
-        self._addresses = np.array([magazine._descriptor for magazine in self._all])
-        self._describe(_set_type(self._all[0]._numba_type_), self._addresses.ctypes.data, self.n)
+        self._magazines = np.array([magazine._address for magazine in self._all])
+        self._describe(_set_type(self._all[0]._numba_type_))
 
     def __len__(self) -> int:
         return self.n
@@ -471,7 +478,7 @@ def _fetch(magazines: Any, k: Any) -> Any:
     def fetch(magazines, k):
         if k < 0 or k >= magazines.n:
             raise FormattedIndexError("k must be from 0 to {}, not {}", magazines.n - 1, k)
-        return load_handle(load(magazines.magazines, k), kind)
+        return load_handle(load(magazines._magazines, k), kind)
 
     return fetch
 
@@ -479,11 +486,3 @@ def _fetch(magazines: Any, k: Any) -> Any:
 @kernel_overload(len)
 def _len(magazines: Any) -> Any:
     return (lambda magazines: magazines.n) if isinstance(magazines, MagazineSetType) else None
-
-
-kernel_face(
-    MagazineType,
-    Magazine,
-    "_take _wait _give _take_many _give_many _refuse_many try_get get try_put put get_many put_many "
-    "value set_value was_size release closed",
-)

@@ -10,8 +10,8 @@ What was refused is not tried again there, only told.
 
 They hold the GIL, because they return at once; what waits is the Python method, which lets go of it.
 
-An object's descriptor block is found through the slot `_block`, by its offset in the object; what kind of object it is,
-the block tells. Where that, or anything else, is not as in CPython 3.10 to 3.13, `WHY_NOT` says so, and all methods
+An object's members are found through the slot `_members`, by its offset in the object; they tell what kind of object
+it is. Where that, or anything else, is not as in CPython 3.10 to 3.13, `WHY_NOT` says so, and all methods
 stay as they are.
 """
 
@@ -200,7 +200,7 @@ def _is_ours(block, kind):
     if kind != MAGAZINE:
         return False
     magazine = load_handle(block, _MAGAZINE)
-    return load(magazine.pool.deques, magazine.base + OWNER) == thread_id()
+    return load(magazine.pool._deques, magazine._base + OWNER) == thread_id()
 
 
 def _operation(of_pools: Callable[..., Any], of_magazines: Callable[..., Any]) -> Callable[..., Any]:
@@ -247,7 +247,7 @@ def _give_to_pool(owner, block, index):
         return give(load_handle(block, ITEM_POOL_UNCHECKED), index)
     if kind == QUEUE:
         queue = load_handle(block, QUEUE_TYPE)
-        if index < queue.items:
+        if index < queue.limit:
             return OK if offer(queue, index) else NO_ROOM
     return UNDECIDED
 
@@ -268,7 +268,7 @@ _give = _operation(_give_to_pool, _give_to_magazine)
 @hot
 def _or_rest(pool, count, length):
     """Return a count, or REST less it if there may be more in magazines."""
-    return count if count == length or load(pool.deques, COUNT) == 0 else REST - count
+    return count if count == length or load(pool._deques, COUNT) == 0 else REST - count
 
 
 def _take_many_from_pool(owner, block, array):
@@ -455,11 +455,11 @@ _ints: list[Any] = []  # the small ints, and an array of their addresses
 
 
 def _slot_offset() -> int:
-    """Return where in a handle the slot `_block` lies."""
+    """Return where in a handle the slot `_members` lies."""
     probe = Handle.__new__(Handle)
-    probe._block = object()
+    probe._members = object()  # type: ignore[assignment]
     words = (ctypes.c_int64 * (Handle.__basicsize__ // 8)).from_address(id(probe))
-    return 8 * list(words).index(id(probe._block))
+    return 8 * list(words).index(id(probe._members))
 
 
 def prepare() -> None:

@@ -22,10 +22,10 @@ from .._free import owners
 from .._free.deque import DEQUE_WORDS, FENCES_FAIL
 from .._free.free_list import ITEM_POOL, ITEM_POOL_UNCHECKED, PoolType, give, give_many, take, take_many, total
 from .._free.owners import ROWS, bulk_words
-from .._free.queue import CLOSED_FLAG, GET, LINE_PAIR, NONBLOCKING_FLAG, PROCESS, size
-from .._free.waiting import close_queue, wait
+from .._free.queue import CLOSED_FLAG, LINE_PAIR, NONBLOCKING_FLAG, PROCESS, size
+from .._free.waiting import close_queue, wait_to_get
 from .._jit import check
-from .._jit.faces import kernel_face, kernel_method
+from .._jit.faces import in_kernels, kernel_face, kernel_method
 from .._memory.aligned import MAX_BYTES, aligned_mem, round_up
 from .._memory.borrowed import memory_info
 from .._memory.iovec import IoVec, iovec_over
@@ -42,10 +42,11 @@ if TYPE_CHECKING:
     from .aio import Getters
 
 
+@kernel_face(PoolType)
 class _Pool(Allocator):
     """What all pools share: indices that are free or held."""
 
-    __slots__ = ("_free_deques", "_getters", "bulks", "capacity", "checked", "deques", "owners", "ring")
+    __slots__ = ("_bulks", "_deques", "_free_deques", "_getters", "_owners", "_queue", "capacity", "checked")
 
     checked: bool
 
@@ -54,42 +55,44 @@ class _Pool(Allocator):
         self.checked = bool(checked)
         self._getters: Getters | None = None
         # Some slots more than indices: a get and the put after it then touch different cache lines (a third faster).
-        self.ring = BoundedQueue(min(capacity + LINE_PAIR, MAX_ITEMS), capacity)
-        self.ring._put_first(capacity)
-        self.owners = aligned_mem(8 * round_up(capacity, ROWS), 8 * LINE_PAIR).view(np.int64)
-        self.bulks = bulk_words(capacity)
-        self.deques = aligned_mem(8 * DEQUE_WORDS, 8 * LINE_PAIR).view(np.int64)
+        self._queue = BoundedQueue(min(capacity + LINE_PAIR, MAX_ITEMS), capacity)
+        self._queue._put_first(capacity)
+        self._owners = aligned_mem(8 * round_up(capacity, ROWS), 8 * LINE_PAIR).view(np.int64)
+        self._bulks = bulk_words(capacity)
+        self._deques = aligned_mem(8 * DEQUE_WORDS, 8 * LINE_PAIR).view(np.int64)
         self._free_deques: deque[int] = deque()  # numbers whose magazines are closed
         self.nonblocking = nonblocking
 
-    def _members(self) -> tuple[int, ...]:
-        """Return the members of the handle that all pools have."""
-        arrays = (array.ctypes.data for array in (self.owners, self.bulks))
-        return (*self.ring._block, self.capacity, *arrays, self.checked, self.deques.ctypes.data)
-
     @property
-    def words(self) -> Any:
+    @in_kernels
+    def _words(self) -> Any:
         """The words of the ring, on which those who wait for a buffer wait."""
-        return self.ring.words
+        return self._queue._words
 
-    def _attempt(self, item: int) -> int:
-        if load(self.ring.words, CLOSED_FLAG, "seq_cst"):
+    @in_kernels
+    def _get_or_closed(self) -> int:
+        if load(self._queue._words, CLOSED_FLAG, "seq_cst"):
             return CLOSED
         index = take(self)
-        return UNFENCED if index == EMPTY and load(self.deques, FENCES_FAIL) else index
+        return UNFENCED if index == EMPTY and load(self._deques, FENCES_FAIL) else index
 
+    @in_kernels
     def _take(self) -> int:
         return take(self)
 
+    @in_kernels
     def _wait(self, limit: int) -> int:
-        return wait(self, GET, limit)
+        return wait_to_get(self, limit)
 
+    @in_kernels
     def _give(self, index: int) -> int:
         return give(self, index)
 
+    @in_kernels
     def _take_many(self, out: NDArray[np.int64]) -> int:
         return take_many(self, elements(out), 0, len(out), True)
 
+    @in_kernels
     def _give_many(self, indices: NDArray[np.int64]) -> int:
         return give_many(self, elements(indices), len(indices))
 
@@ -133,7 +136,7 @@ class _Pool(Allocator):
             raise PoolClosed("get from a closed pool")
         if self.nonblocking:
             raise WouldBlock("no buffer is free, and this pool does not wait")
-        if os.getpid() != load(self.ring.words, PROCESS):
+        if os.getpid() != load(self._queue._words, PROCESS):
             raise RuntimeError(NO_WAIT_IN_A_CHILD)
         from .aio import getters_of  # asyncio takes long to import
 
@@ -146,23 +149,26 @@ class _Pool(Allocator):
         """
         return Magazine(self, size)
 
+    @in_kernels
     def available(self) -> int:
         """Return how many buffers were free a moment ago; exact while nobody else gets or puts."""
-        return min(size(self.ring) + total(self.deques), self.capacity)
+        return min(size(self._queue) + total(self._deques), self.capacity)
 
     @property
+    @in_kernels
     def closed(self) -> bool:
         """Whether the pool has been closed; readable in kernels."""
-        return load(self.ring.words, CLOSED_FLAG) != 0
+        return load(self._queue._words, CLOSED_FLAG) != 0
 
     @property
+    @in_kernels
     def nonblocking(self) -> bool:
         """Whether `get` raises WouldBlock instead of waiting, in Python and in kernels; settable in Python."""
-        return load(self.ring.words, NONBLOCKING_FLAG) != 0
+        return load(self._queue._words, NONBLOCKING_FLAG) != 0
 
     @nonblocking.setter
     def nonblocking(self, value: bool) -> None:
-        store(self.ring.words, NONBLOCKING_FLAG, int(bool(value)), "seq_cst")
+        store(self._queue._words, NONBLOCKING_FLAG, int(bool(value)), "seq_cst")
 
     @asynccontextmanager
     async def alease(self, timeout: float | None = None) -> AsyncIterator[Any]:
@@ -181,7 +187,7 @@ class _Pool(Allocator):
         """
         if not self.checked:
             raise ValueError("holders() needs a pool made with checked=True; this one does not write them down")
-        return owners.holders(self.owners, self.bulks)
+        return owners.holders(self._owners, self._bulks)
 
     def close(self) -> None:
         """End all waiting and further gets with PoolClosed; closing twice is no error.
@@ -190,7 +196,7 @@ class _Pool(Allocator):
         inside a kernel `close` only closes. A checked pool that is dropped unclosed with buffers out warns likewise.
         """
         if not self.closed:
-            close_queue(self.ring)
+            close_queue(self._queue)
             self._warn_of_leaks("closed", self.capacity - self.available())
 
     def _warn_of_leaks(self, how: str, out: int) -> None:
@@ -213,8 +219,8 @@ class _Pool(Allocator):
         if finalizing():  # the names below may be gone
             return
         # Plain reads: nobody else can use the pool any more, and the collector is no place to compile a kernel.
-        if hasattr(self, "_block") and self.checked and not self.ring.words[CLOSED_FLAG]:
-            self._warn_of_leaks("dropped", int(np.count_nonzero(self.owners)))
+        if hasattr(self, "_members") and self.checked and not self._queue._words[CLOSED_FLAG]:
+            self._warn_of_leaks("dropped", int(np.count_nonzero(self._owners)))
 
     def _figures(self) -> dict[str, object]:
         free = self.available()
@@ -224,6 +230,7 @@ class _Pool(Allocator):
         return 1 - self.available() / self.capacity
 
 
+@kernel_face(BufferPoolType)
 class BufferPool(_Pool):
     """A lock-free pool of page-aligned buffers, the same in Python and in kernels.
 
@@ -288,7 +295,7 @@ class BufferPool(_Pool):
     1024
     """
 
-    __slots__ = ("_buffers", "_memory", "arena", "buffer_size", "dtype", "shape", "stride")
+    __slots__ = ("_buffers", "_memory", "_memory_info", "arena", "buffer_size", "dtype", "shape", "stride")
 
     def __init__(
         self,
@@ -318,18 +325,11 @@ class BufferPool(_Pool):
         self.arena = arena.ctypes.data
         rows = arena.reshape(capacity, self.stride)[:, : self.buffer_size]
         self._buffers = rows.view(self.dtype).reshape(capacity, *self.shape)
-        self._memory, memory = memory_info(arena)
+        self._memory, self._memory_info = memory_info(arena)
         self._set_up(capacity, checked, nonblocking)
-        self._describe(
-            buffer_pool_type(element, len(self.shape), self.checked),
-            *self._members(),
-            self.arena,
-            self.stride,
-            self.buffer_size,
-            *self.shape,
-            memory,
-        )
+        self._describe(buffer_pool_type(element, len(self.shape), self.checked))
 
+    @in_kernels
     def value(self, index: int) -> NDArray[Any]:
         """Return buffer `index` as an array, without a copy.
 
@@ -352,6 +352,7 @@ class BufferPool(_Pool):
         """
         return buffer(self, index)
 
+    @in_kernels
     def set_value(self, index: int, data: ArrayLike | bytes) -> None:
         """Copy `data` over the beginning of buffer `index`; what it does not reach stays.
 
@@ -368,6 +369,7 @@ class BufferPool(_Pool):
         """
         copy_into(buffer(self, index), data)
 
+    @in_kernels
     def iovec(self, indices: ArrayLike, lengths: ArrayLike | None = None) -> IoVec:
         """Return an iovec over these buffers, for readv(2) and its kin, without a copy.
 
@@ -406,6 +408,7 @@ class BufferPool(_Pool):
             raise TypeError(f"ring must be an iobuf_nb.uring.Ring, not {ring!r:.60}")
         return ring._register(self, receive)
 
+    @in_kernels
     def fill(self, make: Callable[[], Any]) -> None:
         """Copy what `make()` returns into every buffer, calling it for each: a pool's first contents.
 
@@ -460,7 +463,7 @@ class ItemPool(_Pool):
             raise ValueError("items must hold at least one object, not none")
         self._set_up(len(self._items), checked, nonblocking)
         kind = ITEM_POOL if self.checked else ITEM_POOL_UNCHECKED
-        self._describe(kind, *self._members())
+        self._describe(kind)
 
     def value(self, index: int) -> Any:
         """Return the object behind `index`; IndexError if there is none, TypeError if `index` is not an integer."""
@@ -472,16 +475,7 @@ class ItemPool(_Pool):
 
 
 def _close_in_kernel(pool):
-    close_queue(pool.ring)
+    close_queue(pool._queue)
 
-
-kernel_face(
-    PoolType,
-    _Pool,
-    "words _attempt _take _wait _give _take_many _give_many _refuse_many try_get get try_put put get_many put_many "
-    "available closed nonblocking",
-)
-
-kernel_face(BufferPoolType, BufferPool, "value set_value iovec fill")
 
 kernel_method(PoolType, "close", _close_in_kernel)

@@ -20,8 +20,8 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from .._free.free_list import give
-from .._free.queue import GET, LINE_PAIR
-from .._free.waiting import put_and_wake, wait
+from .._free.queue import LINE_PAIR
+from .._free.waiting import put_and_wake, wait_to_get
 from .._jit.compile import kernel
 from .._jit.faces import compiled_as
 from .._threads.libc import ioctl
@@ -221,10 +221,10 @@ def work_on_blocks(function, plan, words, turn, order, carry, memory, like, stat
     """
     while True:
         if plan.in_turn:
-            if wait(turn, GET, -1) < 0:
+            if wait_to_get(turn, -1) < 0:
                 return STOPPED, 0
             status, address, n, position = _claim_in_turn(plan, words, carry, memory)
-            if plan.ordered and status == BLOCK and wait(order, GET, -1) < 0:
+            if plan.ordered and status == BLOCK and wait_to_get(order, -1) < 0:
                 return STOPPED, 0
             put_and_wake(turn, 0)
         else:
@@ -246,7 +246,7 @@ def work_on_queue(function, plan, words, ready, pool, lengths, offsets, like, st
     current[1] is the buffer at work, or -1; the rest is as in `work_on_blocks`.
     """
     while True:
-        index = wait(ready, GET, -1)
+        index = wait_to_get(ready, -1)
         if index < 0:
             return END, 0
         current[1] = index

@@ -19,7 +19,7 @@ from numba.extending import intrinsic, overload
 from .._jit import check
 from .._jit.check import FormattedValueError
 from .._jit.compile import hot, kernel
-from .._jit.faces import kernel_face, kernel_overload
+from .._jit.faces import in_kernels, kernel_face, kernel_overload
 from .._jit.handle import WORD_POINTER, Handle, HandleType
 from .._jit.instructions import plus, times
 from .._jit.refusals import refusing
@@ -44,17 +44,14 @@ _LONGEST = 2**33  # seconds
 class SpinWaitType(HandleType):
     """The numba type of `SpinWait`."""
 
-    attributes: tuple[str, ...] = ("words",)
     on_the_stack = True
 
     def __init__(self) -> None:
-        super().__init__(type(self).__name__.removesuffix("Type"), [("words", WORD_POINTER)])
+        super().__init__(type(self).__name__.removesuffix("Type"), [("_words", WORD_POINTER)])
 
 
 class BackoffType(SpinWaitType):
     """The numba type of `Backoff`."""
-
-    attributes = ()
 
 
 def _on_the_stack(numba_type: HandleType) -> Any:
@@ -63,10 +60,9 @@ def _on_the_stack(numba_type: HandleType) -> Any:
     def typed(typingctx: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             words = cgutils.alloca_once(builder, ir.ArrayType(ir.IntType(64), _WORDS), zfill=False)
-            handle = context.make_helper(builder, numba_type)
-            handle.descriptor = ir.IntType(64)(0)
-            handle.words = builder.bitcast(words, ir.IntType(64).as_pointer())
-            return handle._getvalue()
+            model = context.data_model_manager[numba_type]
+            handle = ir.Constant(model.get_value_type(), None)  # all members 0: no Python object has this address
+            return model.set(builder, handle, builder.bitcast(words, ir.IntType(64).as_pointer()), "_words")
 
         return numba_type(), codegen
 
@@ -76,11 +72,12 @@ def _on_the_stack(numba_type: HandleType) -> Any:
 @hot
 def spin_once(waiter):
     """Spin for the turn that is due, and count it."""
-    turn = load(waiter.words, TURN, "relaxed")
-    store(waiter.words, TURN, turn + 1, "relaxed")
+    turn = load(waiter._words, TURN, "relaxed")
+    store(waiter._words, TURN, turn + 1, "relaxed")
     spin(turn)
 
 
+@kernel_face(SpinWaitType)
 class SpinWait(Handle):
     """Spin a little more at each turn: 1, 2, 4 ... 128 pauses, then give the processor away at every turn.
 
@@ -100,21 +97,24 @@ class SpinWait(Handle):
     """
 
     def __init__(self) -> None:
-        self.words = np.zeros(_WORDS, np.int64)
-        self._describe(SPIN_WAIT_TYPE, self.words.ctypes.data)
+        self._words = np.zeros(_WORDS, np.int64)
+        self._describe(SPIN_WAIT_TYPE)
 
+    @in_kernels
     def once(self) -> None:
         """Wait for one turn."""
         spin_once(self)
 
+    @in_kernels
     def reset(self) -> None:
         """Begin again with a single pause."""
-        store(self.words, TURN, 0, "relaxed")
+        store(self._words, TURN, 0, "relaxed")
 
     @property
+    @in_kernels
     def will_yield(self) -> bool:
         """Whether the next turn gives the processor away."""
-        return load(self.words, TURN, "relaxed") >= SPINS
+        return load(self._words, TURN, "relaxed") >= SPINS
 
 
 def as_limits(base: float, max: float) -> tuple[float, float]:
@@ -150,22 +150,22 @@ def _as_limits_in_kernel(base: Any, max: Any) -> Any:
 def set_limits(backoff, limits):
     """Write the limits, which must have been checked."""
     base, max = limits
-    store(backoff.words, BASE, int(base * 1e9), "relaxed")
-    store(backoff.words, MAX, int(max * 1e9), "relaxed")
+    store(backoff._words, BASE, int(base * 1e9), "relaxed")
+    store(backoff._words, MAX, int(max * 1e9), "relaxed")
 
 
 @hot
 def restart(backoff):
     """Go back to the first block."""
-    store(backoff.words, BLOCK, 1, "relaxed")
-    store(backoff.words, SLEPT, 0, "relaxed")
+    store(backoff._words, BLOCK, 1, "relaxed")
+    store(backoff._words, SLEPT, 0, "relaxed")
 
 
 @hot
 def next_ns(backoff):
     """Return the length of the next sleep, before jitter."""
-    block = load(backoff.words, BLOCK, "relaxed")
-    return min(block * load(backoff.words, BASE, "relaxed"), load(backoff.words, MAX, "relaxed"))
+    block = load(backoff._words, BLOCK, "relaxed")
+    return min(block * load(backoff._words, BASE, "relaxed"), load(backoff._words, MAX, "relaxed"))
 
 
 @kernel
@@ -173,15 +173,16 @@ def sleep_once(backoff):
     """Sleep for as long as is due, and count it."""
     ns = next_ns(backoff)
     # A linear congruential generator (Knuth, TAOCP 3.3.4, MMIX); its high bits spread the sleepers apart.
-    random = plus(times(load(backoff.words, RANDOM, "relaxed"), 6364136223846793005), 1442695040888963407)
-    store(backoff.words, RANDOM, random, "relaxed")
+    random = plus(times(load(backoff._words, RANDOM, "relaxed"), 6364136223846793005), 1442695040888963407)
+    store(backoff._words, RANDOM, random, "relaxed")
     sleep(ns + (ns >> 3) * (random >> 32) // 2**31)
-    block = load(backoff.words, BLOCK, "relaxed")
-    slept = load(backoff.words, SLEPT, "relaxed") + 1
-    store(backoff.words, SLEPT, slept % block, "relaxed")
-    store(backoff.words, BLOCK, block + slept // block, "relaxed")
+    block = load(backoff._words, BLOCK, "relaxed")
+    slept = load(backoff._words, SLEPT, "relaxed") + 1
+    store(backoff._words, SLEPT, slept % block, "relaxed")
+    store(backoff._words, BLOCK, block + slept // block, "relaxed")
 
 
+@kernel_face(BackoffType)
 class Backoff(Handle):
     """Sleep between tries at what others decide, longer and longer: block n is n sleeps of min(n * base, max) seconds.
 
@@ -223,55 +224,60 @@ class Backoff(Handle):
 
     def __init__(self, base: float = 500e-6, max: float = 0.1) -> None:
         limits = as_limits(base, max)
-        self.words = np.zeros(_WORDS, np.int64)
-        self._describe(BACKOFF_TYPE, self.words.ctypes.data)
-        store(self.words, RANDOM, time.monotonic_ns() ^ self.words.ctypes.data, "relaxed")
+        self._words = np.zeros(_WORDS, np.int64)
+        self._describe(BACKOFF_TYPE)
+        store(self._words, RANDOM, time.monotonic_ns() ^ self._words.ctypes.data, "relaxed")
         set_limits(self, limits)
         restart(self)
 
+    @in_kernels
     def wait(self) -> None:
         """Sleep for as long as is due."""
         sleep_once(self)
 
+    @in_kernels
     def reset(self) -> None:
         """Begin again with the first block."""
         restart(self)
 
+    @in_kernels
     def set_base(self, base: float) -> None:
         """Set `base`, in seconds, which `max` must not be below; TypeError or ValueError otherwise."""
         set_limits(self, as_limits(base, self.max))
 
+    @in_kernels
     def set_max(self, max: float) -> None:
         """Set `max`, in seconds, which must not be below `base`; TypeError or ValueError otherwise."""
         set_limits(self, as_limits(self.base, max))
 
     @property
+    @in_kernels
     def block(self) -> int:
         """The block of the next sleep, from 1."""
-        return load(self.words, BLOCK, "relaxed")
+        return load(self._words, BLOCK, "relaxed")
 
     @property
+    @in_kernels
     def duration(self) -> float:
         """Seconds of the next sleep, before jitter."""
         return next_ns(self) / 1e9
 
     @property
+    @in_kernels
     def base(self) -> float:
         """Seconds of the first sleep."""
-        return load(self.words, BASE, "relaxed") / 1e9
+        return load(self._words, BASE, "relaxed") / 1e9
 
     @property
+    @in_kernels
     def max(self) -> float:
         """Seconds of the longest sleep."""
-        return load(self.words, MAX, "relaxed") / 1e9
+        return load(self._words, MAX, "relaxed") / 1e9
 
 
 SPIN_WAIT_TYPE = SpinWaitType()
 BACKOFF_TYPE = BackoffType()
 
-kernel_face(SpinWaitType, SpinWait, "once reset will_yield")
-
-kernel_face(BackoffType, Backoff, "wait reset set_base set_max block duration base max")
 
 _spin_wait_on_the_stack = _on_the_stack(SPIN_WAIT_TYPE)
 _backoff_on_the_stack = _on_the_stack(BACKOFF_TYPE)
@@ -295,7 +301,7 @@ def _backoff_in_kernel(base=500e-6, max=0.1):
     def make(base=500e-6, max=0.1):
         limits = as_limits(base, max)
         backoff = _backoff_on_the_stack()
-        store(backoff.words, RANDOM, now_ns(), "relaxed")
+        store(backoff._words, RANDOM, now_ns(), "relaxed")
         set_limits(backoff, limits)
         restart(backoff)
         return backoff

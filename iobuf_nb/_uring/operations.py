@@ -60,18 +60,15 @@ _STARVED_NS = 1_000_000  # and the pool for buffers to receive into
 class RingType(HandleType):
     """The numba type of `Ring`."""
 
-    attributes = ("uring", "words", "entries")
-
     def __init__(self) -> None:
-        super().__init__("Ring", [("uring", types.int64), ("words", WORD_POINTER), ("entries", types.int64)])
+        super().__init__("Ring", [("_uring", types.int64), ("_words", WORD_POINTER), ("entries", types.int64)])
 
 
 class RegisteredType(HandleType):
     """The numba type of `RegisteredPool`; that of its pool is part of it."""
 
-    _integers = ("number", "per_piece", "keep", "group", "mask", "memory")
-    _arrays = ("states", "length_words", "offset_words", "descriptor_words")
-    attributes = ("pool", "ring", *_integers, *_arrays)
+    _integers = ("_number", "_per_piece", "_provide", "_group", "_mask", "_memory_info")
+    _arrays = ("_states", "_length_words", "_offset_words", "_descriptor_words")
 
     def __init__(self, pool: types.Type) -> None:
         members: list[tuple[str, types.Type]] = [("pool", pool), ("ring", RING_TYPE)]
@@ -86,8 +83,8 @@ registered_type = functools.cache(RegisteredType)
 @hot
 def usable(registered):
     """Return 0, or CLOSED or FORKED if nothing may be done any more."""
-    words = registered.ring.words
-    if load(words, NUMBER) != registered.number:
+    words = registered.ring._words
+    if load(words, NUMBER) != registered._number:
         return CLOSED
     return FORKED if process_id() != load(words, PROCESS) else 0
 
@@ -103,14 +100,14 @@ def begin(registered, index, state):
     """Put a buffer that is out into the kernel's hands, or into ours: 0, or NOT_HELD and nothing changed."""
     if disown(registered.pool, index, True) != OK:
         return NOT_HELD
-    store(registered.states, index, state)
+    store(registered._states, index, state)
     return 0
 
 
 @hot
 def finish(registered, index):
     """Put a buffer back into its holder's hands."""
-    store(registered.states, index, IDLE)
+    store(registered._states, index, IDLE)
     if registered.pool.checked:
         take_back(registered.pool, index)
 
@@ -123,7 +120,7 @@ def flush(ring, wait_ns):
     timespec[1] = wait_ns % 1_000_000_000
     address = timespec.ctypes.data
     state = release_gil()  # also to submit: a read of a cached file copies it right there
-    n = submit_and_wait(ring.uring, address + 16, 1, address, 0) if wait_ns > 0 else submit(ring.uring)
+    n = submit_and_wait(ring._uring, address + 16, 1, address, 0) if wait_ns > 0 else submit(ring._uring)
     regain_gil(state)
     return np.int64(n)
 
@@ -131,15 +128,15 @@ def flush(ring, wait_ns):
 @kernel
 def next_entry(ring):
     """Return the address of an empty entry, submitting if that takes it, or -errno."""
-    entry = get_sqe(ring.uring)
+    entry = get_sqe(ring._uring)
     if entry == 0:
         status = flush(ring, 0)
-        entry = get_sqe(ring.uring)
+        entry = get_sqe(ring._uring)
         if entry == 0:
             return status if status < 0 else -errno.EAGAIN
-    tail = load(ring.words, TAIL)
-    store(ring.words, ENTRIES + tail % ring.entries, entry)
-    store(ring.words, TAIL, tail + 1)
+    tail = load(ring._words, TAIL)
+    store(ring._words, ENTRIES + tail % ring.entries, entry)
+    store(ring._words, TAIL, tail + 1)
     return entry
 
 
@@ -149,9 +146,9 @@ def enqueue(registered, operation, state, fd, index, offset, length):
     pool, ring = registered.pool, registered.ring
     if index < 0 or index >= pool.capacity:
         return OUTSIDE
-    if load(registered.states, index) != IDLE:
+    if load(registered._states, index) != IDLE:
         return UNDER_WAY
-    if load(ring.words, IN_FLIGHT) >= load(ring.words, LIMIT):
+    if load(ring._words, IN_FLIGHT) >= load(ring._words, LIMIT):
         return -errno.EBUSY
     status = begin(registered, index, state)
     if status != 0:
@@ -164,13 +161,13 @@ def enqueue(registered, operation, state, fd, index, offset, length):
     if length < 0:
         length = pool.buffer_size
     if operation == READ:
-        prep_read_fixed(entry, fd, address, length, offset, index // registered.per_piece)
+        prep_read_fixed(entry, fd, address, length, offset, index // registered._per_piece)
     else:
-        prep_write_fixed(entry, fd, address, length, offset, index // registered.per_piece)
+        prep_write_fixed(entry, fd, address, length, offset, index // registered._per_piece)
     sqe_set_data(entry, index)
-    store(registered.offset_words, index, offset)
-    store(registered.descriptor_words, index, fd)
-    add(ring.words, IN_FLIGHT, 1)
+    store(registered._offset_words, index, offset)
+    store(registered._descriptor_words, index, fd)
+    add(ring._words, IN_FLIGHT, 1)
     return 0
 
 
@@ -207,39 +204,39 @@ def queue_reads(registered, fd, offset, end):
 def arm(registered, index):
     """Queue the receive that the buffer `index` stands for: 0 or -errno."""
     ring = registered.ring
-    if load(ring.words, IN_FLIGHT) >= load(ring.words, LIMIT):
+    if load(ring._words, IN_FLIGHT) >= load(ring._words, LIMIT):
         return -errno.EBUSY
     entry = next_entry(ring)
     if entry < 0:
         return entry
-    prep_recv_multishot(entry, load(registered.descriptor_words, index), 0, 0, 0)
+    prep_recv_multishot(entry, load(registered._descriptor_words, index), 0, 0, 0)
     sqe_set_flags(entry, SQE_BUFFER_SELECT)
     sqe_set_buf_group(entry, 0)
     sqe_set_data(entry, index)
-    store(registered.states, index, RECEIVER)
-    add(ring.words, IN_FLIGHT, 1)
+    store(registered._states, index, RECEIVER)
+    add(ring._words, IN_FLIGHT, 1)
     return 0
 
 
 @kernel
 def provide(registered):
     """Give the kernel buffers to receive into, up to as many as were asked for, and then those who wait for them."""
-    pool, words = registered.pool, registered.ring.words
+    pool, words = registered.pool, registered.ring._words
     n = 0
-    while load(words, PROVIDED) + n < registered.keep:
+    while load(words, PROVIDED) + n < registered._provide:
         index = take(pool)
         if index < 0:
             break
         begin(registered, index, BUFFER)
         address = pool.arena + index * pool.stride
-        buf_ring_add(registered.group, address, pool.buffer_size, index, registered.mask, n)
+        buf_ring_add(registered._group, address, pool.buffer_size, index, registered._mask, n)
         n += 1
     if n > 0:
-        buf_ring_advance(registered.group, n)
+        buf_ring_advance(registered._group, n)
         add(words, PROVIDED, n)
     if load(words, STARVED) > 0 and load(words, PROVIDED) > 0:
         for index in range(pool.capacity):
-            if load(registered.states, index) == WAITING and arm(registered, index) == 0:
+            if load(registered._states, index) == WAITING and arm(registered, index) == 0:
                 add(words, STARVED, -1)
 
 
@@ -249,13 +246,13 @@ def start_receiver(registered, fd):
     status = usable(registered)
     if status != 0:
         return status
-    if registered.keep == 0:
+    if registered._provide == 0:
         return -errno.ENOBUFS
     index = take(registered.pool)
     if index < 0:
         return -errno.ENOBUFS
     provide(registered)
-    store(registered.descriptor_words, index, fd)
+    store(registered._descriptor_words, index, fd)
     begin(registered, index, WAITING)
     status = arm(registered, index)
     if status != 0:
@@ -267,9 +264,9 @@ def start_receiver(registered, fd):
 @hot
 def deliver(registered, queue, index, result):
     """Note a result and put the index into the queue; False, and nothing changed, if that is full."""
-    state = load(registered.states, index)
+    state = load(registered._states, index)
     finish(registered, index)
-    store(registered.length_words, index, result)
+    store(registered._length_words, index, result)
     if put_and_wake(queue, index):
         return True
     begin(registered, index, state)
@@ -279,7 +276,7 @@ def deliver(registered, queue, index, result):
 @kernel
 def reap(registered, queue):
     """Deliver what has completed: how many indices, and whether the queue had room for all of them."""
-    uring, words = registered.ring.uring, registered.ring.words
+    uring, words = registered.ring._uring, registered.ring._words
     cqe = np.empty(3, np.int64)  # where it is, its user_data, its result and flags
     halves = cqe[2:].view(np.int32)
     address = cqe.ctypes.data
@@ -289,11 +286,11 @@ def reap(registered, queue):
         index, result, flags = cqe[1], np.int64(halves[0]), np.int64(halves[1])
         buffer = int((flags >> 16) & 0xFFFF)
         # A receiver goes on unless the stream has ended or failed.
-        receives = load(registered.states, index) == RECEIVER and (result > 0 or result == -errno.ENOBUFS)
+        receives = load(registered._states, index) == RECEIVER and (result > 0 or result == -errno.ENOBUFS)
         received = receives and flags & CQE_BUFFER != 0
         ended = not receives and flags & CQE_MORE == 0
         if received:
-            store(registered.descriptor_words, buffer, load(registered.descriptor_words, index))
+            store(registered._descriptor_words, buffer, load(registered._descriptor_words, index))
         if received or ended:
             if not deliver(registered, queue, buffer if received else index, result):
                 return done, False
@@ -307,7 +304,7 @@ def reap(registered, queue):
         if flags & CQE_MORE == 0:
             add(words, IN_FLIGHT, -1)
             if not ended:
-                store(registered.states, index, WAITING)
+                store(registered._states, index, WAITING)
                 add(words, STARVED, 1)
         cq_advance(uring, 1)
     return done, True
@@ -339,10 +336,10 @@ def gather(registered, queue, at_least, timeout_ns):
         if status < 0 and status != -errno.ETIME and status != -errno.EINTR:
             return done if done > 0 else status
         left = end - now_ns()
-        if done >= at_least or under_way(ring.words) == 0 or left <= 0:
+        if done >= at_least or under_way(ring._words) == 0 or left <= 0:
             return done
         check_signals()
-        wait_ns = min(left, _STARVED_NS if load(ring.words, STARVED) > 0 else LOOK_NS)
+        wait_ns = min(left, _STARVED_NS if load(ring._words, STARVED) > 0 else LOOK_NS)
 
 
 @kernel

@@ -18,7 +18,7 @@ from specs import Spec, closing_fifo, fifo, pool
 
 from iobuf_nb import BoundedQueue, BufferPool
 from iobuf_nb._free import deque, free_list, waiting
-from iobuf_nb._free.queue import GET, HEAD, SLOTS, TAIL
+from iobuf_nb._free.queue import HEAD, SLOTS, TAIL
 from iobuf_nb._jit.instructions import wrap
 from iobuf_nb._threads.outcomes import CLOSED
 from iobuf_nb.atomics import load, store
@@ -112,7 +112,7 @@ def queue_case(capacity, scripts, full=False, position=0, deaths=0):
                 queue.try_put(item)
         queues.append(queue)
         code = {"G": get(queue), "P": put_back(queue), **{str(item): put(queue, item) for item in range(3)}}
-        return [queue.words], written(scripts, code)
+        return [queue._words], written(scripts, code)
 
     def check(results):
         put = sum(result is True for name, result in itertools.chain(*results) if name[0] == "P")
@@ -125,8 +125,8 @@ def queue_case(capacity, scripts, full=False, position=0, deaths=0):
 
 def start_at(queue, position):
     """Let an empty queue begin at the first position of some lap."""
-    queue.words[SLOTS:] = wrap(2 * position)
-    queue.words[HEAD] = queue.words[TAIL] = wrap(position)
+    queue._words[SLOTS:] = wrap(2 * position)
+    queue._words[HEAD] = queue._words[TAIL] = wrap(position)
 
 
 def pool_case(capacity, scripts, checked=True, stamps=False, deaths=0):
@@ -144,7 +144,9 @@ def pool_case(capacity, scripts, checked=True, stamps=False, deaths=0):
             return index
 
         name, take = get(made)
-        return [made.ring.words, made.owners, data], written(scripts, {"G": (name, get_and_stamp), "P": put_back(made)})
+        return [made._queue._words, made._owners, data], written(
+            scripts, {"G": (name, get_and_stamp), "P": put_back(made)}
+        )
 
     def check(results):
         made, data = pools[-1]
@@ -152,7 +154,7 @@ def pool_case(capacity, scripts, checked=True, stamps=False, deaths=0):
         taken = sum(result >= 0 for name, result in results if name == "G")
         out = taken - sum(result is True for name, result in results if name == "P")
         assert abs(made.available() - (capacity - out)) <= deaths, "a buffer was lost"
-        assert abs(np.count_nonzero(made.owners) - out * checked) <= deaths, "the wrong buffers have owners"
+        assert abs(np.count_nonzero(made._owners) - out * checked) <= deaths, "the wrong buffers have owners"
         assert data.sum() == taken * stamps, "a holder did not see what the last one had written"
 
     pools = []
@@ -170,7 +172,9 @@ def two_puts_case():
         made = Pool(2, 1)
         index = made.get()
         pools.append(made)
-        return [made.ring.words, made.owners, made.bulks], [[("P", lambda got: made.try_put(index))] for _ in range(2)]
+        return [made._queue._words, made._owners, made._bulks], [
+            [("P", lambda got: made.try_put(index))] for _ in range(2)
+        ]
 
     def check(results):
         assert sorted(done for ((_, done),) in results) == [False, True], "both puts won, or none"
@@ -188,11 +192,11 @@ def wait_case(capacity, scripts, first=()):
         for item in first:
             queue.put(item)
         queues.append(queue)
-        code = {"G": ("G", lambda got: waiting.wait(queue, GET, -1)), "C": ("C", lambda got: queue.close())}
+        code = {"G": ("G", lambda got: waiting.wait_to_get(queue, -1)), "C": ("C", lambda got: queue.close())}
         for item in range(3):
-            code[str(item)] = f"P{item}", lambda got, item=item: waiting.wait(queue, item, -1)
+            code[str(item)] = f"P{item}", lambda got, item=item: waiting.wait_to_put(queue, item, -1)
             code["abc"[item]] = f"T{item}", lambda got, item=item: queue.try_put(item)
-        return [queue.words], written(scripts, code)
+        return [queue._words], written(scripts, code)
 
     def check(results):
         ended = list(itertools.chain(*results))
@@ -221,12 +225,12 @@ def bulk_case(capacity, scripts):
             return 1
 
         code = {"G": ("G", wait_for_one), "B": get_two(made), "P": put_back(made), "D": put_all(made)}
-        return [made.ring.words, made.owners, made.bulks], written(scripts, code)
+        return [made._queue._words, made._owners, made._bulks], written(scripts, code)
 
     def check(results):
         made = pools[-1]
         out = sum(-(result is True) if name == "P" else result for name, result in itertools.chain(*results))
-        assert np.count_nonzero(made.owners) == out, "the wrong buffers have owners"
+        assert np.count_nonzero(made._owners) == out, "the wrong buffers have owners"
         free = [made.try_get() for _ in range(capacity - out)]
         assert len({*free, -1}) == capacity - out + 1 and made.try_get() == -1, "a buffer was lost or doubled"
 

@@ -21,42 +21,42 @@ HEARD = GETTERS + 15  # stands for the eventfd
 
 
 def let_loops_hear(queue):
-    if queue.words[HANDED]:
-        fetch_add(queue.words, HEARD, 1, "seq_cst")
-        wake(queue.words, HEARD, ALL_WAITERS)
+    if queue._words[HANDED]:
+        fetch_add(queue._words, HEARD, 1, "seq_cst")
+        wake(queue._words, HEARD, ALL_WAITERS)
 
 
 def look(pool, got):
-    index = take_handed(pool.ring)
+    index = take_handed(pool._queue)
     if index < 0:
         index = pool.try_get()
         if index < 0:
             return index
-        take_request_back(pool.ring)
+        take_request_back(pool._queue)
     got.append(index)
     return index
 
 
 def await_one(pool):
     def operation(got):
-        ask(pool.ring)
+        ask(pool._queue)
         while True:
-            seen = load(pool.ring.words, HEARD, "seq_cst")
+            seen = load(pool._queue._words, HEARD, "seq_cst")
             index = look(pool, got)
             if index >= 0:
                 return index
-            ask_again(pool.ring)
-            park(pool.ring.words, HEARD, seen, FOREVER_NS)
+            ask_again(pool._queue)
+            park(pool._queue._words, HEARD, seen, FOREVER_NS)
 
     return "G", operation  # it is a get whose answer is never EMPTY
 
 
 def ask_and_leave(pool):
     def operation(got):
-        ask(pool.ring)
+        ask(pool._queue)
         index = look(pool, got)
         if index < 0:
-            take_request_back(pool.ring)
+            take_request_back(pool._queue)
         return index
 
     return "G", operation
@@ -80,15 +80,15 @@ def coroutine_case(capacity, turns, scripts):
     def program():
         made = BufferPool(capacity, 1, checked=False)
         handed = BoundedQueue(capacity)
-        made.ring.words[[HANDED, TURNS]] = handed._descriptor, turns
-        made.deques[COUNT] = 1
+        made._queue._words[[HANDED, TURNS]] = handed._address, turns
+        made._deques[COUNT] = 1
         for _ in range(capacity):
             made.get()
         pools.append((made, handed))
         code = {"A": await_one(made), "L": ask_and_leave(made), "W": wait(made), "G": get(made), "P": put_back(made)}
         for index in range(capacity):
             code[str(index)] = f"P{index}", lambda got, index=index: made.try_put(index)
-        return [made.ring.words, made.deques, handed.words], written(scripts, code)
+        return [made._queue._words, made._deques, handed._words], written(scripts, code)
 
     def check(results):
         made, handed = pools[-1]
@@ -96,8 +96,8 @@ def coroutine_case(capacity, turns, scripts):
         put = sum(result is True for name, result in results if name[0] == "P")
         out = sum(result >= 0 for name, result in results if name == "G")
         assert made.available() + handed.was_size() == put - out, "a buffer was lost or doubled"
-        waiting = handed.was_size() + made.ring.words[REQUESTS] + made.ring.words[STALE]
-        assert waiting == made.ring.words[GETTERS] == 0, "a coroutine is counted that does not wait"
+        waiting = handed.was_size() + made._queue._words[REQUESTS] + made._queue._words[STALE]
+        assert waiting == made._queue._words[GETTERS] == 0, "a coroutine is counted that does not wait"
 
     pools = []
     explained = "L" not in "".join(scripts)  # who leaves may hold a buffer for a moment, and put it back

@@ -37,7 +37,7 @@ def fork_case(capacity, held, scripts):
             [OPERATIONS[letter.upper()](source if letter.isupper() else made) for letter in script]
             for source, script in zip(sources, scripts, strict=True)
         ]
-        return [made.ring.words, made.owners, made.bulks, made.deques], programs
+        return [made._queue._words, made._owners, made._bulks, made._deques], programs
 
     def forked():
         made, sources = pools[-1]
@@ -49,7 +49,7 @@ def fork_case(capacity, held, scripts):
         assert sorted(got) == list(range(capacity)), "a buffer vanished"
         for index, source in zip(got, itertools.cycle(sources)):
             if held is not None:
-                made.deques[source.base + OWNER] = 0  # as the next magazine there does
+                made._deques[source._base + OWNER] = 0  # as the next magazine there does
             source.put(index)
         assert sorted(made.try_get() for _ in got) == list(range(capacity)), "a buffer vanished in a magazine"
 

@@ -23,7 +23,7 @@ def wait(source):
 
 
 def close(source):
-    return "C", lambda got: waiting.close_queue(getattr(source, "pool", source).ring)
+    return "C", lambda got: waiting.close_queue(getattr(source, "pool", source)._queue)
 
 
 OPERATIONS = {"C": close, "G": get, "P": put_back, "W": wait, "B": get_two, "D": put_all}
@@ -40,7 +40,7 @@ def magazine_case(capacity, held, scripts, owners_fence=False, deaths=0):
         pool = BufferPool(capacity, 1, checked=False)
         magazines = [pool.magazine(2) for _ in scripts]
         for magazine, n in zip(magazines, held, strict=True):
-            magazine.asymmetric = not owners_fence
+            magazine._asymmetric = not owners_fence
             for index in [pool.get() for _ in range(n)]:
                 magazine.put(index)
         pools.append((pool, magazines))
@@ -48,7 +48,7 @@ def magazine_case(capacity, held, scripts, owners_fence=False, deaths=0):
             [OPERATIONS[letter.upper()](magazine if letter.isupper() else pool) for letter in script]
             for magazine, script in zip(magazines, scripts, strict=True)
         ]
-        return [pool.ring.words, pool.deques], programs
+        return [pool._queue._words, pool._deques], programs
 
     pools = []
     explained = set("".join(scripts).upper()) <= set("GPWC")
@@ -68,7 +68,7 @@ def handed_on_case(capacity, held, scripts):
         pools.append((pool, magazine))
         code = {"G": get(magazine), "P": put_back(magazine), "R": ("R", lambda got: magazine.release())}
         code = {letter: (name, unless_refused(operation)) for letter, (name, operation) in code.items()}
-        return [pool.ring.words, pool.deques, pool.owners, pool.bulks], written(scripts, code)
+        return [pool._queue._words, pool._deques, pool._owners, pool._bulks], written(scripts, code)
 
     def unless_refused(operation):
         def tried(got):
@@ -146,7 +146,7 @@ class Endless(Case):
 
 def check(pool, results, deaths=0):
     """See that every buffer is free or out, and none twice; of what somebody died in, nobody knows the effect."""
-    pool.ring.words[CLOSED_FLAG] = 0
+    pool._queue._words[CLOSED_FLAG] = 0
     free = [pool.try_get() for _ in range(pool.available())]
     assert len(set(free)) == len(free) and -1 not in free, "a buffer was doubled"
     out = sum(taken(name, result) for name, result in itertools.chain(*results))

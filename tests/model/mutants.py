@@ -62,9 +62,8 @@ class Mutant:
         raise AssertionError(f"nothing catches that {self.bug}")
 
 
-COUNT_IN = r" *fetch_add\(.*, waiters, 1, .*\n"
-SEEN = r" *seen = .*\n"
-RECHECK = r" *result = .*\n"
+TRY_AGAIN = r"( *seen = .*\n)( *)((?:item|result) = .*\n)"
+READ_LATE = r"\1\2\3\2seen = load(words, GETTERS + 1, 'seq_cst')\n"
 FIND, HINT = r"( *)if compare_and_swap(.*)\n", r" *(store.*)\n"
 AGAIN = r"""while True:
             index = \1
@@ -127,39 +126,38 @@ BUGS = [
             ("a put that finds the queue full goes on", queue._put_at, "lead < 0", "lead < -1"),
             ("a put publishes with relaxed accesses", queue._put_at, '"seq_cst"', '"relaxed"'),
             ("a get takes with relaxed accesses", queue._get_at, '"seq_cst"', '"relaxed"'),
-            ("a loser waits for the winner to move the hint", queue._contend, "lead == 0 or not behind", "True"),
+            ("a loser waits for the winner to move the hint", queue._search, "lead == 0 or not behind", "True"),
         ],
     ),
     (
         WAITING,
         [
             ("a put into a closed queue succeeds", waiting.offer, r"load\(.*\) == 0", "True"),
+            ("a getter does not try again before it parks", waiting.wait_to_get, TRY_AGAIN, r"\1\2item = EMPTY\n"),
+            ("a putter does not try again before it parks", waiting.wait_to_put, TRY_AGAIN, r"\1\2result = EMPTY\n"),
+            ("a getter reads the event after its last try", waiting.wait_to_get, TRY_AGAIN, READ_LATE),
             (
-                "a waiter does not try again before it parks",
-                waiting.wait,
-                rf"({SEEN}){RECHECK}",
-                r"\1        result = EMPTY\n",
+                "a putter reads the event after its last try",
+                waiting.wait_to_put,
+                TRY_AGAIN,
+                READ_LATE.replace("GET", "PUT"),
             ),
-            ("a waiter tries again before it reads the event", waiting.wait, rf"({SEEN})({RECHECK})", r"\2\1"),
-            (
-                "a waiter counts itself in after its last try",
-                waiting.wait,
-                f"({COUNT_IN})({SEEN})({RECHECK})",
-                r"\2\3\1",
-            ),
+            ("a getter counts itself in after its last try", waiting.wait_to_get, TRY_AGAIN, r"\2\3\1"),
+            ("a putter counts itself in after its last try", waiting.wait_to_put, TRY_AGAIN, r"\2\3\1"),
             (
                 "a waiter counts itself in by a plain store",
-                waiting.wait,
+                waiting._enter,
                 r"fetch_add\((.*), waiters, 1, .*\)",
                 r"store(\1, waiters, load(\1, waiters) + 1)",
             ),
             (
                 "a waiter counts itself in with a relaxed access",
-                waiting.wait,
+                waiting._enter,
                 r'(waiters, 1, )"seq_cst"',
                 r'\1"relaxed"',
             ),
-            ("a waiter that is woken gives up", waiting.wait, r"( *)park\((.*)\)\n", r"\1park(\2)\n\1return EMPTY\n"),
+            ("a getter that is woken gives up", waiting.wait_to_get, r"( *)(_leave.*\n)", r"\1\2\1return item\n"),
+            ("a putter that is woken gives up", waiting.wait_to_put, r"( *)(_leave.*\n)", r"\1\2\1return result\n"),
             ("a waker does not change the event", waiting.notify, r"fetch_add\(.*\)", "pass"),
             (
                 "a waker changes the event after it wakes",
@@ -186,9 +184,9 @@ BUGS = [
             ("close wakes before it closes", waiting.close_queue, r"(    store.*\n)([\s\S]*)", r"\2\1"),
             (
                 "a getter looks whether the queue is closed after it found nothing",
-                BoundedQueue._attempt,
-                r"( *)(got = .*)\n",
-                r"\1\2\n\1closed = load(self.words, CLOSED_FLAG, 'seq_cst')\n",
+                BoundedQueue._get_or_closed,
+                r"( *)(item = .*)\n",
+                r"\1\2\n\1closed = load(self._words, CLOSED_FLAG, 'seq_cst')\n",
             ),
         ],
     ),
@@ -199,7 +197,7 @@ BUGS = [
                 "a buffer is given back before its owner is wiped",
                 free_list.give,
                 r"(    )(status = .*)\n",
-                r"\1release(pool.ring, index)\n\1\2\n\1return status\n",
+                r"\1release(pool._queue, index)\n\1\2\n\1return status\n",
             ),
             (
                 "an owner is wiped by a plain store",
@@ -354,9 +352,9 @@ BUGS = [
         [
             (
                 "a waiter whose time is over does not try again",
-                waiting.wait,
-                r"( *)if result != EMPTY:\n( *)return result\n?$",
-                r"\1if result != EMPTY or now_ns() >= end:\n\2return result\n",
+                waiting.wait_to_get,
+                r"( *)if item != EMPTY:\n( *)return item\n?$",
+                r"\1if item != EMPTY or now_ns() >= end:\n\2return item\n",
             ),
         ],
     ),

@@ -32,7 +32,7 @@ def owners_case(out, scripts, deaths=0):
                 else (lambda got, indices=indices: made._give_many(indices))
             )
         code = {name: (name, operation) for name, operation in operations.items()}
-        return [made.ring.words, made.owners, made.bulks], written([script.split() for script in scripts], code)
+        return [made._queue._words, made._owners, made._bulks], written([script.split() for script in scripts], code)
 
     def check(results):
         assert deaths or (pools[-1].owners >= FREE).all(), "a mark was left"

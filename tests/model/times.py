@@ -11,7 +11,6 @@ from specs import Spec, closing_fifo
 
 from iobuf_nb import BoundedQueue
 from iobuf_nb._free import waiting
-from iobuf_nb._free.queue import GET
 from iobuf_nb._threads.outcomes import EMPTY
 from iobuf_nb.atomics import fetch_add, load
 
@@ -19,7 +18,7 @@ clock = np.zeros(1, np.int64)
 
 
 def get_within(queue, ticks, got):
-    item = waiting.wait(queue, GET, ticks)
+    item = waiting.wait_to_get(queue, ticks)
     if item >= 0:
         got.append(item)
     return item
@@ -36,14 +35,14 @@ def timed_case(capacity, scripts):
         queue = BoundedQueue(capacity, 3)
         queues.append(queue)
         code = {
-            "G": ("G", lambda got: waiting.wait(queue, GET, -1)),
+            "G": ("G", lambda got: waiting.wait_to_get(queue, -1)),
             "X": ("X", lambda got: get_within(queue, 1, got)),
             "P": put_back(queue),
             "+": ("+", lambda got: fetch_add(clock, 0, 1, "seq_cst")),
         }
         for item in range(3):
             code["abc"[item]] = f"T{item}", lambda got, item=item: queue.try_put(item)
-        return [queue.words, clock], written(scripts, code)
+        return [queue._words, clock], written(scripts, code)
 
     def check(results):
         ended = list(itertools.chain(*results))
