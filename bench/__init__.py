@@ -1,1 +1,1 @@
-"""Benchmarks: both sides of each comparison in one process run, ratios first. ``python -m bench --help``."""
+"""Benchmarks that run both sides of each comparison in one process and report ratios. ``python -m bench --help``."""

@@ -1,15 +1,15 @@
-"""``python -m bench [GROUP ...]``: run benchmarks, and print tables of figures, ratios and targets."""
+"""``python -m bench [GROUP ...]``: run benchmarks, and print their figures, ratios and verdicts."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 
-from . import copy, kernels, peers, python, report, scan, startup, stream, wait
-from .measure import machine
+from . import copy, kernels, peers, python, scan, startup, stream, wait
+from .machine import machine
+from .result import Result, dumps, save
+from .table import Settings
 
 GROUPS = {
     "alone": kernels.alone,
@@ -33,26 +33,29 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("groups", nargs="*", metavar="group", help=f"any of {', '.join(GROUPS)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter runs, smaller files")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the raw result to this file")
-    parser.add_argument("--save", type=Path, metavar="DIR", help="write the raw result, the tables and plots there")
+    parser.add_argument("--seed", type=int, default=1, help="decides the order of the cases (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to this file")
+    parser.add_argument("--save", type=Path, metavar="DIR", help="write the result of all groups to DIR/PROCESSOR.json")
     options = parser.parse_args(arguments)
     if unknown := set(options.groups) - set(GROUPS):
         parser.error(f"no such group: {', '.join(sorted(unknown))} (choose from {', '.join(GROUPS)})")
+    if options.save and options.groups:
+        parser.error("--save takes the result of all groups: name none, or use --json")
     start = time.monotonic()
-    versions = {**peers.versions(), **python.versions()}
-    result = {"machine": machine(), "peers": versions, "quick": options.quick, "groups": {}}
-    print(report.about(result), flush=True)
+    settings = Settings(options.quick, options.seed)
+    result = Result(machine(), {**peers.versions(), **python.versions()}, *settings)
+    print(f"{result}\n", flush=True)
     for group in options.groups or GROUPS:
-        tables = GROUPS[group](options.quick)
+        tables = GROUPS[group](settings)
         for table in tables:
             print(table, flush=True)
-        result["groups"][group] = [asdict(table) for table in tables]
-    result["seconds"] = round(time.monotonic() - start)
-    print(f"{result['seconds']} seconds")
+        result.tables += tables
+    result.seconds = round(time.monotonic() - start)
+    print(f"{result.seconds} seconds")
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        options.json.write_text(dumps(result))
     if options.save:
-        report.save(result, options.save)
+        print(f"written to {save(result, options.save)}")
 
 
 if __name__ == "__main__":

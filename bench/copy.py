@@ -1,4 +1,4 @@
-"""Copying a file against cp: with the same promise (on the disk when it returns), without, and without a disk."""
+"""Copying a file against cp: waiting until the data is on the disk, not waiting, and in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import numpy as np
 
 import iobuf_nb
 
-from .measure import Table
+from .table import Settings, Table
+from .workloads import COPY, COPY_MEMORY, Workload
 
 MEMORY = "/dev/shm"  # a file system in memory, on Linux
 
@@ -31,7 +32,7 @@ def cp_and_sync(src: str, dst: str) -> None:
 
 
 def speed(case: Copying, src: str, dst: str) -> float:
-    """Return GB/s; the disk has nothing else to write at the start."""
+    """Return GB/s, starting when the disk has nothing left to write."""
     if os.path.exists(dst):
         os.unlink(dst)
     os.sync()
@@ -48,23 +49,23 @@ def digest(path: str) -> str:
         return hasher.hexdigest()
 
 
-def measured(title: str, folder: str | None, cases: dict[str, Copying], quick: bool) -> Table:
+def measured(workload: Workload, folder: str | None, cases: dict[str, Copying], settings: Settings) -> Table:
     """Measure on a file of 256 MiB (quick) or 2 GiB, in a directory inside `folder`."""
-    blocks, runs = (4, 5) if quick else (32, 11)
-    table = Table(title.format(size=f"{blocks * 64} MiB"), "GB/s")
+    pieces, runs = (4, 5) if settings.quick else (32, 11)
+    table = Table(workload)
     with tempfile.TemporaryDirectory(dir=folder) as inside:
         src, dst = os.path.join(inside, "src"), os.path.join(inside, "dst")
         generator = np.random.default_rng(0)
         with open(src, "wb") as file:
-            for _ in range(blocks):
+            for _ in range(pieces):
                 file.write(generator.bytes(1 << 26))
-        table.measure({name: partial(speed, case, src, dst) for name, case in cases.items()}, runs)
+        table.measure({name: partial(speed, case, src, dst) for name, case in cases.items()}, runs, settings.seed)
         assert digest(src) == digest(dst), "the copy must be equal"
     return table
 
 
-def run(quick: bool) -> list[Table]:
-    """Measure on the disk, and in memory, where a copy that waits until all is written has nothing to wait for."""
+def run(settings: Settings) -> list[Table]:
+    """Measure on the disk, and in memory, where a copy that waits for the disk has nothing to wait for."""
     cases: dict[str, Copying] = {
         "cp": cp,
         "copy": iobuf_nb.copy,
@@ -75,16 +76,8 @@ def run(quick: bool) -> list[Table]:
         "copy, verified, no sync": partial(iobuf_nb.copy, verify=True, sync=False),
         "cp and sync": cp_and_sync,
     }
-    disk = measured("Copying {size} from the page cache", None, {**cases, **more}, quick)
-    disk.compare("copy, no sync", "cp", ">= 0.9")
-    disk.compare("copy, verified, no sync", "cp", ">= 0.9")
-    disk.compare("copy", "cp and sync", ">= 0.9")
-    disk.compare("copy, verified", "cp and sync", ">= 0.9")
-    disk.compare("copy, verified", "cp", ">= 0.9")
+    disk = measured(COPY, None, {**cases, **more}, settings)
     if not os.path.isdir(MEMORY):
         disk.notes.append(f"Not measured in memory: there is no {MEMORY} here.")
         return [disk]
-    memory = measured("Copying {size} in memory", MEMORY, cases, quick)
-    memory.compare("copy", "cp", ">= 0.9")
-    memory.compare("copy, verified", "cp", ">= 0.9")
-    return [disk, memory]
+    return [disk, measured(COPY_MEMORY, MEMORY, cases, settings)]

@@ -16,35 +16,52 @@ import numpy as np
 
 from iobuf_nb import BoundedQueue
 
-from .measure import Sampled, Table
-from .work import BATCH, BUFFER, CHECKED, ITEMS, MAGAZINE, MAGAZINE_CHECKED, POOL, RING, ROOM, SUBJECTS, Subject, race
+from .measure import Sampled
+from .names import (
+    BATCH,
+    BUFFER,
+    CHECKED,
+    ITEMS,
+    MAGAZINE,
+    MAGAZINE_CHECKED,
+    POOL,
+    QUEUE,
+    QUEUE_OF_BYTES,
+    RING,
+    ROOM,
+    SIMPLE_QUEUE,
+    SIMPLE_QUEUE_OF_BYTES,
+)
+from .table import Settings, Table
+from .work import SUBJECTS, Subject, race
+from .workloads import PYTHON_ALONE, PYTHON_BUFFERS, PYTHON_BULK, PYTHON_TOGETHER, Workload
 
 
-class Ends(NamedTuple):
-    """A queue by its three ends."""
+class Methods(NamedTuple):
+    """The three methods of a queue that are used here."""
 
     get: Callable[[], Any]
     put: Callable[[Any], Any]
     was_size: Callable[[], int]
 
 
-def of_deque() -> Ends:
+def of_deque() -> Methods:
     made: deque[int] = deque()
-    return Ends(made.popleft, made.append, made.__len__)
+    return Methods(made.popleft, made.append, made.__len__)
 
 
-def of_standard(kind: Callable[[], Any]) -> Ends:
+def of_standard(kind: Callable[[], Any]) -> Methods:
     made = kind()
-    return Ends(made.get, made.put, made.qsize)
+    return Methods(made.get, made.put, made.qsize)
 
 
-def of_slick(package: Any) -> Ends:
-    """Carry items as eight bytes; one cursor hands each to one reader. It overwrites what readers are too late for."""
+def of_slick(package: Any) -> Methods:
+    """Carry items as eight bytes; a cursor hands each to one reader. It overwrites items that are read too late."""
     made = package.SlickQueue(size=4 * ROOM, element_size=8)
     cursor = package.AtomicCursor(bytearray(8))
 
     def get() -> int:
-        while (data := made.read(cursor)[0]) is None:  # one that is reserved, but not yet published
+        while (data := made.read(cursor)[0]) is None:  # the next is reserved, but not yet published
             continue
         item: int = struct.unpack("<Q", data)[0]
         return item
@@ -54,20 +71,20 @@ def of_slick(package: Any) -> Ends:
         made[index][:] = struct.pack("<Q", item)
         made.publish(index)
 
-    return Ends(get, put, lambda: made.reserve() - cursor.load())
+    return Methods(get, put, lambda: made.reserve() - cursor.load())
 
 
-def of_nblf(package: Any) -> Ends:
+def of_nblf(package: Any) -> Methods:
     made = package.Queue(ROOM)
-    return Ends(made.pop, made.push, made.len)
+    return Methods(made.pop, made.push, made.len)
 
 
-STANDARD: dict[str, Callable[[], Ends]] = {
+STANDARD: dict[str, Callable[[], Methods]] = {
     "collections.deque": of_deque,
-    "queue.SimpleQueue": partial(of_standard, queue.SimpleQueue),
-    "queue.Queue": partial(of_standard, queue.Queue),
+    SIMPLE_QUEUE: partial(of_standard, queue.SimpleQueue),
+    QUEUE: partial(of_standard, queue.Queue),
 }
-PACKAGES: dict[str, Callable[[Any], Ends]] = {  # by the name of the module, not always that on PyPI
+PACKAGES: dict[str, Callable[[Any], Methods]] = {  # by module, whose name on PyPI may differ
     "culsans": lambda package: of_standard(lambda: package.Queue().sync_q),
     "faster_fifo": lambda package: of_standard(package.Queue),
     "slick_queue_py": of_slick,
@@ -76,12 +93,12 @@ PACKAGES: dict[str, Callable[[Any], Ends]] = {  # by the name of the module, not
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of those packages that are installed."""
+    """Return the versions of the installed packages."""
     distributions = importlib.metadata.packages_distributions()
     return {name: importlib.metadata.version(distributions[name][0]) for name in PACKAGES if name in distributions}
 
 
-def filled(make: Callable[[], Ends]) -> Ends:
+def filled(make: Callable[[], Methods]) -> Methods:
     ends = make()
     for k in range(ITEMS):
         ends.put(k)
@@ -89,7 +106,7 @@ def filled(make: Callable[[], Ends]) -> Ends:
 
 
 def peers() -> tuple[dict[str, Subject], list[str]]:
-    """Return the queues that are there, and why others are not."""
+    """Return the queues that can be imported, and why the others cannot."""
     found, missing = {name: Subject(partial(filled, make)) for name, make in STANDARD.items()}, []
     for name, make in PACKAGES.items():
         try:
@@ -123,7 +140,7 @@ FILLINGS = [bytes([value]) * BUFFER for value in range(256)]
 def write_buffers(pool: Any, passing: Any, n: int) -> None:
     for k in range(n):
         index = pool.get()
-        # Bytes are copied on both sides: numpy's own fill() lets go of the GIL, which takes longer than to fill 1 KiB.
+        # Bytes are copied on both sides: numpy's fill() releases the GIL, which takes longer than filling 1 KiB.
         memoryview(pool.value(index))[:] = FILLINGS[k & 255]
         passing.put(index)
 
@@ -156,7 +173,7 @@ def read_bytearrays(free: Any, passing: Any, n: int) -> int:
 def passed(
     write: Callable[..., None], read: Callable[..., int], ends: Callable[[], tuple[Any, Any, Any]], n: int
 ) -> float:
-    """Return nanoseconds for each buffer that one thread writes and another reads; `ends` are theirs and the queue."""
+    """Return nanoseconds for each buffer; `ends` makes the writer's pool, the reader's, and the queue between them."""
     writer, reader, passing = ends()
     nanoseconds, (_, total) = race([partial(write, writer, passing, n), partial(read, reader, passing, n)])
     assert total == sum(crc32(bytes([k & 255]) * BUFFER) for k in range(256)) * (n // 256) + sum(
@@ -177,52 +194,36 @@ def of_bytearrays(kind: Callable[[], Any]) -> tuple[Any, Any, Any]:
     return free, free, kind()
 
 
-def run(quick: bool) -> list[Table]:
+def run(settings: Settings) -> list[Table]:
     """Measure W1, W2, W4 and W7; ours with every check, as Python users have them, and without."""
     others, missing = peers()
     ours = {name: SUBJECTS[name] for name in (RING, POOL, CHECKED, MAGAZINE, MAGAZINE_CHECKED)}
+    pools = {name: subject for name, subject in ours.items() if name != RING}
 
-    def measured(short: str, title: str, cases: dict[str, Callable[[int], float]]) -> Table:
-        table = Table(title, "ns", f"Python, {short}", missing=missing)
-        table.measure({name: Sampled(case, 0.02) for name, case in cases.items()}, 5 if quick else 31)
+    def measured(workload: Workload, cases: dict[str, Callable[[int], float]], missing: list[str]) -> Table:
+        table = Table(workload, missing=missing)
+        sampled = {name: Sampled(case, 0.02) for name, case in cases.items()}
+        table.measure(sampled, 5 if settings.quick else 31, settings.seed)
         return table
 
-    def pairs_of(threads: int) -> dict[str, Callable[[int], float]]:
+    def pairs_on(threads: int) -> dict[str, Callable[[int], float]]:
         subjects = {**ours, **others}
         return {name: partial(s.side_by_side, pairs, threads=threads) for name, s in subjects.items()}
 
-    alone = measured("one thread", f"Get+put from Python, one thread; {ITEMS} items", pairs_of(1))
-    for name in CHECKED, RING:
-        alone.compare(name, "queue.SimpleQueue", "<= 1.0")
-        alone.compare(name, "queue.Queue", "<= 0.05")
-    together = measured("two threads", f"Get+put from Python, two threads; {ITEMS} items", pairs_of(2))
-    together.compare(CHECKED, "queue.SimpleQueue", "<= 1.0")
-    together.compare(CHECKED, "queue.Queue", "<= 0.05")
-    bulk = measured(
-        "bulk of 32",
-        "Get+put from Python, 32 at a time, for each item",
-        {
-            **{
-                name: partial(s.side_by_side, array_batches, threads=1, scratch=BATCH)
-                for name, s in ours.items()
-                if name != RING
-            },
-            **{name: partial(s.side_by_side, batches, threads=1) for name, s in others.items()},
-        },
-    )
-    bulk.compare(CHECKED, "queue.SimpleQueue", "<= 1.0")
+    bulk: dict[str, Callable[[int], float]] = {
+        **{name: partial(s.side_by_side, array_batches, threads=1, scratch=BATCH) for name, s in pools.items()},
+        **{name: partial(s.side_by_side, batches, threads=1) for name, s in others.items()},
+    }
     indices = partial(passed, write_buffers, read_buffers)
     objects = partial(passed, write_bytearrays, read_bytearrays)
-    buffers = measured(
-        "buffers",
-        "Buffers of 1 KiB written by one Python thread, read by another",
-        {
-            **{name: partial(indices, partial(of_indices, s)) for name, s in ours.items() if name != RING},
-            "queue.SimpleQueue of bytearrays": partial(objects, partial(of_bytearrays, queue.SimpleQueue)),
-            "queue.Queue of bytearrays": partial(objects, partial(of_bytearrays, partial(queue.Queue, ROOM))),
-        },
-    )
-    buffers.missing = []
-    buffers.compare(CHECKED, "queue.Queue of bytearrays", "<= 0.3")
-    buffers.compare(CHECKED, "queue.SimpleQueue of bytearrays", "<= 1.0")
-    return [alone, together, bulk, buffers]
+    buffers: dict[str, Callable[[int], float]] = {
+        **{name: partial(indices, partial(of_indices, s)) for name, s in pools.items()},
+        SIMPLE_QUEUE_OF_BYTES: partial(objects, partial(of_bytearrays, queue.SimpleQueue)),
+        QUEUE_OF_BYTES: partial(objects, partial(of_bytearrays, partial(queue.Queue, ROOM))),
+    }
+    return [
+        measured(PYTHON_ALONE, pairs_on(1), missing),
+        measured(PYTHON_TOGETHER, pairs_on(2), missing),
+        measured(PYTHON_BULK, bulk, missing),
+        measured(PYTHON_BUFFERS, buffers, []),
+    ]

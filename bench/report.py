@@ -1,133 +1,121 @@
-"""From a raw result to Markdown, plots and the figures in the README: ``python -m bench.report [RESULT.json]``."""
+"""The README's table of workloads, and the figures of all machines side by side: ``python -m bench.report``.
+
+``python -m bench.report FILE ...`` prints every table of these results instead.
+"""
 
 from __future__ import annotations
 
-import json
-import re
-import statistics
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from .measure import Table, row, spread, table_from
-from .work import SUBJECTS
+from .result import Result, loads
+from .table import Table, header, row, short
+from .targets import Target, quartiles
+from .workloads import WORKLOADS
 
 FOLDER = Path(__file__).parent
 README = FOLDER.parent / "README.md"
-RESULT = FOLDER / "results" / "result.json"
-BLOCK = re.compile(
-    r"(?<=<!-- figures: written by python -m bench.report -->\n).*(?=<!-- end of figures -->)", re.DOTALL
-)
-
-Result = dict[str, Any]  # what `bench.__main__` writes
+RESULTS = FOLDER / "results"
 
 
-def tables_of(result: Result) -> list[Table]:
-    return [table_from(raw) for group in result["groups"].values() for raw in group]
+def committed() -> list[Result]:
+    """Return the committed results, one for each machine."""
+    return [loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
 
 
-def about(result: Result) -> str:
-    """Return where it was measured, and beside what."""
-    facts = ", ".join(f"{name} {value}" for name, value in result["machine"].items())
-    kind = "Quick runs" if result["quick"] else "Full runs"
-    peers = ", ".join(f"{name} {version}" for name, version in result["peers"].items())
-    return f"{kind}; {facts}; peers: {peers}.\n"
+def stated(target: Target) -> str:
+    """Return what a target compares, and its bound."""
+    cases = ", ".join(f"`{case}`" for case in target.cases)
+    bases = ", ".join(f"`{base}`" if isinstance(base, str) else base.name for base in target.bases)
+    return f"{cases}{bases and f' / {bases}'} {target.bound}{' x threads' * target.per_thread}"
 
 
-def document(result: Result) -> str:
-    """Return all of a result."""
-    return "\n".join(["# Benchmarks\n", about(result), *map(str, tables_of(result))])
+def workloads() -> str:
+    """Return the table of workloads, with a row for each target."""
+    lines = header("workload", "what it does", "question", "target", "why")
+    for workload in WORKLOADS.values():
+        first = workload.name, workload.does, workload.question
+        for target in workload.targets:
+            lines.append(row(*first, stated(target), target.why))
+            first = "", "", ""
+        if not workload.targets:
+            lines.append(row(*first, "", ""))
+    return "\n".join(lines)
 
 
-def matrix(tables: list[Table]) -> list[str]:
-    """Return the medians of several tables as one, a column for each."""
-    cases = dict.fromkeys(name for table in tables for name in table.samples)
-    lines = [row("ns", *(table.short for table in tables)), "|---" * (len(tables) + 1) + "|"]
-    for case in cases:
-        found = (table.samples.get(case) for table in tables)
-        lines.append(row(case, *(f"{statistics.median(values):.3g}" if values else "" for values in found)))
+def about(result: Result) -> list[str]:
+    """Return the machine of a result, and what to know about its figures."""
+    notes = [f"{table.label}: {note}" for table in result.tables for note in table.notes]
+    notes += sorted({f"Not measured: {reason}" for table in result.tables for reason in table.missing})
+    return [f"- {result}", *(f"  - {note}" for note in notes)]
+
+
+Machine = dict[str, Table]  # of one machine, by label
+
+
+def all_tables(machines: list[Machine]) -> list[Table]:
+    """Return a table for each label that any machine has, in the order of the workloads."""
+    tables = {label: table for machine in machines for label, table in machine.items()}
+    order = list(WORKLOADS)
+    return sorted(tables.values(), key=lambda table: (order.index(table.workload.name), table.threads or 0))
+
+
+def median(table: Table | None, case: str) -> str:
+    """Return the median of a case, or a dash if it was not measured."""
+    return short(quartiles(table.samples[case])[1]) if table and case in table.samples else "-"
+
+
+def medians(machines: list[Machine], tables: list[Table]) -> list[str]:
+    """Return the medians of several workloads, a column each; a cell has the figures of all machines."""
+    lines = header("ns", *(table.label for table in tables))
+    everywhere = [machine[table.label] for table in tables for machine in machines if table.label in machine]
+    for case in dict.fromkeys(case for table in everywhere for case in table.samples):
+        cells = [" / ".join(median(machine.get(table.label), case) for machine in machines) for table in tables]
+        lines.append(row(case, *("" if set(cell) <= set("- /") else cell for cell in cells)))
     return lines
 
 
-def verdicts(tables: Iterable[Table]) -> list[str]:
-    """Return every ratio that has a target, as one table."""
-    lines = [row("workload", "ratio", "median", "spread", "target", "reached"), "|---" * 6 + "|"]
-    for table in tables:
-        for comparison in table.comparisons:
-            if values := comparison.values(table.samples):
-                reached = "yes" if comparison.reached(values) else "**no**"
-                figures = f"{statistics.median(values):.2f}", spread(values), comparison.target, reached
-                lines.append(row(table.short or table.title, comparison, *figures))
+def verdicts(machines: dict[str, Machine]) -> list[str]:
+    """Return every ratio that has a target, with a column for each machine."""
+    lines = header("workload", "ratio", "target", *machines)
+    for table in all_tables(list(machines.values())):
+        for comparison, bound in table.bounds:
+            found = [machine.get(table.label) for machine in machines.values()]
+            cells = (each.judged(comparison, bound) if each else "-" for each in found)
+            lines.append(row(table.label, comparison, bound, *cells))
     return lines
 
 
-def figures(result: Result) -> str:
-    """Return what stands in the README between its two comments."""
-    tables = tables_of(result)
-    kernels = [table for table in tables if table.short.startswith("W")]
-    python = [table for table in tables if table.short.startswith("Python")]
-    notes = [f"{table.short}: {note}" for table in tables for note in table.notes]
-    notes += sorted({f"Not measured: {reason}" for table in tables for reason in table.missing})
-    parts = [about(result)]
-    if kernels:
-        parts += ["In kernels, medians:\n", *matrix(kernels), ""]
-    if python:
-        parts += ["From Python, medians:\n", *matrix(python), ""]
-    parts += ["Ratios, run by run; the spread is the width of their middle half:\n", *verdicts(tables), ""]
-    if notes:
-        parts += [*(f"- {note}" for note in notes), ""]
-    return "\n".join(parts)
+def figures(results: list[Result]) -> str:
+    """Return what all machines measured, side by side."""
+    machines = {result.processor: {table.label: table for table in result.tables} for result in results}
+    listed = list(machines.values())
+    timed = [table for table in all_tables(listed) if table.workload.unit == "ns"]
+    kernels = [table for table in timed if table.workload.group != "python"]
+    python = [table for table in timed if table.workload.group == "python"]
+    lines = [line for result in results for line in about(result)]
+    lines += ["", f"In kernels, medians on {' / '.join(machines)}:", "", *medians(listed, kernels)]
+    lines += ["", "From Python, likewise:", "", *medians(listed, python)]
+    lines += ["", "Ratios, run by run: the median, the middle half, and whether it keeps the target:", ""]
+    return "\n".join([*lines, *verdicts(machines)])
 
 
-def plot(result: Result, path: Path) -> None:
-    """Draw a panel for each table in nanoseconds: medians, and lines from the least to the most."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rc("svg", hashsalt="bench", fonttype="none")  # the same figures give the same file, and a small one
-    matplotlib.rc("font", **{"sans-serif": ["DejaVu Sans"]})
-    from matplotlib import pyplot, ticker
-
-    tables = [table for table in tables_of(result) if table.short]
-    rows = -(-len(tables) // 2)
-    figure, axes = pyplot.subplots(rows, 2, figsize=(11, 2.5 * rows), squeeze=False)
-    for table, panel in zip(tables, axes.flat, strict=False):
-        cases = sorted(table.samples, key=lambda case: min(table.samples[case]), reverse=True)
-        found = [table.samples[case] for case in cases]
-        colors = ["C0" if case.startswith(tuple(SUBJECTS)) else "0.5" for case in cases]
-        panel.hlines(range(len(cases)), list(map(min, found)), list(map(max, found)), colors)
-        panel.scatter(list(map(statistics.median, found)), range(len(cases)), c=colors, zorder=2)
-        panel.set_yticks(range(len(cases)), cases)
-        panel.set_xscale("log")
-        panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-        panel.xaxis.set_major_formatter("{x:g}")
-        panel.xaxis.set_minor_locator(ticker.NullLocator())
-        panel.set_title(f"{table.short}, ns", fontsize=10)
-        panel.tick_params(labelsize=7)
-        panel.grid(axis="x", alpha=0.3)
-    for panel in axes.flat[len(tables) :]:
-        panel.remove()
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
-
-
-def save(result: Result, folder: Path) -> None:
-    """Write the raw result, all tables, and plots."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-    (folder / "result.md").write_text(document(result))
-    try:
-        plot(result, folder / "result.svg")
-    except ImportError:
-        print("no plots: matplotlib is not installed (pip install 'iobuf-nb[bench]')")
+def with_blocks(text: str) -> str:
+    """Return the README's text with the table of workloads and the committed figures in their places."""
+    for name, block in ("workloads", workloads()), ("figures", figures(committed())):
+        mark, end = f"<!-- {name}: written by python -m bench.report -->\n", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(mark)
+        assert end in rest, f"there is no place for the {name}"
+        text = f"{before}{mark}{block}\n{rest[rest.index(end) :]}"
+    return text
 
 
 def main() -> None:
-    """Write the figures of a result into the README."""
-    result = json.loads(Path(sys.argv[1] if len(sys.argv) > 1 else RESULT).read_text())
-    README.write_text(BLOCK.sub(lambda _: figures(result), README.read_text()))
+    """Write the README's blocks, or print the tables of the results that are named."""
+    for path in sys.argv[1:]:
+        print(*loads(Path(path).read_text()).tables, sep="\n")
+    if len(sys.argv) == 1:
+        README.write_text(with_blocks(README.read_text()))
 
 
 if __name__ == "__main__":

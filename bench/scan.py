@@ -1,4 +1,4 @@
-"""Scanning a file in the page cache: the pipeline against one thread with the same kernel, mapped or read by chunks."""
+"""Scanning a file in the page cache: the pipeline against one thread with the same kernel, over a map or by chunks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import numpy as np
 import iobuf_nb
 from iobuf_nb._streams.scan import count_bytes
 
-from .measure import Table, growth
+from .measure import growth
+from .table import Settings, Table
+from .workloads import SCAN, SCAN_MEMORY
 
 CHUNK = 1 << 18
 
@@ -27,7 +29,7 @@ def mapped(path: str) -> np.ndarray:
 
 
 def chunked(path: str) -> np.ndarray:
-    """Count over one buffer that readinto fills again and again."""
+    """Count over one buffer, filled by readinto again and again."""
     tables = np.zeros((8, 256), np.int64)
     buffer = np.empty(CHUNK, np.uint8)
     with open(path, "rb", buffering=0) as file:
@@ -51,20 +53,18 @@ def speed(function: Callable[[str], np.ndarray], path: str, expected: np.ndarray
     return os.path.getsize(path) / seconds / 1e9
 
 
-def run(quick: bool) -> list[Table]:
+def run(settings: Settings) -> list[Table]:
     """Measure on a file of 256 MiB (quick) or 2 GiB."""
-    blocks, runs = (4, 3) if quick else (32, 7)
+    pieces, runs = (4, 3) if settings.quick else (32, 7)
     with tempfile.NamedTemporaryFile() as file:
         generator = np.random.default_rng(0)
-        for _ in range(blocks):
+        for _ in range(pieces):
             file.write(generator.bytes(1 << 26))
         file.flush()
         expected = np.zeros(256, np.int64)
         cases = {"np.memmap, one thread": mapped, "readinto, one thread": chunked, "scan": piped}
-        table = Table(f"Scanning {blocks * 64} MiB in the page cache", "GB/s")
-        table.measure({name: partial(speed, case, file.name, expected) for name, case in cases.items()}, runs)
-        for base in list(cases)[:2]:
-            table.compare("scan", base, ">= 1.0")
-        memory = Table("Memory that a scan adds; its pool has 256 KiB for each processor", "MiB")
-        memory.measure({"scan": partial(growth, partial(piped, file.name))}, runs)
-    return [table, memory]
+        speeds, memory = Table(SCAN), Table(SCAN_MEMORY)
+        measured = {name: partial(speed, case, file.name, expected) for name, case in cases.items()}
+        speeds.measure(measured, runs, settings.seed)
+        memory.measure({"scan": partial(growth, partial(piped, file.name))}, runs, settings.seed)
+    return [speeds, memory]

@@ -16,7 +16,9 @@ from numba import njit
 
 import iobuf_nb
 
-from .measure import Table, growth
+from .measure import growth
+from .table import Settings, Table
+from .workloads import STREAM, STREAM_DISK, STREAM_MEMORY
 
 THREADS = len(os.sched_getaffinity(0))
 BINS = 256
@@ -41,7 +43,7 @@ def summarize(values, n, offset, totals):
 
 @njit(nogil=True, cache=True)
 def touch(values, n, offset, totals):
-    """Next to nothing, so that reading is all that takes time."""
+    """Do next to nothing, so that all the time goes into reading."""
     totals[0] += values[0]
 
 
@@ -126,7 +128,7 @@ def speed(case: Callable[[str], Totals], path: str, expected: Totals) -> float:
 
 
 def make_file(path: str, size: int) -> Totals:
-    """Fill a file with float32 values; return what numpy says about them."""
+    """Fill a file with float32 values, and return their totals, computed by numpy."""
     generator = np.random.default_rng(0)
     totals = empty()
     with open(path, "wb") as file:
@@ -141,7 +143,7 @@ def make_file(path: str, size: int) -> Totals:
 
 
 def uncache(path: str) -> None:
-    """Have the page cache forget a file."""
+    """Drop a file from the page cache."""
     fd = os.open(path, os.O_RDONLY)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(fd)
@@ -162,9 +164,9 @@ def touched(path: str, **options: Any) -> None:
     iobuf_nb.stream(path, touch, state=np.zeros(1), combine=np.add, dtype="f4", **options)
 
 
-def run(quick: bool) -> list[Table]:
+def run(settings: Settings) -> list[Table]:
     """Measure on a file of 256 MiB (quick) or 4 GiB."""
-    size, runs = (1 << 28, 3) if quick else (1 << 32, 5)
+    size, runs = (1 << 28, 3) if settings.quick else (1 << 32, 5)
     cases: dict[str, Callable[[str], Totals]] = {
         "np.memmap by chunks": mapped,
         "np.memmap by parts": mapped_in_parts,
@@ -173,29 +175,24 @@ def run(quick: bool) -> list[Table]:
         "stream": streamed,
         "stream, mmap": partial(streamed, engine="mmap"),
     }
+    missing = []
     try:
         import pyarrow  # noqa: F401
     except ImportError:
         del cases["pyarrow.memory_map"]
-        print("pyarrow is not installed (pip install 'iobuf-nb[bench]'): left out")
+        missing = ["pyarrow.memory_map: pyarrow is not installed (pip install 'iobuf-nb[bench]')"]
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "values")
         expected = make_file(path, size)
-        warm = Table(f"Sum, extremes and histogram of {size >> 20} MiB in the page cache, {THREADS} threads", "GB/s")
-        warm.measure({name: partial(speed, case, path, expected) for name, case in cases.items()}, runs)
-        for base in cases:
-            if not base.startswith("stream"):
-                warm.compare("stream", base, ">= 1.0")
-        cold = Table(f"Reading {size >> 20} MiB from the disk", "GB/s")
+        warm, cold, memory = Table(STREAM, missing=missing), Table(STREAM_DISK), Table(STREAM_MEMORY)
+        measured = {name: partial(speed, case, path, expected) for name, case in cases.items()}
+        warm.measure(measured, runs, settings.seed)
         reads: dict[str, Callable[[str], object]] = {
             "dd": dd,
             "stream": touched,
             "dd, direct": partial(dd, flag="iflag=direct"),
             "stream, direct": partial(touched, direct=True),
         }
-        cold.measure({name: partial(from_disk, case, path) for name, case in reads.items()}, runs)
-        cold.compare("stream", "dd", ">= 0.9")
-        cold.compare("stream, direct", "dd, direct", ">= 0.9")
-        memory = Table(f"Memory that a stream adds; its pool is {THREADS * CHUNK >> 10} KiB", "MiB")
-        memory.measure({"stream": partial(growth, partial(streamed, path))}, min(runs, 3))
+        cold.measure({name: partial(from_disk, case, path) for name, case in reads.items()}, runs, settings.seed)
+        memory.measure({"stream": partial(growth, partial(streamed, path))}, min(runs, 3), settings.seed)
     return [warm, cold, memory]

@@ -2,7 +2,7 @@
 
 A cell is two words, a sequence number and the item. Operations claim a position by a compare-and-swap on a cursor, then
 write the cell, then publish it by its sequence number (1024cores.net, "Bounded MPMC queue"). A thread that stops in
-between blocks those who come to its cell.
+between blocks every other thread that reaches its cell.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class VyukovQueue(Handle):
         self._describe(VYUKOV_TYPE)
 
     def was_size(self) -> int:
-        """Return how many items it holds while nobody uses it."""
+        """Return how many items it holds; exact while no thread uses it."""
         return int(self._words[TAIL] - self._words[HEAD])
 
 

@@ -1,4 +1,4 @@
-"""From a put to the return of a waiting get in another thread, beside what Python's standard library offers."""
+"""From a put to the return of the get that it wakes in another thread, against Python's standard library."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import Any
 
 from iobuf_nb import Backoff, BoundedQueue, BufferPool
 
-from .measure import Table
+from .names import QUEUE, SIMPLE_QUEUE
+from .table import Settings, Table, in_turn
+from .workloads import WAIT, WAIT_HIGH, WAIT_IDLE
 
-REST = 0.004  # seconds between two puts: by then the getter has parked
+REST = 0.004  # seconds between two puts: time for the getter to park
 
 
 class Ours:
@@ -26,7 +28,7 @@ class Ours:
         self.pool.get()
 
     def put(self) -> None:
-        """Give the one buffer back."""
+        """Put the only buffer back."""
         self.pool.put(0)
 
     def get(self) -> None:
@@ -35,7 +37,7 @@ class Ours:
 
 
 class Slept(Ours):
-    """The same pool, waited for by `Backoff` alone, as the Go package does."""
+    """The same pool, where a get tries and sleeps by `Backoff`, as in the Go package."""
 
     def get(self) -> None:
         """Try and sleep."""
@@ -58,7 +60,7 @@ class Conditioned:
             self.condition.notify()
 
     def get(self) -> None:
-        """Wait until there is one."""
+        """Wait until there is an item."""
         with self.condition:
             while not self.items:
                 self.condition.wait()
@@ -91,14 +93,14 @@ CASES: dict[str, Callable[[], Any]] = {
     "BufferPool": Ours,
     "BoundedQueue": Enqueued,
     "threading.Condition": Conditioned,
-    "queue.Queue": partial(Queued, queue.Queue),
-    "queue.SimpleQueue": partial(Queued, queue.SimpleQueue),
+    QUEUE: partial(Queued, queue.Queue),
+    SIMPLE_QUEUE: partial(Queued, queue.SimpleQueue),
     "Backoff only": Slept,
 }
 
 
 def latencies(make: Callable[[], Any], n: int) -> list[float]:
-    """Return `n` times from just before a put to just after the get that it ended, in microseconds."""
+    """Return `n` times in microseconds, each from just before a put to just after the get that it woke."""
     case, woken = make(), [0.0]
     taken = threading.Semaphore(0)
 
@@ -122,7 +124,7 @@ def latencies(make: Callable[[], Any], n: int) -> list[float]:
 
 
 def parked_share(make: Callable[[], Any]) -> float:
-    """Return the percentage of a core that a parked getter takes."""
+    """Return the share of a core that a parked getter takes, in percent."""
     case, share = make(), [0.0]
 
     def work() -> None:
@@ -138,19 +140,16 @@ def parked_share(make: Callable[[], Any]) -> float:
     return 100 * share[0]
 
 
-def run(quick: bool) -> list[Table]:
+def run(settings: Settings) -> list[Table]:
     """Measure medians and 99th percentiles of runs of `n` wake-ups each."""
-    n, runs = (100, 3) if quick else (300, 7)
-    median, high = Table("From put to the return of a parked get", "us"), Table("The same, 99th percentile", "us")
-    for make in CASES.values():
+    n, runs = (100, 3) if settings.quick else (300, 7)
+    median, high, idle = Table(WAIT), Table(WAIT_HIGH), Table(WAIT_IDLE)
+    for name, make in CASES.items():
         latencies(make, 10)
-    for _ in range(runs):
-        for name, make in CASES.items():
-            found = latencies(make, n)
-            median.samples.setdefault(name, []).append(statistics.median(found))
-            high.samples.setdefault(name, []).append(statistics.quantiles(found, n=100)[98])
-    for name in list(CASES)[2:]:
-        median.compare("BufferPool", name, "<= 1.0")
-    parked = Table("A parked getter", "% of a core")
-    parked.measure({name: partial(parked_share, CASES[name]) for name in ("BufferPool", "queue.Queue")}, 3)
-    return [median, high, parked]
+        median.samples[name], high.samples[name] = [], []
+    for name in in_turn(CASES, runs, settings.seed, median.label):
+        found = latencies(CASES[name], n)
+        median.samples[name].append(statistics.median(found))
+        high.samples[name].append(statistics.quantiles(found, n=100)[98])
+    idle.measure({name: partial(parked_share, CASES[name]) for name in ("BufferPool", QUEUE)}, 3, settings.seed)
+    return [median, high, idle]

@@ -1,7 +1,6 @@
 """The workloads on our side, each once, as kernels over anything that gets and puts; `peers/work.h` has the same in C.
 
-They wait for nothing but each other: who finds a pool empty or a queue full pauses, longer each time, in the end gives
-the processor away, and tries again.
+A thread that finds a pool empty or a queue full pauses, longer each time, then yields the processor, and tries again.
 """
 
 from __future__ import annotations
@@ -20,9 +19,25 @@ from iobuf_nb import BoundedQueue, BufferPool, atomics, pause
 from iobuf_nb._jit.compile import hot, kernel
 from iobuf_nb._threads.parking import spin
 
+from .names import (
+    BATCH,
+    BUFFER,
+    CHECKED,
+    HELD,
+    ITEMS,
+    MAGAZINE,
+    MAGAZINE_256,
+    MAGAZINE_CHECKED,
+    POOL,
+    RING,
+    ROOM,
+    VYUKOV,
+    WAITING_CHECKED,
+    WAITING_POOL,
+    WAITING_RING,
+)
 from .vyukov import VyukovQueue
 
-ITEMS, ROOM, BATCH, HELD, BUFFER = 1000, 1024, 32, 48, 1024
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -79,7 +94,7 @@ def get_put_many(pool, batch, n):
 
 @kernel
 def fail(pool, n):
-    """Return how many of `n` gets found something, which none should."""
+    """Return how many of `n` gets succeeded; none should."""
     found = 0
     for _ in range(n):
         found += pool.try_get() + 1
@@ -88,7 +103,7 @@ def fail(pool, n):
 
 @kernel
 def drain(pool, held):
-    """Take what there is, in the end nothing; return how much it was."""
+    """Get items until there are none, and return how many there were."""
     n = 0
     item = pool.try_get()
     while item >= 0:
@@ -156,7 +171,7 @@ def read(pool, queue, n):
 
 @kernel
 def swap_twice(words, n):
-    """Do what any such pair must: two uncontended compare-and-swaps, on two lines of its own."""
+    """Do the least that a get and a put need: two uncontended compare-and-swaps, on two cache lines."""
     for k in range(n):
         atomics.compare_and_swap(words, 0, k, k + 1)
         atomics.compare_and_swap(words, 32, k, k + 1)
@@ -164,7 +179,7 @@ def swap_twice(words, n):
 
 @kernel
 def meet(words, n):
-    """Wait, running, for the other threads: so none of them starts alone."""
+    """Spin until `n` threads are here, so that none of them starts alone."""
     atomics.fetch_add(words, 0, 1)
     while atomics.load(words, 0) < n:
         pause(1)
@@ -187,11 +202,11 @@ def race(roles: Sequence[Callable[[], Any]]) -> tuple[float, list[Any]]:
 
 @dataclass
 class Subject:
-    """What is measured: how to make one that holds the items 0 to ITEMS - 1, and what each thread uses of it."""
+    """A queue or pool: how to make one that holds the items 0 to ITEMS - 1, and what each thread uses of it."""
 
     make: Callable[[], Any]
     seat: Callable[[Any], Any] = lambda pool: pool
-    queue: Callable[[], Any] | None = None  # an empty one with ROOM
+    queue: Callable[[], Any] | None = None  # makes an empty one with ROOM
 
     get_put, produce, consume = staticmethod(get_put), staticmethod(produce), staticmethod(consume)
 
@@ -213,7 +228,7 @@ class Subject:
         return self.side_by_side(self.get_put, n, threads)
 
     def hold(self, n: int, threads: int) -> float:
-        """W6: get some, then put them all."""
+        """W6: get HELD items, then put them all."""
         return self.side_by_side(hold_and_return, n, threads, HELD)
 
     def bulk(self, n: int, threads: int) -> float:
@@ -221,7 +236,7 @@ class Subject:
         return self.side_by_side(get_put_many, n, threads, BATCH)
 
     def empty(self, n: int, threads: int) -> float:
-        """W5: get where there is nothing."""
+        """W5: get from an empty pool."""
         seat = self.seat(pool := self.make())
         held = np.empty(ITEMS, np.int64)
         assert drain(seat, held) == ITEMS
@@ -248,14 +263,14 @@ class Subject:
 
 
 class Waiting(Subject):
-    """The same as most code would use it: with what waits, and raises what is wrong."""
+    """The same through `get` and `put`, as most code would use it: they wait, and raise errors."""
 
     get_put = staticmethod(get_put_waiting)
     produce, consume = staticmethod(produce_waiting), staticmethod(consume_waiting)
 
 
 def left(pool: Any) -> int:
-    """Return how many items it holds while nobody uses it."""
+    """Return how many items it holds; exact while no thread uses it."""
     n: int = pool.available() if isinstance(pool, BufferPool) else pool.was_size()
     return n
 
@@ -276,9 +291,6 @@ def floor(n: int) -> float:
 
 checked, unchecked = partial(BufferPool, ITEMS, BUFFER), partial(BufferPool, ITEMS, BUFFER, checked=False)
 
-RING, POOL, CHECKED = "BoundedQueue", "pool, unchecked", "pool, checked"
-MAGAZINE, MAGAZINE_256, MAGAZINE_CHECKED = "magazine, unchecked", "magazine of 256, unchecked", "magazine, checked"
-VYUKOV = "Vyukov in numba"
 SUBJECTS = {
     RING: Subject(full_queue, queue=partial(BoundedQueue, ROOM)),
     POOL: Subject(unchecked),
@@ -289,7 +301,7 @@ SUBJECTS = {
     VYUKOV: Subject(partial(VyukovQueue, ROOM, ITEMS), queue=partial(VyukovQueue, ROOM, 0)),
 }
 WAITING = {
-    f"{RING}, get/put": Waiting(full_queue, queue=partial(BoundedQueue, ROOM)),
-    f"{POOL}, get/put": Waiting(unchecked),
-    f"{CHECKED}, get/put": Waiting(checked),
+    WAITING_RING: Waiting(full_queue, queue=partial(BoundedQueue, ROOM)),
+    WAITING_POOL: Waiting(unchecked),
+    WAITING_CHECKED: Waiting(checked),
 }

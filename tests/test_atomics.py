@@ -12,7 +12,7 @@ from numba import config, njit, types
 from numba.core.errors import TypingError
 
 from iobuf_nb import BoundedQueue, atomics
-from iobuf_nb._jit import instructions
+from iobuf_nb._jit.instructions import minus, plus, times, wrap
 from iobuf_nb._threads import fences
 
 BOTH = pytest.mark.parametrize("jit", [lambda function: function, njit], ids=["python", "kernel"])
@@ -289,12 +289,11 @@ def test_a_heavy_fence_that_is_forbidden_later_says_so():
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize("name, instruction", [("plus", "add"), ("minus", "sub"), ("times", "mul")])
-def test_arithmetic_that_wraps_is_defined_in_compiled_code_too(name, instruction):
-    function = getattr(instructions, name)
+@pytest.mark.parametrize("function, instruction", [(plus, "add"), (minus, "sub"), (times, "mul")])
+def test_arithmetic_that_wraps_is_defined_in_compiled_code_too(function, instruction):
     kernel = njit(lambda a, b: function(a, b))
     for a, b in ((3, 4), (2**63 - 1, 1), (-(2**63), -1), (-(2**63), 1), (2**62, 6364136223846793005)):
-        assert kernel(a, b) == function(a, b) == instructions.wrap({"add": a + b, "sub": a - b, "mul": a * b}[instruction])
+        assert kernel(a, b) == function(a, b) == wrap({"add": a + b, "sub": a - b, "mul": a * b}[instruction])
     made = re.findall(rf"= {instruction} .*", kernel.inspect_llvm(kernel.signatures[0]))
     assert made and not [line for line in made if "nsw" in line]
 

@@ -1,4 +1,4 @@
-"""Queues and pools in C and C++ to compare with: built here, with the system's compiler, from installed packages."""
+"""Queues and pools in C and C++ to compare with, built by the system's compiler from installed packages."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+from ..names import MEMPOOL, RTE_RING, STACK
 
 FOLDER = Path(__file__).parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "iobuf_nb-bench"
@@ -33,20 +35,20 @@ class Missing(Exception):
 
 @dataclass(frozen=True)
 class Peer:
-    """One of them: its source file, the Debian package it needs, and what it can do."""
+    """A queue or pool: its source file, the Debian package it needs, and what it can do."""
 
     name: str
     source: str
     package: str = ""
     module: str = ""  # of pkg-config
     mpmc: bool = True  # a queue for any number of threads, in the order of putting
-    threads: int = 256  # the most that may use it
-    passes: bool = True  # takes items that did not come from it
+    threads: int = 256  # at most
+    passes: bool = True  # accepts items that did not come from it
 
     @cached_property
     def missing(self) -> str:
         """Why it cannot be measured here; empty if it can."""
-        try:  # in a process of its own: what aborts there does not abort this one
+        try:  # in a process of its own, because it may abort
             trial = [sys.executable, "-c", TRIAL, str(self.build())]
             subprocess.run(trial, check=True, capture_output=True, text=True, timeout=60)
         except subprocess.TimeoutExpired:
@@ -60,24 +62,25 @@ class Peer:
 
     @cached_property
     def library(self) -> ctypes.CDLL:
-        """It, loaded."""
+        """The loaded library."""
         return ctypes.CDLL(str(self.build()))
 
     def build(self) -> Path:
-        """Compile it, unless that was done already from the same sources in the same way."""
+        """Compile it, unless it was compiled before from the same sources by the same command."""
         source = FOLDER / self.source
         compiler = COMPILERS[source.suffix]
         if shutil.which(compiler[0]) is None:
             raise Missing(f"there is no {compiler[0]} (apt-get install g++)")
         before, after = (self.configured("--cflags"), self.configured("--libs")) if self.module else ([], [])
-        command = [*compiler, *before, *FLAGS, str(source), *after]
+        command = [*compiler, *before, *FLAGS, self.source, *after]
         made_of = repr((command, platform.node(), source.read_bytes(), (FOLDER / "work.h").read_bytes()))
         path = CACHE / f"{source.stem}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
         if not path.exists():
             CACHE.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=CACHE) as folder:
                 result = Path(folder) / path.name
-                run = subprocess.run([*command, "-o", str(result)], capture_output=True, text=True)
+                compiled = [*command, "-o", str(result)]
+                run = subprocess.run(compiled, cwd=FOLDER, capture_output=True, text=True)  # errors name no folder
                 if run.returncode != 0:
                     errors = [line for line in run.stderr.splitlines() if "error" in line] or ["no reason given"]
                     hint = f" (apt-get install {self.package})" if self.package else ""
@@ -85,10 +88,10 @@ class Peer:
                 result.rename(path)
         return path
 
-    def configured(self, what: str) -> list[str]:
-        """Return what pkg-config says about the module."""
+    def configured(self, option: str) -> list[str]:
+        """Return the module's compiler flags from pkg-config."""
         try:
-            run = subprocess.run(["pkg-config", what, self.module], check=True, capture_output=True, text=True)
+            run = subprocess.run(["pkg-config", option, self.module], check=True, capture_output=True, text=True)
         except (OSError, subprocess.CalledProcessError):
             raise Missing(f"no {self.module} (apt-get install pkg-config {self.package})") from None
         return run.stdout.split()
@@ -102,7 +105,7 @@ class Peer:
         return nanoseconds
 
     def contents(self, n: int) -> list[int]:
-        """Return all the items that a new pool of `n` gives out."""
+        """Return all items that a new pool of `n` hands out."""
         out = (ctypes.c_int64 * n)()
         return list(out[: self.library.contents(ctypes.c_int64(n), out)])
 
@@ -111,15 +114,15 @@ PEERS = [
     Peer("boost::lockfree::queue", "boost.cpp", "libboost-dev"),
     Peer("moodycamel", "moodycamel.cpp", "libconcurrentqueue-dev"),
     Peer("ck_ring", "ck.c", "libck-dev"),
-    Peer("rte_ring", "rte_ring.c", "libdpdk-dev", module="libdpdk"),
-    Peer("rte_mempool", "rte_mempool.c", "libdpdk-dev", module="libdpdk", mpmc=False, passes=False),
+    Peer(RTE_RING, "rte_ring.c", "libdpdk-dev", module="libdpdk"),
+    Peer(MEMPOOL, "rte_mempool.c", "libdpdk-dev", module="libdpdk", mpmc=False, passes=False),
     Peer("std::mutex stack", "mutex.cpp", mpmc=False),
-    Peer("stack, one thread", "stack.cpp", mpmc=False, threads=1),
+    Peer(STACK, "stack.cpp", mpmc=False, threads=1),
 ]
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the Debian packages that peers are built from and with, where there are such."""
+    """Return the versions of the installed Debian packages that peers are built with."""
     packages = sorted({"g++", *(peer.package for peer in PEERS if peer.package)})
     command = ["dpkg-query", "--show", "--showformat", "${binary:Package} ${Version}\n", *packages]
     try:

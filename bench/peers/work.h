@@ -8,7 +8,7 @@
  *   get(seat), put(seat, item)           an item, or -1 if there is none; false if there is no room
  *
  * A seat is what one thread uses, the pool itself unless the file defines SEATS and: struct seat, enter(pool),
- * leave(seat), and left(pool), how many items it holds while nobody uses it. With BULK it defines get_many(seat, items,
+ * leave(seat), and left(pool), how many items it holds; exact while no thread uses it. With BULK it defines get_many(seat, items,
  * n), which returns how many it got, and put_many(seat, items, n), which puts them all.
  */
 #include <math.h>
@@ -44,7 +44,7 @@ static inline void pause_once(void) {
 #endif
 }
 
-/* 1, 2, 4 ... 128 pauses, then the processor. */
+/* Pause 1, 2, 4 ... 128 times, then yield the processor. */
 static inline void relax(int turn) {
     if (turn < 8)
         for (int k = 0; k < 1 << turn; k++) pause_once();
@@ -96,7 +96,7 @@ static int64_t now(void) {
     return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
 }
 
-/* Wait, running, for the other threads: so none of them starts alone. */
+/* Spin until all threads are here, so that none of them starts alone. */
 static void begin(struct worker *worker) {
     struct task *task = worker->task;
     __atomic_add_fetch(&task->ready, 1, __ATOMIC_SEQ_CST);
@@ -176,7 +176,7 @@ static void empty_role(struct worker *worker, seat *pool, seat *queue) {
     begin(worker);
     for (int64_t k = 0; k < worker->task->n; k++) {
         worker->sum += get(pool) + 1;
-        __asm__ volatile("" ::: "memory"); /* nothing may know that it stays empty */
+        __asm__ volatile("" ::: "memory"); /* the compiler must not assume that it stays empty */
     }
     int64_t end = now();
     for (int64_t k = 0; k < n; k++) give(pool, items[k]);
@@ -246,7 +246,7 @@ double buffers(int64_t n, int threads) {
     return measure(task, ITEMS, sum, write_role, read_role) / (double)n;
 }
 
-/* Write down all that a new pool of `n` gives out, twice, with all put back in between; return how many it was. */
+/* Get all items of a new pool of `n`, put them back and get them again; store them in `out`, return how many. */
 int64_t contents(int64_t n, int64_t *out) {
     struct pool *pool = new_pool(n, n);
     seat *seat = enter(pool);

@@ -22,7 +22,7 @@ from ..atomics import load
 from .repr import ReprMixin
 
 MAX_ITEMS = 2**32
-_SPARE_BITS = 10  # items <= capacity << 10 leaves 2**52 puts before a state repeats
+_SPARE_BITS = 10  # limit <= capacity << 10 leaves 2**52 puts before a state repeats
 
 
 def as_item(queue: Any, item: Any) -> int:

@@ -1,0 +1,13 @@
+"""Names of cases and sizes of workloads, shared by the code that measures them and the table that judges them."""
+
+ITEMS, ROOM, BATCH, HELD, BUFFER = 1000, 1024, 32, 48, 1024
+
+RING, POOL, CHECKED = "BoundedQueue", "pool, unchecked", "pool, checked"
+MAGAZINE, MAGAZINE_256, MAGAZINE_CHECKED = "magazine, unchecked", "magazine of 256, unchecked", "magazine, checked"
+MAGAZINE_ALONE = f"{MAGAZINE}, alone"
+WAITING_RING, WAITING_POOL, WAITING_CHECKED = f"{RING}, get/put", f"{POOL}, get/put", f"{CHECKED}, get/put"
+
+FLOOR, VYUKOV = "floor: two CAS", "Vyukov in numba"
+RTE_RING, MEMPOOL, STACK = "rte_ring", "rte_mempool", "stack, one thread"
+SIMPLE_QUEUE, QUEUE = "queue.SimpleQueue", "queue.Queue"
+SIMPLE_QUEUE_OF_BYTES, QUEUE_OF_BYTES = f"{SIMPLE_QUEUE} of bytearrays", f"{QUEUE} of bytearrays"
