@@ -58,7 +58,6 @@ from ._memory.iovec import (
 )
 from ._memory.tier import Tier
 from ._pools import fork as _fork  # noqa: F401 (mends pools in a forked child)
-from ._pools import methods as _methods  # noqa: F401 (methods at the speed of C)
 from ._pools.bounded_queue import BoundedQueue
 from ._pools.magazine import Magazine, MagazineSet
 from ._pools.pool import BufferPool, ItemPool
@@ -66,7 +65,7 @@ from ._streams.copy import CopyResult, copy
 from ._streams.scan import ScanResult, scan
 from ._streams.stream import StreamError, StreamResult, stream
 from ._threads.backoff import Backoff, SpinWait
-from ._threads.outcomes import PoolClosed, WouldBlock
+from ._threads.outcomes import Closed, PoolClosed, WouldBlock
 from .atomics import pause
 
 __version__ = "0.1.0"
@@ -77,6 +76,7 @@ __all__ = [
     "Backoff",
     "BoundedQueue",
     "BufferPool",
+    "Closed",
     "CopyResult",
     "IoVec",
     "ItemPool",

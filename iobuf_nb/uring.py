@@ -40,7 +40,7 @@ from numba.core import errors
 from numpy.typing import NDArray
 
 from ._free.free_list import give
-from ._free.owners import NOT_OUT, OUT_OF_RANGE, place_of
+from ._free.owners import place_of
 from ._free.queue import QueueType
 from ._jit import check
 from ._jit.check import FormattedValueError
@@ -55,21 +55,16 @@ from ._pools.bounded_queue import BoundedQueue
 from ._pools.pool import BufferPool
 from ._pools.repr import ReprMixin
 from ._threads.clock import limit_ns
-from ._threads.outcomes import PoolClosed, WouldBlock
+from ._threads.outcomes import FORKED, FULL, LEAST_ERRNO, NOT_OUT, OUT_OF_RANGE, UNDER_WAY, Closed, WouldBlock
 from ._uring.liburing import CANCEL_ALL, CQE_MORE, MAX_ENTRIES, call
 from ._uring.operations import (
     BUFFER,
     ENTRIES,
-    FORKED,
-    FULL,
     IDLE,
     IN_FLIGHT,
-    LEAST_ERRNO,
     LIMIT,
     LOOK_NS,
-    NOT_HELD,
     NUMBER,
-    OUTSIDE,
     PROCESS,
     PROVIDED,
     READ,
@@ -78,7 +73,6 @@ from ._uring.operations import (
     STARVED,
     TAIL,
     THEIRS,
-    UNDER_WAY,
     WRITE,
     RegisteredType,
     gather,
@@ -151,9 +145,9 @@ def _as_queue_in_kernel(registered: Any, queue: Any) -> Any:
 
 def _outcome_in_kernel(registered, index, status):
     if status < LEAST_ERRNO:
-        if status == OUTSIDE:
+        if status == OUT_OF_RANGE:
             refuse(registered.pool, index, OUT_OF_RANGE)
-        if status == NOT_HELD:
+        if status == NOT_OUT:
             refuse(registered.pool, index, NOT_OUT)
         if status == UNDER_WAY:
             raise FormattedValueError("index must be that of a buffer at rest; {} has an operation under way", index)
@@ -161,7 +155,7 @@ def _outcome_in_kernel(registered, index, status):
             raise RuntimeError(_NOT_IN_A_CHILD)
         if status == FULL:
             raise WouldBlock(_QUEUE_FULL)
-        raise PoolClosed(_ENDED)
+        raise Closed(_ENDED)
     return status
 
 
@@ -295,7 +289,7 @@ class RegisteredPool(Handle, ReprMixin):
     ------
     TypeError, ValueError
         An argument is out of its range; the ring is in use.
-    PoolClosed
+    Closed
         The ring is closed.
     OSError
         The kernel refuses, for example for RLIMIT_MEMLOCK.
@@ -331,7 +325,7 @@ class RegisteredPool(Handle, ReprMixin):
         if self._provide and pool.capacity > 2**16:
             raise ValueError(f"receive={receive} needs a pool of at most 65536 buffers, not {pool.capacity}")
         if ring.closed:
-            raise PoolClosed("a pool cannot be registered with a ring that has been closed")
+            raise Closed("a pool cannot be registered with a ring that has been closed")
         if os.getpid() != ring._words[PROCESS]:
             raise RuntimeError(_NOT_IN_A_CHILD)
         before = ring._registered and ring._registered()
@@ -425,7 +419,7 @@ class RegisteredPool(Handle, ReprMixin):
         ------
         IndexError, TypeError, ValueError
             An argument is out of its range; the buffer is not out, or has an operation under way.
-        PoolClosed
+        Closed
             The registration is closed.
         OSError
             Python only, in place of -errno.
@@ -464,7 +458,7 @@ class RegisteredPool(Handle, ReprMixin):
 
         Raises
         ------
-        TypeError, ValueError, PoolClosed, OSError, RuntimeError
+        TypeError, ValueError, Closed, OSError, RuntimeError
             As in `read_fixed`.
 
         Notes
@@ -514,7 +508,7 @@ class RegisteredPool(Handle, ReprMixin):
 
         Raises
         ------
-        TypeError, ValueError, PoolClosed, OSError, RuntimeError
+        TypeError, ValueError, Closed, OSError, RuntimeError
             As in `read_fixed`.
 
         Examples
@@ -566,7 +560,7 @@ class RegisteredPool(Handle, ReprMixin):
         ------
         WouldBlock
             Other items fill the queue. No completion is lost: they come with the next call that finds room.
-        TypeError, ValueError, PoolClosed, OSError, RuntimeError
+        TypeError, ValueError, Closed, OSError, RuntimeError
             As in `read_fixed`.
 
         Notes

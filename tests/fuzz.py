@@ -66,6 +66,7 @@ EXEMPT = {
     "ScanResult": "a value that holds what it is given",
     "StreamResult": "a value that holds what it is given",
     "StreamError": "an error that holds what it is given",
+    "Closed": "an error that holds what it is given",
     "PoolClosed": "an error that holds what it is given",
     "WouldBlock": "an error that holds what it is given",
     "Tier": "its call is that of the standard library's IntEnum",

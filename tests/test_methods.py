@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iobuf_nb import BoundedQueue, BufferPool, ItemPool
-from iobuf_nb._pools import methods
+from iobuf_nb._jit import methods
 
 BufferPool(1, 16).magazine()  # the first ones replace the methods
 pytestmark = pytest.mark.skipif(bool(methods.WHY_NOT), reason=methods.WHY_NOT or "they are replaced")
@@ -231,7 +231,7 @@ def test_where_it_cannot_be_done_the_python_methods_stay(prepare, environment, r
     script = f"""
 import sys
 from iobuf_nb import BufferPool
-from iobuf_nb._pools import methods
+from iobuf_nb._jit import methods
 def fail(*a, **k):
     raise RuntimeError("no locator available")
 {prepare}

@@ -42,7 +42,8 @@ from numba import njit
 import iobuf_nb
 from iobuf_nb import *
 from iobuf_nb._free import deque, queue
-from iobuf_nb._pools import magazine as magazines, methods
+from iobuf_nb._jit import methods
+from iobuf_nb._pools import magazine as magazines
 
 faulthandler.enable()
 

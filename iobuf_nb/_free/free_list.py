@@ -20,11 +20,11 @@ from numba.extending import overload_attribute
 from .._jit.compile import hot, kernel, out_of_line
 from .._jit.handle import POOL, UNCHECKED, WORD_POINTER, HandleType
 from .._threads.gil import thread_id
-from .._threads.outcomes import EMPTY, TAKEN
+from .._threads.outcomes import EMPTY, OK, TAKEN
 from ..atomics import fetch_add, load, store
 from .deque import COUNT, PUSHES, base_of, fence_all, held, steal
 from .handover import release, release_all, take_stale
-from .owners import OK, disown, disown_many, owner_at
+from .owners import disown, disown_many, owner_at
 from .queue import CLOSED_FLAG, GETTERS, QUEUE_TYPE, get_item, get_items
 
 

@@ -36,16 +36,13 @@ from numpy.typing import NDArray
 from .._jit.compile import hot, kernel, out_of_line
 from .._memory.aligned import aligned_mem, round_up
 from .._threads.gil import thread_id
+from .._threads.outcomes import NOT_OUT, OK, OUT_OF_RANGE
 from ..atomics import compare_and_swap, load, pause, store
 
 # An owner word: FREE; who holds it, a thread (> 0); its negative while io_uring has the buffer; below MARK, a mark
 FREE = 0
 MARK = -(2**62)
 
-# What became of giving a buffer back.
-OK = 0
-OUT_OF_RANGE = 1
-NOT_OUT = 2
 ROW_BITS = 3
 ROWS = 1 << ROW_BITS  # owner words stand in so many rows, and neighbours in different ones
 

@@ -19,8 +19,8 @@ from .._free.deque import COUNT
 from .._free.handover import ask, ask_again, take_handed, take_request_back
 from .._free.owners import place_of
 from .._free.queue import GET_FD, HANDED
-from .._threads.gil import fork_safe_lock
-from .._threads.outcomes import PoolClosed, WouldBlock
+from .._jit.locks import fork_safe_lock
+from .._threads.outcomes import Closed, WouldBlock
 from ..atomics import load, store
 from .bounded_queue import BoundedQueue
 from .magazine import reserve
@@ -155,7 +155,7 @@ class Line:
                 self.leave(future)
             elif self._pool.closed:
                 self.leave(future)
-                future.set_exception(PoolClosed("get from a closed pool"))
+                future.set_exception(Closed("get from a closed pool"))
             elif (index := self._take()) >= 0:
                 future.set_result(index)
             else:

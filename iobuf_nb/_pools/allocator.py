@@ -14,13 +14,28 @@ from numba.core import errors
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from .._free.owners import NOT_OUT, OK, OUT_OF_RANGE
+from .._free.deque import COUNT
 from .._jit import check
 from .._jit.check import FormattedIndexError, FormattedValueError
+from .._jit.compile import hot
 from .._jit.faces import compiled_as, in_kernels, kernel_overload
 from .._jit.handle import WORD_POINTER, Handle
+from .._jit.methods import REST
 from .._threads.clock import limit_ns
-from .._threads.outcomes import CLOSED, EMPTY, FORKED, NO_FENCE, NO_WAIT_IN_A_CHILD, UNFENCED, PoolClosed, WouldBlock
+from .._threads.outcomes import (
+    CLOSED,
+    EMPTY,
+    FORKED,
+    NO_FENCE,
+    NO_WAIT_IN_A_CHILD,
+    NOT_OUT,
+    OK,
+    OUT_OF_RANGE,
+    UNFENCED,
+    Closed,
+    WouldBlock,
+)
+from ..atomics import load
 from .repr import ReprMixin
 
 _INTEGERS = int, np.int64  # the common ones, which need no check
@@ -95,6 +110,12 @@ def _elements_in_kernel(indices: Any) -> Any:
     return lambda indices: indices
 
 
+@hot
+def count_or_rest(pool, count, n):
+    """Return how many were taken of `n`, or REST less that if magazines may have the others."""
+    return count if count == n or load(pool._deques, COUNT) == 0 else REST - count
+
+
 class Allocator(Handle, ReprMixin):
     """What hands out the indices of a pool's buffers and takes them back: the pool itself, or a magazine over it.
 
@@ -157,7 +178,7 @@ class Allocator(Handle, ReprMixin):
         ------
         WouldBlock
             No buffer was free and there was no (more) time to wait; also where `nonblocking` is set.
-        PoolClosed
+        Closed
             The pool is closed, or was while this waited.
         TypeError, ValueError
             `block` is no bool; `timeout` is not None or a number >= 0.
@@ -179,7 +200,7 @@ class Allocator(Handle, ReprMixin):
         if index < 0:
             index = self._wait(limit)
             if index == CLOSED:
-                raise PoolClosed("get from a closed pool or magazine")
+                raise Closed("get from a closed pool or magazine")
             if index == FORKED:
                 raise RuntimeError(NO_WAIT_IN_A_CHILD)
             if index == UNFENCED:

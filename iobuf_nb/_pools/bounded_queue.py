@@ -13,11 +13,13 @@ from .._free.queue import CLOSED_FLAG, LINE_PAIR, PROCESS, QUEUE_TYPE, SLOTS, TA
 from .._free.waiting import close_queue, get_and_wake, offer, put_and_wake, wait_to_get, wait_to_put
 from .._jit import check
 from .._jit.check import FormattedValueError
+from .._jit.compile import hot
 from .._jit.faces import in_kernels, kernel_face, kernel_overload
 from .._jit.handle import Handle
+from .._jit.methods import NO_ROOM, UNDECIDED, Group, Operations
 from .._memory.aligned import aligned_mem
 from .._threads.clock import limit_ns
-from .._threads.outcomes import CLOSED, EMPTY, FORKED, NO_WAIT_IN_A_CHILD, PoolClosed, WouldBlock
+from .._threads.outcomes import CLOSED, EMPTY, FORKED, NO_WAIT_IN_A_CHILD, OK, Closed, WouldBlock
 from ..atomics import load
 from .repr import ReprMixin
 
@@ -159,7 +161,7 @@ class BoundedQueue(Handle, ReprMixin):
         ------
         WouldBlock
             There was no room and no (more) time to wait.
-        PoolClosed
+        Closed
             The queue is closed.
         TypeError, ValueError
             An argument is out of its range, or of another kind: `item` must be no bool, and `block` one.
@@ -169,7 +171,7 @@ class BoundedQueue(Handle, ReprMixin):
         if not offer(self, item):
             result = wait_to_put(self, item, limit)
             if result == CLOSED:
-                raise PoolClosed("put into a closed queue")
+                raise Closed("put into a closed queue")
             if result == FORKED:
                 raise RuntimeError(NO_WAIT_IN_A_CHILD)
             if result == EMPTY:
@@ -179,14 +181,14 @@ class BoundedQueue(Handle, ReprMixin):
     def get(self, block: bool = True, timeout: float | None = None) -> int:
         """Take the oldest item, waiting for one if need be.
 
-        Parameters, WouldBlock and errors are those of `put`. PoolClosed comes only once a closed queue is empty.
+        Parameters, WouldBlock and errors are those of `put`. Closed comes only once a closed queue is empty.
         """
         limit = limit_ns(block, timeout)
         item = get_and_wake(self)
         if item < 0:
             item = wait_to_get(self, limit)
             if item == CLOSED:
-                raise PoolClosed("get from a queue that is closed and empty")
+                raise Closed("get from a queue that is closed and empty")
             if item == FORKED:
                 raise RuntimeError(NO_WAIT_IN_A_CHILD)
             if item == EMPTY:
@@ -200,7 +202,7 @@ class BoundedQueue(Handle, ReprMixin):
 
     @in_kernels
     def close(self) -> None:
-        """Refuse further puts; gets take what is left and then end with PoolClosed. Closing twice is no error.
+        """Refuse further puts; gets take what is left and then end with Closed. Closing twice is no error.
 
         A put that runs at the same time may still land after a get has found the queue closed and empty: close when
         those who put have ended.
@@ -218,3 +220,15 @@ class BoundedQueue(Handle, ReprMixin):
 
     def _occupancy(self) -> float:
         return self.was_size() / self.capacity
+
+
+@hot
+def _put_in_range(queue, item):
+    if item >= queue.limit:
+        return UNDECIDED
+    return OK if offer(queue, item) else NO_ROOM
+
+
+#: Every pool has a queue: so their methods are compiled together.
+METHODS = Group()
+METHODS.add(BoundedQueue, lambda: [Operations(QUEUE_TYPE, get_and_wake, _put_in_range)])

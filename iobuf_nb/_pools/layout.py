@@ -14,13 +14,13 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from .._free.free_list import PoolType
-from .._free.owners import OUT_OF_RANGE
 from .._jit import check
 from .._jit.check import FormattedValueError
 from .._jit.faces import compiled_as, kernel_overload
 from .._memory.aligned import CACHE_LINE_SIZE, page_size, round_up
 from .._memory.borrowed import lend
 from .._memory.dtype import element_type
+from .._threads.outcomes import OUT_OF_RANGE
 from .allocator import as_index, checked_index, refuse
 
 

@@ -39,9 +39,9 @@ from .._free.deque import (
     push,
     push_many,
 )
-from .._free.free_list import PoolType, own, take, take_many
+from .._free.free_list import ITEM_POOL, ITEM_POOL_UNCHECKED, PoolType, own, take, take_many
 from .._free.handover import release, release_all
-from .._free.owners import OK, disown, disown_many
+from .._free.owners import disown, disown_many
 from .._free.queue import CLOSED_FLAG, GET_EVENT, GETTERS
 from .._free.waiting import notify, wait_to_get
 from .._jit import check
@@ -49,11 +49,13 @@ from .._jit.check import FormattedIndexError, FormattedRuntimeError
 from .._jit.compile import hot, kernel, out_of_line
 from .._jit.faces import in_kernels, kernel_face, kernel_overload
 from .._jit.handle import MAGAZINE, POOL, WORD_POINTER, Handle, HandleType, load_handle
+from .._jit.locks import fork_safe_lock
+from .._jit.methods import Group, Operations
 from .._threads.fences import register_heavy_fence
-from .._threads.gil import fork_safe_lock, thread_id
-from .._threads.outcomes import CLOSED, EMPTY
+from .._threads.gil import thread_id
+from .._threads.outcomes import CLOSED, EMPTY, OK
 from ..atomics import compare_and_swap, load, store
-from .allocator import Allocator, elements
+from .allocator import Allocator, count_or_rest, elements
 from .repr import ReprMixin
 
 NOBODY = -1  # the user of a deque whose magazine is closed
@@ -486,3 +488,24 @@ def _fetch(magazines: Any, k: Any) -> Any:
 @kernel_overload(len)
 def _len(magazines: Any) -> Any:
     return (lambda magazines: magazines.n) if isinstance(magazines, MagazineSetType) else None
+
+
+@hot
+def _take_near(magazine, out, n):
+    """Take up to `n` buffers from here or the free queue: how many, or REST less that if there may be others."""
+    return count_or_rest(magazine.pool, take_many_from(magazine, out, n, False), n)
+
+
+@hot
+def _is_ours(magazine):
+    """Say whether this thread may use a magazine without a question."""
+    return not magazine.pool.checked or load(magazine.pool._deques, magazine._base + OWNER) == thread_id()
+
+
+def _operations() -> list[Operations]:
+    kinds = [magazine_type(pool, register_heavy_fence()) for pool in (ITEM_POOL, ITEM_POOL_UNCHECKED)]
+    return [Operations(kind, take_from, give_to, _take_near, give_many_to, _is_ours) for kind in kinds]
+
+
+METHODS = Group()
+METHODS.add(Magazine, _operations)

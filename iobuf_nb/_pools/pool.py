@@ -25,15 +25,17 @@ from .._free.owners import ROWS, bulk_words
 from .._free.queue import CLOSED_FLAG, LINE_PAIR, NONBLOCKING_FLAG, PROCESS, size
 from .._free.waiting import close_queue, wait_to_get
 from .._jit import check
+from .._jit.compile import hot
 from .._jit.faces import in_kernels, kernel_face, kernel_method
+from .._jit.methods import Operations
 from .._memory.aligned import MAX_BYTES, aligned_mem, round_up
 from .._memory.borrowed import memory_info
 from .._memory.iovec import IoVec, iovec_over
 from .._threads.clock import limit_ns
-from .._threads.outcomes import CLOSED, EMPTY, NO_WAIT_IN_A_CHILD, UNFENCED, PoolClosed, WouldBlock
+from .._threads.outcomes import CLOSED, EMPTY, NO_WAIT_IN_A_CHILD, UNFENCED, Closed, WouldBlock
 from ..atomics import load, store
-from .allocator import Allocator, checked_index, elements
-from .bounded_queue import MAX_ITEMS, BoundedQueue
+from .allocator import Allocator, checked_index, count_or_rest, elements
+from .bounded_queue import MAX_ITEMS, METHODS, BoundedQueue
 from .layout import BufferPoolType, buffer, buffer_pool_type, copy_into, layout_of, stride_of
 from .magazine import Magazine
 
@@ -133,7 +135,7 @@ class _Pool(Allocator):
             if index >= 0:
                 return index
         if self.closed:
-            raise PoolClosed("get from a closed pool")
+            raise Closed("get from a closed pool")
         if self.nonblocking:
             raise WouldBlock("no buffer is free, and this pool does not wait")
         if os.getpid() != load(self._queue._words, PROCESS):
@@ -190,7 +192,7 @@ class _Pool(Allocator):
         return owners.holders(self._owners, self._bulks)
 
     def close(self) -> None:
-        """End all waiting and further gets with PoolClosed; closing twice is no error.
+        """End all waiting and further gets with Closed; closing twice is no error.
 
         Buffers that are still out stay valid and may be put back. In Python they are named in a ResourceWarning;
         inside a kernel `close` only closes. A checked pool that is dropped unclosed with buffers out warns likewise.
@@ -412,11 +414,11 @@ class BufferPool(_Pool):
     def fill(self, make: Callable[[], Any]) -> None:
         """Copy what `make()` returns into every buffer, calling it for each: a pool's first contents.
 
-        In a kernel `make` is a jitted function. ValueError if a buffer is out; PoolClosed after `close`; other errors
+        In a kernel `make` is a jitted function. ValueError if a buffer is out; Closed after `close`; other errors
         are those of `set_value`, and TypeError if `make` cannot be called. Call it before other threads use the pool.
         """
         if self.closed:
-            raise PoolClosed("fill of a closed pool")
+            raise Closed("fill of a closed pool")
         if self.available() != self.capacity:
             raise ValueError("fill needs every buffer to be in the pool")
         for index in range(self.capacity):
@@ -479,3 +481,18 @@ def _close_in_kernel(pool):
 
 
 kernel_method(PoolType, "close", _close_in_kernel)
+
+
+@hot
+def _take_from_queue(pool, out, n):
+    """Take up to `n` buffers from the free queue: how many, or REST less that if there may be others."""
+    return count_or_rest(pool, take_many(pool, out, 0, n, False), n)
+
+
+for _cls in (BufferPool, ItemPool):  # to these, both are pools of indices
+    METHODS.add(
+        _cls,
+        lambda: [
+            Operations(kind, take, give, _take_from_queue, give_many) for kind in (ITEM_POOL, ITEM_POOL_UNCHECKED)
+        ],
+    )

@@ -179,7 +179,7 @@ def stream(
         record, or a line is longer than a buffer. What `state` and `combine` raise when they are called is not changed.
     MemoryError, RuntimeError
         The system cannot give the buffers, or the threads, as Python does not when it is shutting down.
-    PoolClosed, WouldBlock
+    Closed, WouldBlock
         `pool` is closed; it has no buffer, and may not wait for one.
 
     Whatever is raised, all threads have ended and all buffers are back in the pool; only if Ctrl-C comes twice within

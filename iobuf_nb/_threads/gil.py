@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 import threading
 from typing import Any
 
@@ -22,16 +21,8 @@ from numba.extending import intrinsic
 from .._jit import seam
 from .._jit.compile import hot, kernel
 from .._jit.faces import compiled_as
+from .._jit.python_api import own_thread_state, restore_thread, running_thread_state, save_thread
 from .libc import getpid, pthread_self
-
-
-def fork_safe_lock() -> threading.RLock:
-    """Return a lock that no forked child finds in the hands of a thread that it does not have."""
-    lock = threading.RLock()
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
-    return lock
-
 
 LOOK_NS = 50_000_000  # the main thread looks for signals this often at least
 
@@ -39,8 +30,8 @@ LOOK_NS = 50_000_000  # the main thread looks for signals this often at least
 @hot
 def _release_gil_in_kernel():
     # PyGILState_Check will not do: it says yes to everybody while the interpreter ends, or once it has had a child.
-    own = _own_state()
-    return _save_thread() if own != 0 and own == _running_state() else 0
+    own = own_thread_state()
+    return save_thread() if own != 0 and own == running_thread_state() else 0
 
 
 @compiled_as(lambda: _release_gil_in_kernel())
@@ -52,7 +43,7 @@ def release_gil() -> int:
 @hot
 def _regain_gil_in_kernel(state):
     if state != 0:
-        _restore_thread(state)
+        restore_thread(state)
 
 
 @compiled_as(lambda state: _regain_gil_in_kernel(state))
@@ -69,15 +60,6 @@ def _check_signals_in_kernel():
 @compiled_as(lambda: _check_signals_in_kernel())
 def check_signals() -> None:
     """On the main thread, run the handlers of signals that have come, and raise what they raise."""
-
-
-_own_state = types.ExternalFunction("PyGILState_GetThisThreadState", types.intp())
-
-_running_state = types.ExternalFunction(
-    "PyThreadState_GetUnchecked" if sys.version_info >= (3, 13) else "_PyThreadState_UncheckedGet", types.intp()
-)
-_save_thread = types.ExternalFunction("PyEval_SaveThread", types.intp())
-_restore_thread = types.ExternalFunction("PyEval_RestoreThread", types.void(types.intp))
 
 
 @compiled_as(lambda: pthread_self())

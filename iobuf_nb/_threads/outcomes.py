@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import queue
 
-# Results of an operation that moves one integer, in kernels and below the Python methods.
-EMPTY = -1
-CLOSED = -2
-FORKED = -3
-UNFENCED = -5  # beside what `ring` adds
+# What an operation returns instead of an index or item, which is never negative.
+OK = 0  # done, where there is nothing to return
+EMPTY = -1  # nothing to take, or no room
+
+# Refusals stand below every -errno, so that one integer can be a count, -errno or a refusal.
+LEAST_ERRNO = -4095
+OUT_OF_RANGE = -5001  # there is no such buffer
+NOT_OUT = -5002  # the buffer is not checked out
+UNDER_WAY = -5003  # an operation of io_uring on the buffer is under way
+CLOSED = -5004
+FORKED = -5005  # this is a forked child, which may not wait or use the ring
+FULL = -5006  # the queue of completions is full
+UNFENCED = -5007  # membarrier(2) fails, so buffers in magazines are out of reach
+TAKEN = -5008  # another thread was quicker
+
 NO_WAIT_IN_A_CHILD = "a forked child cannot wait on what its parent made: nobody could ever wake it"
 
 NO_FENCE = (
@@ -25,8 +35,8 @@ class WouldBlock(BlockingIOError, queue.Empty, queue.Full):
     """
 
 
-class PoolClosed(RuntimeError):
-    """The pool or queue has been closed."""
+class Closed(RuntimeError):
+    """The pool, queue, magazine or registration has been closed."""
 
 
-TAKEN = -4  # beside EMPTY, CLOSED and FORKED: another thread was quicker
+PoolClosed = Closed  # its name before 0.2

@@ -9,13 +9,14 @@ import numpy as np
 from numba import types
 
 from .._free.free_list import give, take
-from .._free.owners import OK, disown, take_back
+from .._free.owners import disown, take_back
 from .._free.waiting import put_and_wake
 from .._jit.compile import hot, kernel
 from .._jit.handle import WORD_POINTER, HandleType
 from .._threads.clock import FOREVER_NS, now_ns
 from .._threads.gil import check_signals, process_id, regain_gil, release_gil
 from .._threads.libc import memcpy
+from .._threads.outcomes import CLOSED, FORKED, FULL, NOT_OUT, OK, OUT_OF_RANGE, UNDER_WAY
 from ..atomics import load, store
 from .liburing import (
     CQE_BUFFER,
@@ -50,9 +51,6 @@ ENTRIES = 7  # where the address of each entry of the submission queue is noted
 IDLE, THEIRS, OURS, RECEIVER, WAITING, BUFFER = range(6)
 READ, WRITE = range(2)
 
-# Refusals, below every -errno.
-OUTSIDE, NOT_HELD, UNDER_WAY, CLOSED, FORKED, FULL = range(-10_006, -10_000)
-LEAST_ERRNO = -4095
 LOOK_NS = 50_000_000  # signals are looked for this often
 _STARVED_NS = 1_000_000  # and the pool for buffers to receive into
 
@@ -97,9 +95,9 @@ def add(words, i, n):
 
 @hot
 def begin(registered, index, state):
-    """Put a buffer that is out into the kernel's hands, or into ours: 0, or NOT_HELD and nothing changed."""
+    """Put a buffer that is out into the kernel's hands, or into ours: 0, or NOT_OUT and nothing changed."""
     if disown(registered.pool, index, True) != OK:
-        return NOT_HELD
+        return NOT_OUT
     store(registered._states, index, state)
     return 0
 
@@ -145,7 +143,7 @@ def enqueue(registered, operation, state, fd, index, offset, length):
     """Queue a read or a write of one buffer: 0, -errno, or a refusal; unless it is 0, nothing changed."""
     pool, ring = registered.pool, registered.ring
     if index < 0 or index >= pool.capacity:
-        return OUTSIDE
+        return OUT_OF_RANGE
     if load(registered._states, index) != IDLE:
         return UNDER_WAY
     if load(ring._words, IN_FLIGHT) >= load(ring._words, LIMIT):

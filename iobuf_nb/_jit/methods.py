@@ -1,0 +1,481 @@
+"""Methods at the speed of C, made of the very functions that kernels use.
+
+A call from Python through numba's dispatcher takes more than half a microsecond, twenty times what the operation takes.
+So when the first object of a class is made, its short methods are replaced by method descriptors over C functions that
+numba compiles. Each does what is common: an int or an int64 array is given, a buffer or room is there. Everything else,
+such as keywords, waiting and errors, it leaves to the Python method whose place it took, by calling that: so the two
+never differ. What was refused is not tried again there, only reported.
+
+They hold the GIL, because they return at once; what waits is the Python method, which releases it.
+
+A class registers itself in a `Group` with the `Operations` of each kind of object that it makes: functions of a handle.
+An object's members are found through the slot `_members`, by its offset in the object; they tell its kind. Where that,
+or anything else, is not as in CPython 3.10 to 3.13, `WHY_NOT` says so, and all methods stay as they are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import binding, ir
+from numba import carray, types
+from numba.extending import intrinsic, register_jitable
+
+from .compile import INLINE, INTERPRETED, cfunc, hot, kernel, out_of_line
+from .faces import kernel_overload
+from .handle import MAGAZINE, OTHER, POOL, UNCHECKED, Handle, HandleType, before_first, load_handle
+from .locks import fork_safe_lock
+from .python_api import NEEDED, clear_error, from_int, release, to_int, tuple_size, vectorcall
+
+#: Why methods are not replaced here; None if they are.
+WHY_NOT: str | None = None
+
+# How operations leave a call to the Python method, beside what they return otherwise.
+UNDECIDED = -9  # nothing was done
+NO_ROOM = -8  # of a give: nothing was done, and Python waits
+REST = -10  # of a bulk take, less the count: Python looks for the rest without the GIL
+
+
+@hot
+def always(handle):
+    """Say True."""
+    return True
+
+
+class Operations(NamedTuple):
+    """What the C methods of one kind of object call, each with its handle and addresses of int64; None: there is none.
+
+    Any of them may return UNDECIDED.
+    """
+
+    handle_type: HandleType
+    take: Any  #: (handle): an index or item, or EMPTY
+    give: Any  #: (handle, index): 0, NO_ROOM, or why it was refused
+    take_many: Any = None  #: (handle, out, n): how many, or REST less that
+    give_many: Any = None  #: (handle, indices, n): -1, or where the first one that is refused stands
+    usable: Any = always  #: (handle): False leaves it to Python to say why this thread may not use the object
+
+
+_operations: dict[HandleType, Operations] = {}
+
+# Where, in bytes, things lie in an object (an int), in an array, and in a descriptor members.
+_REFERENCES, _TYPE, _LENGTH, _DIGIT = 0, 8, 16, 24
+_DATA, _DIMENSIONS, _SHAPE, _DTYPE, _FLAGS = 16, 24, 32, 56, 64
+_KIND = 8
+_PLAIN = 0x0501  # of an array's flags: C-contiguous, aligned and writable
+
+# Ints below 2**30 have one digit; since Python 3.12 their length shares its word with the sign.
+_ONE_DIGIT = 8 if sys.version_info >= (3, 12) else 1
+_IMMORTAL = 2**32 - 1 if sys.version_info >= (3, 12) else -1
+_INTS = 2**14  # small ints that are made once, where Python's own end at 256
+_MOST_AT_ONCE = 4096  # longer arrays are worth letting go of the GIL
+
+# What the functions below need to know, by number: addresses of Python objects, and where the slot lies in a handle.
+NONE, FALSE, TRUE, INT, ARRAY, INT64, INTS, SLOT = range(8)
+SLOW = 8  # and from here on the Python methods, by kind of object and number of method
+GET, TRY_GET, PUT, TRY_PUT, GET_MANY, PUT_MANY, REFUSE, REFUSE_MANY, TAKE_REST = range(9)
+METHODS = 9
+_known = (ctypes.c_int64 * (SLOW + METHODS * (MAGAZINE + UNCHECKED + 1)))()
+
+binding.add_symbol("iobuf_nb_known", ctypes.addressof(_known))
+
+
+@intrinsic
+def _known_at(typingctx: Any, number: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        table = builder.module.globals.get("iobuf_nb_known")
+        if table is None:
+            table = ir.GlobalVariable(builder.module, ir.ArrayType(ir.IntType(64), len(_known)), "iobuf_nb_known")
+        return builder.load(builder.gep(table, [ir.Constant(ir.IntType(64), 0), args[0]]))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def _load_word(typingctx: Any, address: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return builder.load(builder.inttoptr(args[0], ir.IntType(64).as_pointer()))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def _to_pointer(typingctx: Any, address: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+
+    return types.CPointer(types.int64)(types.int64), codegen
+
+
+@intrinsic
+def _address(typingctx: Any, owner: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return builder.ptrtoint(args[0], ir.IntType(64))
+
+    return types.int64(owner), codegen
+
+
+@hot
+def _members_of(self):
+    """Return the address of an object's descriptor members, 0 if it has none yet."""
+    members = _load_word(self + _known_at(SLOT))
+    return _load_word(members + _DATA) if members != 0 else 0
+
+
+@hot
+def _another(found):
+    """Return an object with one reference more, as Py_INCREF counts them."""
+    references = carray(_to_pointer(found + _REFERENCES), (1,))
+    if references[0] & 0xFFFFFFFF != _IMMORTAL:
+        references[0] += 1
+    return found
+
+
+@hot
+def _int_object(number):
+    """Return an int, which need not be made if it is small."""
+    if number < 0 or number >= _INTS:
+        return from_int(number)
+    return _another(_load_word(_known_at(INTS) + 8 * number))
+
+
+@kernel
+def _slowly(method, self, arguments, n, names):
+    """Call the Python method with `n` arguments, whose addresses lie at `arguments`, and names for the last of them."""
+    out_of_line()
+    members = _members_of(self)
+    kind = _load_word(members + _KIND) if members != 0 else POOL  # any will complain of what was never made
+    count = n + (tuple_size(names) if names != 0 else 0)
+    everything = np.empty(1 + count, np.int64)
+    everything[0] = self
+    for k in range(count):
+        everything[1 + k] = _load_word(arguments + 8 * k)
+    return vectorcall(_known_at(SLOW + METHODS * kind + method), everything.ctypes.data, 1 + n, names)
+
+
+@kernel
+def _call_with(method, self, arguments, number):
+    """Call a method of Python's with the only argument and a number."""
+    out_of_line()
+    both = np.empty(2, np.int64)
+    both[0], both[1] = _load_word(arguments), from_int(number)
+    result = _slowly(method, self, both.ctypes.data, 2, 0)
+    release(both[1])
+    return result
+
+
+@kernel
+def _not_put(self, arguments, n, names, status):
+    """Have Python do the put, or raise why it was refused."""
+    out_of_line()
+    if status in (UNDECIDED, NO_ROOM):
+        return _slowly(PUT, self, arguments, n, names)
+    return _call_with(REFUSE, self, arguments, status)
+
+
+@hot
+def _elements(array):
+    return _to_pointer(_load_word(array + _DATA))
+
+
+@hot
+def _length(array):
+    return _load_word(_load_word(array + _SHAPE))
+
+
+@hot
+def _kind(members):
+    return _load_word(members + _KIND) if members != 0 else OTHER
+
+
+def _case(handle_type: HandleType, function: Any, usable: Any, otherwise: Any) -> Callable[..., Any]:
+    """Return a function that calls `function` for an object of one kind, and `otherwise` for others."""
+    kind = handle_type.kind
+
+    def case(owner, members, *arguments):
+        if _kind(members) == kind:
+            handle = load_handle(members, handle_type)
+            return function(handle, *arguments) if usable(handle) else UNDECIDED
+        return otherwise(owner, members, *arguments)
+
+    return case
+
+
+def _undecided(owner, members, *arguments):
+    return UNDECIDED
+
+
+def _dispatched(name: str) -> Callable[..., Any]:
+    """Return the operation `name` as a function of (owner, members, arguments), for each kind `owner` may be of."""
+
+    def operation(*_: Any) -> Any: ...
+
+    def choose(owner: Any, members: Any, *arguments: Any) -> Any:
+        body = _undecided
+        for handle_type in reversed(owner.dtype.types):
+            function = getattr(_operations[handle_type], name)
+            if function is not None:
+                body = _case(handle_type, function, _operations[handle_type].usable, register_jitable(**INLINE)(body))
+        return body
+
+    kernel_overload(operation)(choose)
+    return operation
+
+
+_take, _give, _take_many, _give_many = map(_dispatched, ("take", "give", "take_many", "give_many"))
+
+
+@hot
+def _only_index(arguments, n, names):
+    """Return the int that is the only argument, if it is not negative; for anything else, a bool too, -1."""
+    if n != 1 or names != 0:
+        return -1
+    given = _load_word(arguments)
+    if _load_word(given + _TYPE) != _known_at(INT):
+        return -1
+    if _load_word(given + _LENGTH) == _ONE_DIGIT:
+        return _load_word(given + _DIGIT) & 0xFFFFFFFF
+    index = to_int(given)
+    if index < 0:
+        clear_error()
+        return -1
+    return index
+
+
+@hot
+def _only_array(arguments, n, names):
+    """Return the address of the array that is the only argument, if it is one of few int64 that can be filled; or 0."""
+    if n != 1 or names != 0:
+        return 0
+    array = _load_word(arguments)
+    if _load_word(array + _TYPE) != _known_at(ARRAY) or _load_word(array + _DTYPE) != _known_at(INT64):
+        return 0
+    # The number of dimensions and the flags are C ints, half a word.
+    if _load_word(array + _DIMENSIONS) & 0xFFFFFFFF != 1 or _load_word(array + _FLAGS) & _PLAIN != _PLAIN:
+        return 0
+    return array if _length(array) <= _MOST_AT_ONCE else 0
+
+
+def _try_get(owner, nothing):
+    self = _address(owner)
+    index = _take(owner, _members_of(self))
+    return _int_object(index) if index != UNDECIDED else _slowly(TRY_GET, self, 0, 0, 0)
+
+
+def _get(owner, arguments, n, names):
+    self = _address(owner)
+    if n == 0 and names == 0:
+        index = _take(owner, _members_of(self))
+        if index >= 0:
+            return _int_object(index)
+    return _slowly(GET, self, arguments, n, names)
+
+
+@hot
+def _give_only_index(owner, self, arguments, n, names):
+    index = _only_index(arguments, n, names)
+    return _give(owner, _members_of(self), index) if index >= 0 else UNDECIDED
+
+
+def _put(owner, arguments, n, names):
+    self = _address(owner)
+    status = _give_only_index(owner, self, arguments, n, names)
+    return _another(_known_at(NONE)) if status == 0 else _not_put(self, arguments, n, names, status)
+
+
+def _try_put(owner, arguments, n, names):
+    self = _address(owner)
+    status = _give_only_index(owner, self, arguments, n, names)
+    if status == UNDECIDED:
+        return _slowly(TRY_PUT, self, arguments, n, names)
+    return _another(_known_at(TRUE if status == 0 else FALSE))
+
+
+def _get_many(owner, arguments, n, names):
+    self = _address(owner)
+    array = _only_array(arguments, n, names)
+    count = _take_many(owner, _members_of(self), _elements(array), _length(array)) if array != 0 else UNDECIDED
+    if count <= REST:
+        return _call_with(TAKE_REST, self, arguments, REST - count)
+    return _int_object(count) if count != UNDECIDED else _slowly(GET_MANY, self, arguments, n, names)
+
+
+def _put_many(owner, arguments, n, names):
+    self = _address(owner)
+    array = _only_array(arguments, n, names)
+    refused = _give_many(owner, _members_of(self), _elements(array), _length(array)) if array != 0 else UNDECIDED
+    if refused == -1:
+        return _another(_known_at(NONE))
+    if refused == UNDECIDED:
+        return _slowly(PUT_MANY, self, arguments, n, names)
+    return _call_with(REFUSE_MANY, self, arguments, refused)
+
+
+_FASTCALL_KEYWORDS, _NO_ARGUMENTS = 0x82, 4
+
+# Methods in Python alone, for what comes after: why a put was refused, and the rest of a bulk get.
+_FOLLOWING = {REFUSE: "_refuse", REFUSE_MANY: "_refuse_many", TAKE_REST: "_take_rest"}
+
+# In the order of their numbers; queues have no bulk calls.
+_METHODS: tuple[tuple[str, Callable[..., int], int], ...] = (
+    ("get", _get, _FASTCALL_KEYWORDS),
+    ("try_get", _try_get, _NO_ARGUMENTS),
+    ("put", _put, _FASTCALL_KEYWORDS),
+    ("try_put", _try_put, _FASTCALL_KEYWORDS),
+    ("get_many", _get_many, _FASTCALL_KEYWORDS),
+    ("put_many", _put_many, _FASTCALL_KEYWORDS),
+)
+
+
+class _MethodDef(ctypes.Structure):
+    """CPython's ``PyMethodDef``."""
+
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    ]
+
+
+class Replacement(NamedTuple):
+    """A method that was replaced, and what its replacement points at."""
+
+    cls: type
+    name: str
+    slow: Callable[..., Any]
+    compiled: Any
+    definition: _MethodDef
+
+
+REPLACED: list[Replacement] = []
+_lock = fork_safe_lock()
+_ints: list[Any] = []  # the small ints, and an array of their addresses
+
+
+class Group:
+    """Classes whose C methods are compiled together, when the first object of any of them is made."""
+
+    def __init__(self) -> None:
+        self._classes: dict[type, Callable[[], list[Operations]]] = {}
+        self._replaced: list[Replacement] = []
+
+    def add(self, cls: type, operations: Callable[[], list[Operations]]) -> None:
+        """Register a class itself, not one that it inherits from: Python calls a class's own methods more quickly.
+
+        `operations` returns those of each kind of object that it makes; it is called when the methods are compiled.
+        """
+        self._classes[cls] = operations
+        before_first[cls] = self.install
+
+    def install(self) -> None:
+        """Replace the methods, once; compiles, or loads from the cache."""
+        global WHY_NOT
+        with _lock:
+            if not _ints and WHY_NOT is None:
+                prepare()
+            if WHY_NOT:
+                return
+            if not self._replaced:
+                try:
+                    self._replaced = self._compile()
+                except (
+                    RuntimeError,
+                    OSError,
+                ) as error:  # to compile anew in each process would cost more than it saves
+                    WHY_NOT = str(error)
+                    return
+                REPLACED.extend(self._replaced)
+            make = ctypes.pythonapi.PyDescr_NewMethod
+            make.restype, make.argtypes = ctypes.py_object, [ctypes.py_object, ctypes.c_void_p]
+            for cls, name, slow, _, definition in self._replaced:
+                if getattr(cls, name) is slow:
+                    setattr(cls, name, make(cls, ctypes.addressof(definition)))
+
+    def _compile(self) -> list[Replacement]:
+        """Compile what is to replace the methods; RuntimeError or OSError where there is no cache."""
+        kinds = {cls: operations() for cls, operations in self._classes.items()}
+        for each in (each for of_class in kinds.values() for each in of_class):
+            _operations[each.handle_type] = each
+        # Points at an object. Its type names all kinds of object: so cached code of other sources is left alone.
+        handle_types = dict.fromkeys(each.handle_type for of_class in kinds.values() for each in of_class)
+        owner = types.CPointer(types.Tuple(list(handle_types)))
+        found = []
+        for number, (name, function, flags) in enumerate(_METHODS):
+            others = 3 if flags == _FASTCALL_KEYWORDS else 1
+            compiled = cfunc(types.int64(owner, *[types.int64] * others), function)
+            for cls, of_class in kinds.items():
+                slow = getattr(cls, name, None)
+                if slow is not None:
+                    _remember(of_class, number, slow)
+                    doc = f"{name}{_plain(slow)}\n--\n\n{slow.__doc__}"
+                    definition = _MethodDef(name.encode(), compiled.address, flags, doc.encode())
+                    found.append(Replacement(cls, name, slow, compiled, definition))
+        for cls, of_class in kinds.items():
+            for number, name in _FOLLOWING.items():
+                if hasattr(cls, name):
+                    _remember(of_class, number, getattr(cls, name))
+        return found
+
+
+def _remember(of_class: list[Operations], number: int, method: Any) -> None:
+    """Let the C functions know the Python method of a number, for each kind of object of a class."""
+    for operations in of_class:
+        _known[SLOW + METHODS * operations.handle_type.kind + number] = id(method)
+
+
+def _slot_offset() -> int:
+    """Return where in a handle the slot `_members` lies."""
+    probe = Handle.__new__(Handle)
+    probe._members = object()  # type: ignore[assignment]
+    words = (ctypes.c_int64 * (Handle.__basicsize__ // 8)).from_address(id(probe))
+    return 8 * list(words).index(id(probe._members))
+
+
+def prepare() -> None:
+    """Find out what the functions need to know, or what stands in their way."""
+    global WHY_NOT
+    WHY_NOT = _obstacle()
+    if WHY_NOT is None:
+        ints = list(range(_INTS))
+        addresses = np.array([id(number) for number in ints], np.int64)
+        objects = {NONE: None, FALSE: False, TRUE: True, INT: int, ARRAY: np.ndarray, INT64: np.dtype(np.int64)}
+        for number, known in objects.items():
+            _known[number] = id(known)
+        _known[INTS], _known[SLOT] = addresses.ctypes.data, _slot_offset()
+        _ints.extend([ints, addresses])  # the last: Ctrl-C may come at any line, and all is done again then
+
+
+def _obstacle() -> str | None:
+    """Return what stands in the way here."""
+    if INTERPRETED:
+        return "the JIT is off (NUMBA_DISABLE_JIT)"
+    if sys.implementation.name != "cpython" or not (3, 10) <= sys.version_info < (3, 14):
+        return f"this is {sys.implementation.name} {sys.version.split()[0]}, not CPython 3.10 to 3.13"
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return "this Python runs without the GIL"
+    missing = [name for name in NEEDED if not hasattr(ctypes.pythonapi, name)]
+    if missing:  # code that is linked without them takes the process with it
+        return f"this Python does not export {', '.join(missing)}"
+    array, number = np.zeros(3, np.int64), 2**29 + 12345
+    word, half = ctypes.c_int64.from_address, ctypes.c_int.from_address
+    expected = {_TYPE: id(np.ndarray), _DATA: array.ctypes.data, _DTYPE: id(array.dtype)}
+    found = {place: word(id(array) + place).value for place in expected}
+    shape = word(word(id(array) + _SHAPE).value).value
+    halves = [half(id(array) + place).value for place in (_DIMENSIONS, _FLAGS)]
+    digits = word(id(number) + _LENGTH).value, half(id(number) + _DIGIT).value
+    if found != expected or shape != 3 or halves != [1, array.flags.num] or digits != (_ONE_DIGIT, number):
+        return "this Python, or this numpy, lays out its objects in another way"
+    return None
+
+
+def _plain(function: Any) -> str:
+    """Return a signature as C functions write it into their documentation."""
+    parameters = inspect.signature(function).parameters.values()
+    plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters]
+    return "($" + ", ".join(map(str, plain)) + ")"
