@@ -60,10 +60,25 @@ FINGERPRINT = _fingerprint()
 INLINE = {"forceinline": True, "error_model": "numpy"}
 
 
+def _for_all_numbers(dispatcher: Any) -> None:
+    """Let calls with constants share one compilation: to numba each literal integer is a type of its own."""
+    find = dispatcher.get_call_template
+
+    def get_call_template(args: Any, kws: Any) -> Any:
+        return find(tuple(map(_widened, args)), {name: _widened(kind) for name, kind in kws.items()})
+
+    dispatcher.get_call_template = get_call_template
+
+
+def _widened(kind: Any) -> Any:
+    return types.unliteral(kind) if isinstance(kind, (types.IntegerLiteral, types.BooleanLiteral)) else kind
+
+
 def _compiler(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     def compile_(function: Callable[..., Any]) -> Any:
         compiled = njit(**options)(function)
         if not INTERPRETED:
+            _for_all_numbers(compiled)
             try:
                 compiled._cache = CodeCache(function, FINGERPRINT)
             except (RuntimeError, OSError) as error:

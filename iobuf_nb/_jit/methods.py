@@ -67,6 +67,7 @@ _operations: dict[HandleType, Operations] = {}
 _REFERENCES, _TYPE, _LENGTH, _DIGIT = 0, 8, 16, 24
 _DATA, _DIMENSIONS, _SHAPE, _DTYPE, _FLAGS = 16, 24, 32, 56, 64
 _KIND = 8
+NO_KIND = -1
 _PLAIN = 0x0501  # of an array's flags: C-contiguous, aligned and writable
 
 # Ints below 2**30 have one digit; since Python 3.12 their length shares its word with the sign.
@@ -193,21 +194,38 @@ def _kind(members):
     return _load_word(members + _KIND) if members != 0 else OTHER
 
 
-def _case(handle_type: HandleType, function: Any, usable: Any, otherwise: Any) -> Callable[..., Any]:
-    """Return a function that calls `function` for an object of one kind, and `otherwise` for others."""
-    kind = handle_type.kind
+def _among_two(name: str, first: Operations, second: Operations) -> Callable[..., Any]:
+    """Return the operation `name` of objects of two kinds."""
+    one, two, kind_one, kind_two = (
+        first.handle_type,
+        second.handle_type,
+        first.handle_type.kind,
+        second.handle_type.kind,
+    )
+    do_one, do_two, may_one, may_two = getattr(first, name), getattr(second, name), first.usable, second.usable
 
-    def case(owner, members, *arguments):
-        if _kind(members) == kind:
-            handle = load_handle(members, handle_type)
-            return function(handle, *arguments) if usable(handle) else UNDECIDED
-        return otherwise(owner, members, *arguments)
+    def dispatch(owner, members, *arguments):
+        kind = _kind(members)
+        if kind == kind_one and may_one(load_handle(members, one)):
+            return do_one(load_handle(members, one), *arguments)
+        if kind == kind_two and may_two(load_handle(members, two)):
+            return do_two(load_handle(members, two), *arguments)
+        return UNDECIDED
 
-    return case
+    return dispatch
 
 
-def _undecided(owner, members, *arguments):
-    return UNDECIDED
+def _or_others(name: str, operations: Operations, others: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the operation `name` of objects of one more kind, which every thread may use."""
+    handle_type, kind_one, do = operations.handle_type, operations.handle_type.kind, getattr(operations, name)
+    others = register_jitable(**INLINE)(others)
+
+    def dispatch(owner, members, *arguments):
+        if _kind(members) == kind_one:
+            return do(load_handle(members, handle_type), *arguments)
+        return others(owner, members, *arguments)
+
+    return dispatch
 
 
 def _dispatched(name: str) -> Callable[..., Any]:
@@ -216,12 +234,11 @@ def _dispatched(name: str) -> Callable[..., Any]:
     def operation(*_: Any) -> Any: ...
 
     def choose(owner: Any, members: Any, *arguments: Any) -> Any:
-        body = _undecided
-        for handle_type in reversed(owner.dtype.types):
-            function = getattr(_operations[handle_type], name)
-            if function is not None:
-                body = _case(handle_type, function, _operations[handle_type].usable, register_jitable(**INLINE)(body))
-        return body
+        found = [each for each in map(_operations.get, owner.dtype.types) if each and getattr(each, name)]
+        dispatch = _among_two(name, *found[-2:])
+        for operations in found[:-2]:
+            dispatch = _or_others(name, operations, dispatch)
+        return dispatch
 
     kernel_overload(operation)(choose)
     return operation
@@ -276,21 +293,17 @@ def _get(owner, arguments, n, names):
     return _slowly(GET, self, arguments, n, names)
 
 
-@hot
-def _give_only_index(owner, self, arguments, n, names):
-    index = _only_index(arguments, n, names)
-    return _give(owner, _members_of(self), index) if index >= 0 else UNDECIDED
-
-
 def _put(owner, arguments, n, names):
     self = _address(owner)
-    status = _give_only_index(owner, self, arguments, n, names)
+    index = _only_index(arguments, n, names)
+    status = _give(owner, _members_of(self), index) if index >= 0 else UNDECIDED
     return _another(_known_at(NONE)) if status == 0 else _not_put(self, arguments, n, names, status)
 
 
 def _try_put(owner, arguments, n, names):
     self = _address(owner)
-    status = _give_only_index(owner, self, arguments, n, names)
+    index = _only_index(arguments, n, names)
+    status = _give(owner, _members_of(self), index) if index >= 0 else UNDECIDED
     if status == UNDECIDED:
         return _slowly(TRY_PUT, self, arguments, n, names)
     return _another(_known_at(TRUE if status == 0 else FALSE))
