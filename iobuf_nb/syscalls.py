@@ -34,6 +34,7 @@ from numba.core import errors
 from numba.extending import overload
 
 from ._jit import check
+from ._jit.check_in_kernels import require_integer
 from ._jit.compile import INTERPRETED, kernel
 from ._jit.faces import kernel_overload
 from ._jit.refusals import refusing
@@ -221,8 +222,7 @@ def _system_call(into: bool) -> Callable[[Function], Function]:
 def _require_integers(*arguments: tuple[str, Any]) -> None:
     """Refuse, while a kernel is compiled, what is no integer and would be cut to one."""
     for name, value in arguments:
-        if not isinstance(value, types.Integer):
-            raise errors.TypingError(f"{name} must be an integer in a kernel, not {value}")
+        require_integer(name, value, " in a kernel")
 
 
 def as_descriptor(fd: Any, at_offset: bool) -> int:

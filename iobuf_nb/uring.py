@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import carray, types
+from numba import carray
 from numba.core import errors
 from numpy.typing import NDArray
 
@@ -55,6 +55,7 @@ from ._pools.bounded_queue import BoundedQueue
 from ._pools.pool import BufferPool
 from ._pools.repr import ReprMixin
 from ._threads.clock import limit_ns
+from ._threads.gil import LOOK_NS
 from ._threads.outcomes import FORKED, FULL, LEAST_ERRNO, NOT_OUT, OUT_OF_RANGE, UNDER_WAY, Closed, WouldBlock
 from ._uring.liburing import CANCEL_ALL, CQE_MORE, MAX_ENTRIES, call
 from ._uring.operations import (
@@ -63,7 +64,6 @@ from ._uring.operations import (
     IDLE,
     IN_FLIGHT,
     LIMIT,
-    LOOK_NS,
     NUMBER,
     PROCESS,
     PROVIDED,
@@ -89,28 +89,7 @@ from .syscalls import as_descriptor
 __all__ = ["RegisteredPool", "Ring"]
 
 
-def number(name: str, value: Any, low: int, high: int) -> int:
-    """Return an integer of [low, high], or refuse it by its name."""
-    return check.integer(name, value, low, high)
-
-
-@kernel_overload(number)
-def _number_in_kernel(name: Any, value: Any, low: Any, high: Any) -> Any:
-    name = getattr(name, "literal_value", "argument")  # numba tries again without literals, if this refuses
-    if not isinstance(value, types.Integer):
-        raise errors.TypingError(f"{name} must be an integer, not {value}")
-    message = f"{name} must be an integer from {{}} to {{}}, not {{}}"
-
-    def checked(name, value, low, high):
-        n = np.int64(value)
-        if n < low or n > high:
-            raise FormattedValueError(message, low, high, n)
-        return n
-
-    return checked
-
-
-@compiled_as(lambda fd, at_offset: number("fd", fd, -1, 2**31 - 1))
+@compiled_as(lambda fd, at_offset: check.integer("fd", fd, -1, 2**31 - 1))
 def as_fd(fd: Any, at_offset: bool) -> int:
     """Return a file descriptor; in Python also that of a socket or file, as the functions of `syscalls` take it."""
     return as_descriptor(fd, at_offset)
@@ -426,17 +405,17 @@ class RegisteredPool(Handle, ReprMixin):
         RuntimeError
             This is a forked child.
         """
-        index, offset = as_index(index), number("offset", offset, -1, 2**63 - 1)
+        index, offset = as_index(index), check.integer("offset", offset, -1, 2**63 - 1)
         fd = as_fd(fd, offset >= 0)
-        length = number("length", length, -1, self.pool.buffer_size)
+        length = check.integer("length", length, -1, self.pool.buffer_size)
         return outcome(self, index, queue_one(self, READ, fd, index, offset, length))
 
     @in_kernels
     def write_fixed(self, fd: Any, index: int, offset: int, length: int = -1) -> int:
         """Queue a write from a buffer that is out; all else is as in `read_fixed`."""
-        index, offset = as_index(index), number("offset", offset, -1, 2**63 - 1)
+        index, offset = as_index(index), check.integer("offset", offset, -1, 2**63 - 1)
         fd = as_fd(fd, offset >= 0)
-        length = number("length", length, -1, self.pool.buffer_size)
+        length = check.integer("length", length, -1, self.pool.buffer_size)
         return outcome(self, index, queue_one(self, WRITE, fd, index, offset, length))
 
     @in_kernels
@@ -483,8 +462,8 @@ class RegisteredPool(Handle, ReprMixin):
         True
         """
         fd = as_fd(fd, True)
-        offset = number("offset", offset, 0, 2**63 - 1)
-        end = number("end", end, 0, 2**63 - 1)
+        offset = check.integer("offset", offset, 0, 2**63 - 1)
+        end = check.integer("end", end, 0, 2**63 - 1)
         return outcome(self, -1, queue_reads(self, fd, offset, end))
 
     @in_kernels
@@ -570,7 +549,7 @@ class RegisteredPool(Handle, ReprMixin):
         lost.
         """
         queue = as_queue(self, queue)
-        at_least = number("at_least", at_least, 0, 2**31 - 1)
+        at_least = check.integer("at_least", at_least, 0, 2**31 - 1)
         limit = limit_ns(True, timeout)
         return outcome(self, -1, gather(self, queue, at_least, limit))
 

@@ -30,12 +30,13 @@ from .._jit.compile import hot, kernel, out_of_line
 from .._jit.faces import compiled_as
 from .._jit.handle import find_handle, load_handle
 from .._threads.clock import now_ns
+from .._threads.gil import LOOK_NS
 from .._threads.outcomes import EMPTY
 from ..atomics import compare_and_swap, fetch_add, load, store, swap
 from .queue import GETTERS, HANDED, HANDED_AT, QUEUE_TYPE, REQUESTS, STALE, TURNS, get_item, put_item, size
 from .waiting import let_loops_hear, put_all_and_wake, put_and_wake
 
-STALE_NS = 50_000_000
+STALE_NS = LOOK_NS
 
 
 @compiled_as(lambda descriptor: load_handle(descriptor, QUEUE_TYPE))

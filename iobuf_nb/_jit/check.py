@@ -13,6 +13,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 _BOOLS = (bool, np.bool_)
+MAX_SECONDS = 2**33  # longer time limits are cut to this: their nanoseconds fit into an int64
 
 
 class _Formatted:
@@ -116,4 +117,4 @@ def timeout_ns(timeout: Any) -> int:
     number = seconds("timeout", timeout, allowed)
     if not number >= 0:  # also catches NaN
         raise ValueError(f"timeout must be {allowed}, not {timeout!r}")
-    return int(min(number, 2.0**33) * 1e9)
+    return int(min(number, MAX_SECONDS) * 1e9)

@@ -20,6 +20,8 @@ from .._jit import check
 #: Bytes that move between cores together: 64 on x86-64, 128 (the largest in use) elsewhere.
 CACHE_LINE_SIZE = 64 if platform.machine().lower() in ("x86_64", "amd64") else 128
 MAX_BYTES = 2**47  # of one piece of memory: what a process can address on x86-64
+MAX_BUFFER_BYTES = 2**40
+MAX_ITEMS = 2**32  # of a queue, and buffers of a pool or an array
 _HUGE_PAGE = 2**21
 _page_size = mmap.PAGESIZE
 
@@ -100,7 +102,7 @@ def aligned_mem_blocks(n: int, page_size: int | None = None, **options: bool) ->
     >>> blocks.shape, blocks[5].ctypes.data % 4096
     ((16, 4096), 0)
     """
-    n = check.integer("n", n, 1, 2**32)
+    n = check.integer("n", n, 1, MAX_ITEMS)
     block = _page_size if page_size is None else check.power_of_two("page_size", page_size, 1, 2**30)
     size = check.integer("n * page_size", n * block, 1, MAX_BYTES)
     return aligned_mem(size, block, **options).reshape(n, block)
@@ -127,8 +129,8 @@ def cache_line_aligned_mem_blocks(n: int, block_size: int, **options: bool) -> N
     >>> blocks.shape, blocks.strides[0] % CACHE_LINE_SIZE
     ((4, 100), 0)
     """
-    n = check.integer("n", n, 1, 2**32)
-    block_size = check.integer("block_size", block_size, 1, 2**40)
+    n = check.integer("n", n, 1, MAX_ITEMS)
+    block_size = check.integer("block_size", block_size, 1, MAX_BUFFER_BYTES)
     stride = round_up(block_size, CACHE_LINE_SIZE)
     size = check.integer("n * block_size", n * stride, 1, MAX_BYTES)
     return cache_line_aligned_mem(size, **options).reshape(n, stride)[:, :block_size]

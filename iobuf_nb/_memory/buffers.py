@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._jit import check
-from .aligned import MAX_BYTES, aligned_mem
+from .aligned import MAX_BUFFER_BYTES, MAX_BYTES, MAX_ITEMS, aligned_mem
 from .tier import Tier
 
 
@@ -61,7 +61,7 @@ def view_as_buffers(mem: Any, tier: Tier | int, offset: int = 0, n: int | None =
     (20, 16)
     """
     memory = memory_of("mem", mem, False)
-    size = check.integer("tier", tier, 1, 2**40)
+    size = check.integer("tier", tier, 1, MAX_BUFFER_BYTES)
     offset = check.integer("offset", offset, 0, len(memory))
     most = (len(memory) - offset) // size
     n = most if n is None else check.integer(f"n (buffers of {size} from byte {offset})", n, 0, most)
@@ -79,6 +79,6 @@ def new_buffers(n: int, size: int) -> NDArray[np.uint8]:
     >>> buffers.shape, len(iovec_from_buffers(buffers, writable=True))
     ((8, 1024), 8)
     """
-    n = check.integer("n", n, 1, 2**32)
-    size = check.integer("size", size, 1, 2**40)
+    n = check.integer("n", n, 1, MAX_ITEMS)
+    size = check.integer("size", size, 1, MAX_BUFFER_BYTES)
     return aligned_mem(check.integer("n * size", n * size, 1, MAX_BYTES)).reshape(n, size)

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from .._jit import check
 from .._jit.check import FormattedIndexError, FormattedValueError
+from .._jit.check_in_kernels import require_integer
 from .._jit.compile import kernel
 from .._jit.faces import kernel_overload
 from .._jit.handle import HandleType
+from .aligned import MAX_ITEMS
 from .buffers import memory_of
 
 #: ``struct iovec``: an address and a number of bytes. Signed, because numba turns int64 + uint64 into a float.
@@ -68,7 +70,7 @@ class IoVec(np.ndarray):
 
     def __new__(cls, n: int, owners: Any) -> IoVec:
         """Return `n` zeroed entries that keep `owners`; TypeError, ValueError or MemoryError for other `n`."""
-        iovec = super().__new__(cls, check.integer("n", n, 0, 2**32), IOVEC_DTYPE)
+        iovec = super().__new__(cls, check.integer("n", n, 0, MAX_ITEMS), IOVEC_DTYPE)
         iovec.fill(0)
         iovec._owners = _Owners([owners])
         return iovec
@@ -399,8 +401,7 @@ def _advance(iovec, n):
 @kernel_overload(advance_iovec)
 def _advance_in_kernel(iovec: Any, n: Any) -> Any:
     require_iovec(iovec, True)
-    if not isinstance(n, types.Integer):
-        raise errors.TypingError(f"n must be an integer in a kernel, not {n}")
+    require_integer("n", n, " in a kernel")
     return lambda iovec, n: _advance(iovec, n)
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from .._free.deque import COUNT
 from .._jit import check
 from .._jit.check import FormattedIndexError, FormattedValueError
+from .._jit.check_in_kernels import require_integer
 from .._jit.compile import hot
 from .._jit.faces import compiled_as, in_kernels, kernel_overload
 from .._jit.handle import WORD_POINTER, Handle
@@ -49,8 +50,7 @@ def as_index(index: Any) -> int:
 
 @kernel_overload(as_index)
 def _as_index_in_kernel(index: Any) -> Any:
-    if not isinstance(index, types.Integer):
-        raise errors.TypingError(f"index must be an integer, not {index}")
+    require_integer("index", index)
     return lambda index: np.int64(index)
 
 

@@ -3,47 +3,23 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import numpy as np
-from numba import types
-from numba.core import errors
 
 from .._free.queue import CLOSED_FLAG, LINE_PAIR, PROCESS, QUEUE_TYPE, SLOTS, TAIL, QueueType, size
 from .._free.waiting import close_queue, get_and_wake, offer, put_and_wake, wait_to_get, wait_to_put
 from .._jit import check
-from .._jit.check import FormattedValueError
 from .._jit.compile import hot
-from .._jit.faces import in_kernels, kernel_face, kernel_overload
+from .._jit.faces import in_kernels, kernel_face
 from .._jit.handle import Handle
 from .._jit.methods import NO_ROOM, UNDECIDED, Group, Operations
-from .._memory.aligned import aligned_mem
+from .._memory.aligned import MAX_ITEMS, aligned_mem
 from .._threads.clock import limit_ns
 from .._threads.outcomes import CLOSED, EMPTY, FORKED, NO_WAIT_IN_A_CHILD, OK, Closed, WouldBlock
 from ..atomics import load
 from .repr import ReprMixin
 
-MAX_ITEMS = 2**32
 _SPARE_BITS = 10  # limit <= capacity << 10 leaves 2**52 puts before a state repeats
-
-
-def as_item(queue: Any, item: Any) -> int:
-    """Return an item as an int64, or refuse it: the words have no room for others."""
-    return check.integer("item", item, 0, queue.limit - 1)
-
-
-@kernel_overload(as_item)
-def _as_item_in_kernel(queue: Any, item: Any) -> Any:
-    if not isinstance(item, types.Integer):
-        raise errors.TypingError(f"item must be an integer, not {item}")
-
-    def checked(queue, item):
-        number = np.int64(item)
-        if number < 0 or number >= queue.limit:
-            raise FormattedValueError("item must be from 0 to {}, not {}", queue.limit - 1, number)
-        return number
-
-    return checked
 
 
 @kernel_face(QueueType)
@@ -136,7 +112,7 @@ class BoundedQueue(Handle, ReprMixin):
         TypeError, ValueError
             `item` is not an integer from 0 to `limit` - 1.
         """
-        item = as_item(self, item)
+        item = check.integer("item", item, 0, self.limit - 1)
         return offer(self, item)
 
     @in_kernels
@@ -166,7 +142,7 @@ class BoundedQueue(Handle, ReprMixin):
         TypeError, ValueError
             An argument is out of its range, or of another kind: `item` must be no bool, and `block` one.
         """
-        item = as_item(self, item)
+        item = check.integer("item", item, 0, self.limit - 1)
         limit = limit_ns(block, timeout)
         if not offer(self, item):
             result = wait_to_put(self, item, limit)

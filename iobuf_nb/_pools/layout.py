@@ -17,7 +17,7 @@ from .._free.free_list import PoolType
 from .._jit import check
 from .._jit.check import FormattedValueError
 from .._jit.faces import compiled_as, kernel_overload
-from .._memory.aligned import CACHE_LINE_SIZE, page_size, round_up
+from .._memory.aligned import CACHE_LINE_SIZE, MAX_BUFFER_BYTES, page_size, round_up
 from .._memory.borrowed import lend
 from .._memory.dtype import element_type
 from .._threads.outcomes import OUT_OF_RANGE
@@ -108,17 +108,17 @@ def layout_of(size: Any, shape: Any, dtype: Any) -> tuple[tuple[int, ...], np.dt
     if shape is None:
         if dtype is not None:
             raise TypeError(f"dtype={dtype!r} needs shape=, not size={size!r}")
-        return (check.integer("size", size, 1, 2**40),), np.dtype(np.uint8), types.uint8
+        return (check.integer("size", size, 1, MAX_BUFFER_BYTES),), np.dtype(np.uint8), types.uint8
     axes = shape if isinstance(shape, (tuple, list)) else (shape,)
     if not axes:
         raise ValueError("shape must have at least one axis, not ()")
-    lengths = tuple(check.integer(f"shape[{axis}]", length, 1, 2**40) for axis, length in enumerate(axes))
+    lengths = tuple(check.integer(f"shape[{axis}]", length, 1, MAX_BUFFER_BYTES) for axis, length in enumerate(axes))
     try:
         element = np.dtype(np.uint8 if dtype is None else dtype)
     except (TypeError, ValueError):
         raise TypeError(f"dtype must be something numpy takes for a dtype, not {dtype!r}") from None
     numba_element = element_type(element)
-    check.integer("bytes of a buffer (shape, dtype)", math.prod(lengths) * element.itemsize, 1, 2**40)
+    check.integer("bytes of a buffer (shape, dtype)", math.prod(lengths) * element.itemsize, 1, MAX_BUFFER_BYTES)
     return lengths, element, numba_element
 
 

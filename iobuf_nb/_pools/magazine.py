@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.core import errors
 from numba.extending import overload_attribute
 from numpy.typing import NDArray
 
@@ -46,6 +45,7 @@ from .._free.queue import CLOSED_FLAG, GET_EVENT, GETTERS
 from .._free.waiting import notify, wait_to_get
 from .._jit import check
 from .._jit.check import FormattedIndexError, FormattedRuntimeError
+from .._jit.check_in_kernels import require_integer
 from .._jit.compile import hot, kernel, out_of_line
 from .._jit.faces import in_kernels, kernel_face, kernel_overload
 from .._jit.handle import MAGAZINE, POOL, WORD_POINTER, Handle, HandleType, load_handle
@@ -473,8 +473,7 @@ class MagazineSet(Handle, ReprMixin):
 def _fetch(magazines: Any, k: Any) -> Any:
     if not isinstance(magazines, MagazineSetType):
         return None
-    if not isinstance(k, types.Integer):
-        raise errors.TypingError(f"k must be an integer, not {k}")
+    require_integer("k", k)
     kind = magazines.magazine
 
     def fetch(magazines, k):

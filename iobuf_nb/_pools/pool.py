@@ -28,14 +28,14 @@ from .._jit import check
 from .._jit.compile import hot
 from .._jit.faces import in_kernels, kernel_face, kernel_method
 from .._jit.methods import Operations
-from .._memory.aligned import MAX_BYTES, aligned_mem, round_up
+from .._memory.aligned import MAX_BYTES, MAX_ITEMS, aligned_mem, round_up
 from .._memory.borrowed import memory_info
 from .._memory.iovec import IoVec, iovec_over
 from .._threads.clock import limit_ns
 from .._threads.outcomes import CLOSED, EMPTY, NO_WAIT_IN_A_CHILD, UNFENCED, Closed, WouldBlock
 from ..atomics import load, store
 from .allocator import Allocator, checked_index, count_or_rest, elements
-from .bounded_queue import MAX_ITEMS, METHODS, BoundedQueue
+from .bounded_queue import METHODS, BoundedQueue
 from .layout import BufferPoolType, buffer, buffer_pool_type, copy_into, layout_of, stride_of
 from .magazine import Magazine
 

@@ -14,9 +14,10 @@ import numpy as np
 
 from .._jit.compile import compile_for, kernel
 from .._threads.clock import nap
+from .._threads.gil import LOOK_NS
 from ..atomics import fetch_add, load
 
-LOOK_S = 0.05  # who waits for others looks around this often
+LOOK_S = LOOK_NS / 1e9
 
 
 def require_threads() -> None:

@@ -27,10 +27,10 @@ from .._free.queue import QUEUE_TYPE
 from .._free.waiting import close_queue
 from .._jit import check
 from .._jit.compile import compile_for, kernel
-from .._memory.aligned import MAX_BYTES
+from .._memory.aligned import MAX_BUFFER_BYTES, MAX_BYTES, MAX_ITEMS
 from .._memory.dtype import element_type
 from .._memory.tier import Tier
-from .._pools.bounded_queue import MAX_ITEMS, BoundedQueue
+from .._pools.bounded_queue import BoundedQueue
 from .._pools.pool import BufferPool
 from .._threads.outcomes import WouldBlock
 from ..atomics import store
@@ -221,7 +221,7 @@ def stream(
     with ExitStack() as stack:
         if pool is None:
             default = DIRECT_BYTES if direct else Tier.GIANT
-            size = check.integer("tier", default if tier is None else tier, 1, 2**40)
+            size = check.integer("tier", default if tier is None else tier, 1, MAX_BUFFER_BYTES)
             if engine == "uring":
                 size = _step(size, record, align, 0, end_of_line)
             each = _URING_BUFFERS if engine == "uring" else 1
@@ -425,7 +425,7 @@ def _like(dtype: DTypeLike) -> NDArray[Any]:
 
 def _check_units(record: Any, delimiter: Any, like: NDArray[Any]) -> tuple[int, int]:
     """Return the bytes of a record and the byte that ends a line, or -1."""
-    size = like.itemsize if record is None else check.integer("record", record, 1, 2**40)
+    size = like.itemsize if record is None else check.integer("record", record, 1, MAX_BUFFER_BYTES)
     if size % like.itemsize:
         raise ValueError(f"record must be a multiple of the {like.itemsize} bytes of {like.dtype}, not {size}")
     if delimiter is None:

@@ -38,7 +38,6 @@ SLEPT = 1  # sleeps of this block that are over
 BASE = 2
 MAX = 3
 RANDOM = 4
-_LONGEST = 2**33  # seconds
 
 
 class SpinWaitType(HandleType):
@@ -125,7 +124,7 @@ def as_limits(base: float, max: float) -> tuple[float, float]:
         raise ValueError(f"base must be {allowed}, not {base!r:.60}")
     allowed = f"a number of seconds from base ({shortest}) to 2**33"
     longest = check.seconds("max", max, allowed)
-    if not shortest <= longest <= _LONGEST:
+    if not shortest <= longest <= check.MAX_SECONDS:
         raise ValueError(f"max must be {allowed}, not {max!r:.60}")
     return shortest, longest
 
@@ -139,7 +138,7 @@ def _as_limits_in_kernel(base: Any, max: Any) -> Any:
     def limits(base, max):
         if not base > 0:
             raise FormattedValueError("base must be a number of seconds > 0, not {}", base)
-        if not base <= max <= _LONGEST:
+        if not base <= max <= check.MAX_SECONDS:
             raise FormattedValueError("max must be a number of seconds from base ({}) to 2**33, not {}", base, max)
         return float(base), float(max)
 

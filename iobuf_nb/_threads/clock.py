@@ -44,7 +44,7 @@ def _limit_in_kernel(block: Any, timeout: Any) -> Any:
             return -1
         if not timeout >= 0:
             raise FormattedValueError("timeout must be None or a number of seconds >= 0, not {}", timeout)
-        return np.int64(min(timeout, 2.0**33) * 1e9)
+        return np.int64(min(timeout, float(check.MAX_SECONDS)) * 1e9)
 
     return limit
 

@@ -14,7 +14,7 @@ from .._free.waiting import put_and_wake
 from .._jit.compile import hot, kernel
 from .._jit.handle import WORD_POINTER, HandleType
 from .._threads.clock import FOREVER_NS, now_ns
-from .._threads.gil import check_signals, process_id, regain_gil, release_gil
+from .._threads.gil import LOOK_NS, check_signals, process_id, regain_gil, release_gil
 from .._threads.libc import memcpy
 from .._threads.outcomes import CLOSED, FORKED, FULL, NOT_OUT, OK, OUT_OF_RANGE, UNDER_WAY
 from ..atomics import load, store
@@ -51,7 +51,6 @@ ENTRIES = 7  # where the address of each entry of the submission queue is noted
 IDLE, THEIRS, OURS, RECEIVER, WAITING, BUFFER = range(6)
 READ, WRITE = range(2)
 
-LOOK_NS = 50_000_000  # signals are looked for this often
 _STARVED_NS = 1_000_000  # and the pool for buffers to receive into
 
 
