@@ -211,7 +211,7 @@ def test_a_child_touches_nobodys_descriptor(how, tmp_path):
         held = pool.get()
         waiter = asyncio.create_task(pool.aget())
         await asyncio.sleep(0)
-        numbers = [pool._getters._listen, pool._getters._waiting[asyncio.get_running_loop()]._ear.fileno()]
+        numbers = [pool._getters._listen, pool._getters._waiting[asyncio.get_running_loop()]._epoll.fileno()]
 
         def check():
             os.closerange(3, 256)  # as daemons do

@@ -968,11 +968,11 @@ class Unnumbered:
         ({"direct": True, "tier": 512}, ValueError, "hold a record of 1 bytes and 4096 bytes around it|multiples of"),
         ({"direct": True, "source": 0}, ValueError, "direct=True needs a path to open, not 0"),
         ({"source": "/dev/null", "engine": "mmap"}, ValueError, "engine='mmap' needs regular files, and /dev/null"),
-        ({"engine": "uring", "ordered": True}, ValueError, "engine='uring' reads blocks of one size"),
+        ({"engine": "uring", "ordered": True}, ValueError, "engine='uring' reads pieces of one size"),
         (
             {"engine": "uring", "delimiter": b"x"},
             ValueError,
-            "engine='uring' reads blocks of one size, which end in any",
+            "engine='uring' reads pieces of one size, which end in any",
         ),
     ],
 )
@@ -1006,7 +1006,7 @@ def fail_at(buffer, n, offset, state):
 def test_a_kernel_that_raises(file, pool, options):
     path = file(text(1_000_000))
     for workers in (1, 3):
-        with pytest.raises(StreamError, match=f"on the block at offset [0-9]+ of {path}: ZeroDivisionError") as caught:
+        with pytest.raises(StreamError, match=f"on the piece at offset [0-9]+ of {path}: ZeroDivisionError") as caught:
             stream(path, fail_at, state=np.array([500_000]), workers=workers, pool=pool, **options)
         error = caught.value
         assert isinstance(error.__cause__, ZeroDivisionError) and error.filename == str(path)
@@ -1103,7 +1103,7 @@ def test_a_line_that_is_longer_than_a_buffer(file, pool, kind):
     data = b"short\n" + b"x" * 5000 + b"\n"
     with fed("pipe", data, 100) as reader:
         source = reader if kind == "pipe" else file(data)
-        with pytest.raises(ValueError, match="line at offset 6 that is longer than a block, 4096 bytes"):
+        with pytest.raises(ValueError, match="line at offset 6 that is longer than a piece, 4096 bytes"):
             stream(source, check, state=fresh(len(data)), delimiter=b"\n", pool=pool)
 
 
@@ -1215,14 +1215,14 @@ import sys
 import numpy as np
 from numba import njit
 from iobuf_nb import stream
-from iobuf_nb._streams.pieces import work_on_blocks
+from iobuf_nb._streams.pieces import work_on_pieces
 
 @njit
 def add(buffer, n, offset, state):
     state[0] += buffer.sum()
 
 print(int(stream(sys.argv[1], add, state=np.zeros(1, np.int64), combine=np.add).state[0]))
-print(sum(work_on_blocks.stats.cache_misses.values()), sum(work_on_blocks.stats.cache_hits.values()))
+print(sum(work_on_pieces.stats.cache_misses.values()), sum(work_on_pieces.stats.cache_hits.values()))
 """
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     command = [sys.executable, "-c", script, str(file(b"\1" * 1000))]

@@ -40,43 +40,43 @@ STALE_NS = LOOK_NS
 
 
 @compiled_as(lambda descriptor: load_handle(descriptor, QUEUE_TYPE))
-def _ring_at(descriptor: int) -> Any:
+def _queue_at(descriptor: int) -> Any:
     """Return the queue whose descriptor block lies at an address."""
     return find_handle(descriptor)
 
 
 @hot
-def release(ring, index):
-    """Give a free index to whoever is to have it: a coroutine that waits, or the ring, and whom it wakes there."""
-    if load(ring._words, REQUESTS, "relaxed") != 0:
-        _release_beside_coroutines(ring._address, index)
+def release(queue, index):
+    """Give a free index to whoever is to have it: a coroutine that waits, or the queue, and whom it wakes there."""
+    if load(queue._words, REQUESTS, "relaxed") != 0:
+        _release_beside_coroutines(queue._address, index)
     else:
-        put_and_wake(ring, index)
+        put_and_wake(queue, index)
 
 
 @kernel
 def _release_beside_coroutines(descriptor, index):
-    """Do as `release` does; one word stands for the ring, because each that is kept for this call slows all puts."""
+    """Do as `release` does; one word stands for the queue, because each that is kept for this call slows all puts."""
     out_of_line()
-    ring = _ring_at(descriptor)
-    if not hand_over(ring, index):
-        put_and_wake(ring, index)
+    queue = _queue_at(descriptor)
+    if not hand_over(queue, index):
+        put_and_wake(queue, index)
 
 
 @kernel
-def release_all(ring, indices, begin, end):
+def release_all(queue, indices, begin, end):
     """Give the free indices[begin:end] to whoever is to have them."""
-    while begin < end and load(ring._words, REQUESTS) > 0:
-        release(ring, indices[begin])
+    while begin < end and load(queue._words, REQUESTS) > 0:
+        release(queue, indices[begin])
         begin += 1
     if begin < end:
-        put_all_and_wake(ring, indices, begin, end)
+        put_all_and_wake(queue, indices, begin, end)
 
 
 @kernel
-def hand_over(ring, index):
+def hand_over(queue, index):
     """Give a free index to the coroutines, if it is their turn: whether it was given."""
-    words = ring._words
+    words = queue._words
     if fetch_add(words, TURNS, 1) & 1 == 0:
         return False
     requests = load(words, REQUESTS)
@@ -85,64 +85,64 @@ def hand_over(ring, index):
     if requests <= 0:
         return False
     store(words, HANDED_AT, now_ns())
-    put_item(_ring_at(load(ring._words, HANDED)), index)
-    let_loops_hear(ring)
-    settle(ring)
+    put_item(_queue_at(load(queue._words, HANDED)), index)
+    let_loops_hear(queue)
+    settle(queue)
     return True
 
 
 @kernel
-def settle(ring):
+def settle(queue):
     """Put back what was handed over to coroutines that have left."""
-    while load(ring._words, REQUESTS, "seq_cst") < 0:
-        index = get_item(_ring_at(load(ring._words, HANDED)))
+    while load(queue._words, REQUESTS, "seq_cst") < 0:
+        index = get_item(_queue_at(load(queue._words, HANDED)))
         if index < 0:
             return  # it is on its way, and whoever hands it over looks for the debt afterwards
-        fetch_add(ring._words, REQUESTS, 1, "seq_cst")
-        put_and_wake(ring, index)
+        fetch_add(queue._words, REQUESTS, 1, "seq_cst")
+        put_and_wake(queue, index)
 
 
 @kernel
-def ask(ring):
+def ask(queue):
     """Count a coroutine in."""
-    fetch_add(ring._words, GETTERS, 1, "seq_cst")
-    fetch_add(ring._words, REQUESTS, 1, "seq_cst")
+    fetch_add(queue._words, GETTERS, 1, "seq_cst")
+    fetch_add(queue._words, REQUESTS, 1, "seq_cst")
 
 
 @kernel
-def take_request_back(ring):
+def take_request_back(queue):
     """Count a coroutine out that was not handed anything: it left, or found a buffer by itself."""
-    fetch_add(ring._words, REQUESTS, -1, "seq_cst")
-    fetch_add(ring._words, GETTERS, -1, "seq_cst")
-    settle(ring)
+    fetch_add(queue._words, REQUESTS, -1, "seq_cst")
+    fetch_add(queue._words, GETTERS, -1, "seq_cst")
+    settle(queue)
 
 
 @kernel
-def take_handed(ring):
+def take_handed(queue):
     """Take an index that was handed over, and count its coroutine out; or EMPTY."""
-    index = get_item(_ring_at(load(ring._words, HANDED)))
+    index = get_item(_queue_at(load(queue._words, HANDED)))
     if index >= 0:
-        fetch_add(ring._words, GETTERS, -1, "seq_cst")
+        fetch_add(queue._words, GETTERS, -1, "seq_cst")
     return index
 
 
 @kernel
-def ask_again(ring):
+def ask_again(queue):
     """Ask anew for what was taken as stale: the loop has come round, and coroutines wait."""
-    stale = swap(ring._words, STALE, 0)
+    stale = swap(queue._words, STALE, 0)
     if stale > 0:
-        fetch_add(ring._words, REQUESTS, stale, "seq_cst")
+        fetch_add(queue._words, REQUESTS, stale, "seq_cst")
 
 
 @kernel
-def take_stale(ring):
+def take_stale(queue):
     """Take an index that has waited too long for an event loop; or EMPTY."""
-    if load(ring._words, HANDED) == 0:
+    if load(queue._words, HANDED) == 0:
         return EMPTY
-    queue = _ring_at(load(ring._words, HANDED))
-    if size(queue) == 0 or now_ns() - load(ring._words, HANDED_AT) < STALE_NS:
+    handed = _queue_at(load(queue._words, HANDED))
+    if size(handed) == 0 or now_ns() - load(queue._words, HANDED_AT) < STALE_NS:
         return EMPTY
-    index = get_item(queue)
+    index = get_item(handed)
     if index >= 0:
-        fetch_add(ring._words, STALE, 1)
+        fetch_add(queue._words, STALE, 1)
     return index

@@ -1,14 +1,14 @@
 """Who holds each buffer of a checked pool, and how many of them change hands at once.
 
-A buffer has one *owner word*: FREE, or the thread that holds it. A get stores the holder, because nobody else has the
-index then; a put is the compare-and-swap from the holder to FREE, so that of two puts of one buffer one is refused.
+A buffer has one *owner word*: FREE, or the thread that holds it. A get stores the owner, because nobody else has the
+index then; a put is the compare-and-swap from the owner to FREE, so that of two puts of one buffer one is refused.
 
 A bulk put gives all of its buffers back, or none. It is decided by one compare-and-swap on a *record* of its own:
 
 1. claim a record: it is UNDECIDED;
-2. put a *mark*, which names the record, in the place of each holder; where one is not out, it is to be refused;
+2. put a *mark*, which names the record, in the place of each owner; where one is not out, it is to be refused;
 3. compare-and-swap the record: to COMMITTED, all are put; or, to be refused, to ABORTED;
-4. write FREE, or the former holders, in the place of the marks, and let go of the record.
+4. write FREE, or the former owners, in the place of the marks, and let go of the record.
 
 Others who find a mark do not wait for the bulk put: who puts that buffer, while the record is UNDECIDED, changes it to
 OVERRULED with the place of the buffer, and with that has put it: the bulk put is refused for its sake, and it alone.
@@ -86,42 +86,42 @@ def owner_at(pool, index):
 
 @hot
 def disown(pool, index, lend):
-    """Take `index` out of its holder's hands: to FREE, or to the holder's negative if `lend`. OK, or why not."""
+    """Take `index` out of its owner's hands: to FREE, or to the owner's negative if `lend`. OK, or why not."""
     if index < 0 or index >= pool.capacity:
         return OUT_OF_RANGE
     if pool.checked:
         place = owner_at(pool, index)
-        holder = load(pool._owners, place)
-        if holder <= FREE or not compare_and_swap(pool._owners, place, holder, -holder if lend else FREE):
+        owner = load(pool._owners, place)
+        if owner <= FREE or not compare_and_swap(pool._owners, place, owner, -owner if lend else FREE):
             return _disown_contested(pool._owners, pool._bulks, place, lend)
     return OK
 
 
 @kernel
 def _disown_contested(owners, bulks, place, lend):
-    """Do as `disown` does with a word that did not hold a holder, or was changed by another thread meanwhile."""
+    """Do as `disown` does with a word that did not hold a owner, or was changed by another thread meanwhile."""
     out_of_line()
     shift = load(bulks, _SHIFT)
     while True:
-        holder = load(owners, place)
-        if holder > MARK:
-            if holder <= FREE:
+        owner = load(owners, place)
+        if owner > MARK:
+            if owner <= FREE:
                 return NOT_OUT
-            if compare_and_swap(owners, place, holder, -holder if lend else FREE):
+            if compare_and_swap(owners, place, owner, -owner if lend else FREE):
                 return OK
             continue
-        record, undecided = _record_of(holder), _undecided(holder, shift)
-        overruled = undecided - UNDECIDED + (place << _FATE_BITS) + OVERRULED
+        record, undecided = _record_of(owner), _undecided(owner, shift)
+        overruled = _decided(undecided, OVERRULED, place)
         if not lend and compare_and_swap(bulks, record, undecided, overruled):
-            compare_and_swap(owners, place, holder, FREE)  # unless the bulk put has done that already
+            compare_and_swap(owners, place, owner, FREE)  # unless the bulk put has done that already
             return OK
         fate = _abort(bulks, record, undecided)
-        if fate == overruled or fate == undecided - UNDECIDED + COMMITTED:
+        if fate == overruled or fate == _decided(undecided, COMMITTED, 0):
             return NOT_OUT  # it was put
         if fate >> shift == undecided >> shift and compare_and_swap(
             owners,
             place,
-            holder,
+            owner,
             -thread_id() if lend else FREE,  # who held it, only the bulk put knows
         ):
             return OK
@@ -129,7 +129,7 @@ def _disown_contested(owners, bulks, place, lend):
 
 @hot
 def take_back(pool, index):
-    """Give a buffer that was lent back into its holder's hands."""
+    """Give a buffer that was lent back into its owner's hands."""
     place = owner_at(pool, index)
     store(pool._owners, place, -load(pool._owners, place))
 
@@ -146,10 +146,16 @@ def _undecided(mark, shift):
 
 
 @hot
+def _decided(undecided, fate, place):
+    """Return what an undecided record holds once it is decided; `place` is that of the buffer which overruled it."""
+    return undecided - UNDECIDED + (place << _FATE_BITS) + fate
+
+
+@hot
 def _abort(bulks, record, undecided):
     """Abort a bulk put unless it is decided, and return what its record then holds."""
-    if compare_and_swap(bulks, record, undecided, undecided - UNDECIDED + ABORTED):
-        return undecided - UNDECIDED + ABORTED
+    if compare_and_swap(bulks, record, undecided, _decided(undecided, ABORTED, 0)):
+        return _decided(undecided, ABORTED, 0)
     return load(bulks, record)
 
 
@@ -168,41 +174,41 @@ def _claim(bulks, shift):
 
 @hot
 def _put_mark(owners, bulks, place, mark):
-    """Put a mark in the place of a holder: OK or NOT_OUT."""
-    holder = load(owners, place)
-    if holder <= FREE or not compare_and_swap(owners, place, holder, mark):
+    """Put a mark in the place of a owner: OK or NOT_OUT."""
+    owner = load(owners, place)
+    if owner <= FREE or not compare_and_swap(owners, place, owner, mark):
         return _put_mark_contested(owners, bulks, place, mark)
-    store(bulks, _FORMER + place, holder, "relaxed")
+    store(bulks, _FORMER + place, owner, "relaxed")
     return OK
 
 
 @kernel
 def _put_mark_contested(owners, bulks, place, mark):
-    """Do as `_put_mark` does with a word that did not hold a holder, or was changed by another thread meanwhile."""
+    """Do as `_put_mark` does with a word that did not hold a owner, or was changed by another thread meanwhile."""
     out_of_line()
     shift = load(bulks, _SHIFT)
     while True:
-        holder = load(owners, place)
-        if holder == mark or MARK < holder <= FREE:  # the same mark: it is named twice in one bulk put
+        owner = load(owners, place)
+        if owner == mark or MARK < owner <= FREE:  # the same mark: it is named twice in one bulk put
             return NOT_OUT
-        former = holder
-        if holder <= MARK:
-            undecided = _undecided(holder, shift)
-            fate = _abort(bulks, _record_of(holder), undecided)
-            overruled = undecided - UNDECIDED + (place << _FATE_BITS) + OVERRULED
-            if fate == overruled or fate == undecided - UNDECIDED + COMMITTED:
+        former = owner
+        if owner <= MARK:
+            undecided = _undecided(owner, shift)
+            fate = _abort(bulks, _record_of(owner), undecided)
+            overruled = _decided(undecided, OVERRULED, place)
+            if fate == overruled or fate == _decided(undecided, COMMITTED, 0):
                 return NOT_OUT
             if fate >> shift != undecided >> shift:
                 continue  # that bulk put is over, and the mark gone
             former = thread_id()  # who held it, only that bulk put knows
-        if compare_and_swap(owners, place, holder, mark):
+        if compare_and_swap(owners, place, owner, mark):
             store(bulks, _FORMER + place, former, "relaxed")
             return OK
 
 
 @kernel
 def disown_many(pool, indices, n):
-    """Take `n` buffers out of their holders' hands: -1, or where the first refused one stands, and none is taken."""
+    """Take `n` buffers out of their owners' hands: -1, or where the first refused one stands, and none is taken."""
     if not pool.checked:
         for k in range(n):
             if not 0 <= indices[k] < pool.capacity:
@@ -218,21 +224,21 @@ def disown_many(pool, indices, n):
             if _put_mark(owners, bulks, owner_at(pool, indices[marked]), mark) != OK:
                 break
             marked += 1
-        if marked == n and compare_and_swap(bulks, record, undecided, undecided - UNDECIDED + COMMITTED):
+        if marked == n and compare_and_swap(bulks, record, undecided, _decided(undecided, COMMITTED, 0)):
             for k in range(n):
                 store(owners, owner_at(pool, indices[k]), FREE)
-            store(bulks, record, undecided - UNDECIDED)
+            store(bulks, record, _decided(undecided, IDLE, 0))
             return -1
         fate = _abort(bulks, record, undecided)
         refused = marked
         for k in range(marked):
             place = owner_at(pool, indices[k])
-            if fate == undecided - UNDECIDED + (place << _FATE_BITS) + OVERRULED:
+            if fate == _decided(undecided, OVERRULED, place):
                 compare_and_swap(owners, place, mark, FREE)  # unless who overruled this has done that already
                 refused = k
             else:
                 compare_and_swap(owners, place, mark, load(bulks, _FORMER + place, "relaxed"))
-        store(bulks, record, undecided - UNDECIDED)
+        store(bulks, record, _decided(undecided, IDLE, 0))
         if refused < n:
             return refused
         pause(1 << turn)  # two bulk puts of one buffer must not abort each other for ever
@@ -248,7 +254,7 @@ def holders(owners: NDArray[np.int64], bulks: NDArray[np.int64]) -> dict[int, in
 
 
 def restore(owners: NDArray[np.int64], bulks: NDArray[np.int64]) -> None:
-    """Give what bulk puts have marked, and what was lent, back to its holders: in a forked child."""
+    """Give what bulk puts have marked, and what was lent, back to its owners: in a forked child."""
     marked = np.flatnonzero(owners <= MARK)
     former = bulks[_FORMER:][marked]
     former[former == FREE] = threading.get_ident()  # of what was marked a moment ago

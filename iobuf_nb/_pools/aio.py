@@ -1,7 +1,7 @@
 """Coroutines that wait for a pool's buffers, without blocking their loop and without polling.
 
-Each event loop has a `Line` of its own, served in its own thread: no thread hands a buffer to a loop that may be closed
-before it comes round. What a put gives to coroutines, and how they are counted, is told in `_handover`; here is how
+Each event loop has a `LoopWaiters` of its own, served in its own thread: no thread hands a buffer to a loop that may be
+closed before it comes round. What a put gives to coroutines, and how they are counted, is told in `_handover`; here is how
 their loops hear of it. A put writes to one eventfd, and every loop with a line listens to that through an epoll
 instance of its own, edge-triggered: so each write reaches all of them, and none can take it from another.
 """
@@ -41,8 +41,8 @@ class Getters:
     """The lines of all event loops whose coroutines wait for buffers of one pool."""
 
     def __init__(self, pool: Any) -> None:
-        self._waiting: dict[asyncio.AbstractEventLoop, Line] = {}  # lines that are not empty
-        self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Line] = weakref.WeakKeyDictionary()
+        self._waiting: dict[asyncio.AbstractEventLoop, LoopWaiters] = {}  # lines that are not empty
+        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopWaiters] = weakref.WeakKeyDictionary()
         self._listen = -1
         self.handed = BoundedQueue(pool.capacity)
         if load(pool._deques, COUNT) == 0:  # gets that fail look for stale buffers only where they look into deques
@@ -60,7 +60,7 @@ class Getters:
         """Return the index of a buffer as soon as it is this coroutine's turn; if ended before, take nothing along."""
         loop = asyncio.get_running_loop()
         self._forget_closed()
-        line = self._lines.get(loop) or self._lines.setdefault(loop, Line(pool, self._listen))
+        line = self._by_loop.get(loop) or self._by_loop.setdefault(loop, LoopWaiters(pool, self._listen))
         future = loop.create_future()
         alarm = None if timeout is None else loop.call_later(timeout, _expire, future)
         try:
@@ -90,13 +90,13 @@ class Getters:
 
     def abandon(self) -> None:
         """In a forked child, close the descriptors that it has of the parent's, while they are sure to be these."""
-        for line in self._lines.values():
+        for line in self._by_loop.values():
             line.close()
         if self._listen >= 0 and self._closing.detach():
             os.close(self._listen)
 
 
-class Line:
+class LoopWaiters:
     """The coroutines of one event loop that wait, first come, first served; all of it runs in the loop's thread."""
 
     def __init__(self, pool: Any, descriptor: int) -> None:
@@ -104,15 +104,15 @@ class Line:
         self._pool = weakref.proxy(pool)
         self._queue = pool._queue
         self._tick: asyncio.TimerHandle | None = None
-        self._ear: Any = None
+        self._epoll: Any = None
         if descriptor >= 0:
-            self._ear = select.epoll()
-            self._ear.register(descriptor, select.EPOLLIN | select.EPOLLET)
+            self._epoll = select.epoll()
+            self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLET)
 
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to hear of puts."""
-        if self._ear is not None:
-            loop.add_reader(self._ear.fileno(), self._hear)
+        if self._epoll is not None:
+            loop.add_reader(self._epoll.fileno(), self._on_event)
         else:
             self._look(loop)
 
@@ -121,15 +121,15 @@ class Line:
         if self._tick is not None:
             self._tick.cancel()
         elif not loop.is_closed():
-            loop.remove_reader(self._ear.fileno())
+            loop.remove_reader(self._epoll.fileno())
 
     def close(self) -> None:
         """Close its descriptor."""
-        if self._ear is not None:
-            self._ear.close()
+        if self._epoll is not None:
+            self._epoll.close()
 
-    def _hear(self) -> None:
-        self._ear.poll(0)
+    def _on_event(self) -> None:
+        self._epoll.poll(0)
         self.serve()
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:

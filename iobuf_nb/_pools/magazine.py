@@ -105,10 +105,10 @@ def _capacity(magazine):
 @kernel
 def adopt(magazine):
     """Make this thread the user of a magazine that has none, or refuse."""
-    words, user = magazine.pool._deques, magazine._base + OWNER
+    words, owner_word = magazine.pool._deques, magazine._base + OWNER
     out_of_line()
-    if not compare_and_swap(words, user, 0, thread_id()):
-        owner = load(words, user)
+    if not compare_and_swap(words, owner_word, 0, thread_id()):
+        owner = load(words, owner_word)
         raise FormattedRuntimeError("the magazine belongs to another thread until that releases it: thread {}", owner)
 
 
@@ -147,12 +147,12 @@ def give_to(magazine, index):
     keeps = enter(magazine)
     status = disown(magazine.pool, index, False)
     if status == OK:
-        keep(magazine, index, keeps)
+        put_free(magazine, index, keeps)
     return status
 
 
 @hot
-def keep(magazine, index, keeps):
+def put_free(magazine, index, keeps):
     """Push a free index; give it to others if it is not to be kept, if there is no room, or if somebody waits."""
     pool = magazine.pool
     words = pool._queue._words

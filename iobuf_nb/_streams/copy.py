@@ -1,8 +1,8 @@
-"""Copy: a file to another, block by block, by threads that each have one buffer of a pool.
+"""Copy: a file to another, piece by piece, by threads that each have one buffer of a pool.
 
 The copy grows under a name of its own beside its destination and takes the destination's name when it is whole, safe on
 the disk and, if that was asked for, read back, and its source is still what it was: a failure leaves the destination as
-it was. All blocks are planned before the first is read, so nothing that happens to the source leads anywhere else.
+it was. All pieces are planned before the first is read, so nothing that happens to the source leads anywhere else.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _PAGE = 4096  # the smallest hole that is kept
 _TICK_S = 0.01  # the clock that stamps files stands still for this long at most, on a disk of Linux
 
 # Words that the workers share, two cache lines apart.
-_NEXT = 0 * LINE_PAIR  # blocks claimed
+_NEXT = 0 * LINE_PAIR  # pieces claimed
 _DONE = 1 * LINE_PAIR  # bytes moved
 _STOP = 2 * LINE_PAIR  # 1: go home
 _WORDS = 3 * LINE_PAIR
-_SHORT = 1  # how a worker ends, beside 0 and -errno: the file has no such block any more
+_SHORT = 1  # how a worker ends, beside 0 and -errno: the file has no such piece any more
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,16 @@ class _Plan(NamedTuple):
     source: int  # the descriptor to read
     target: int  # the one to write; -1: none
     size: int
-    step: int  # bytes of a block
+    step: int  # bytes of a piece
     align: int  # offsets and lengths of reads and writes are multiples of it
     sparse: int  # 1: pages of zeros are not written
 
 
 @kernel
-def _work_on_blocks(plan, runs, words, hashes, buffer):
-    """Copy blocks, or only read them, until there are no more: how it ended, at which offset, 1 if it was writing.
+def _work_on_pieces(plan, runs, words, hashes, buffer):
+    """Copy pieces, or only read them, until there are no more: how it ended, at which offset, 1 if it was writing.
 
-    A row of `runs` is how many blocks there are up to the end of a run of them, and what to add to the number of one
+    A row of `runs` is how many pieces there are up to the end of a run of them, and what to add to the number of one
     to get its place in the file.
     """
     run = 0
@@ -105,7 +105,7 @@ def _move(operation, fd, address, need, length, offset):
 
 @kernel
 def _write(fd, buffer, offset, sparse):
-    """Write a block, but for its pages of zeros where holes stand for them: 0 or -errno."""
+    """Write a piece, but for its pages of zeros where holes stand for them: 0 or -errno."""
     start = 0
     while start < len(buffer):
         end = start
@@ -130,7 +130,7 @@ def _is_zero(page):
 
 @kernel
 def _note_hash(buffer, n, offset, hashes):
-    """Write the hash of a block into the table, if there is one: its first word is the size of a block.
+    """Write the hash of a piece into the table, if there is one: its first word is the size of a piece.
 
     Every step is one-to-one in the word it takes in, so no change of a single word goes unseen. The hash of zeros is
     0, as it is in the table for a hole, which nobody reads.
@@ -171,7 +171,7 @@ def copy(
     direct : bool
         Read and write past the page cache (open(2), O_DIRECT).
     verify : bool
-        Read the copy again and compare a 64-bit hash of each block with what was written; from the disk with `direct`,
+        Read the copy again and compare a 64-bit hash of each piece with what was written; from the disk with `direct`,
         else from where the system has it, mostly the page cache.
     sync : bool
         Do not return before the copy is on the disk (fsync(2)).
@@ -273,7 +273,7 @@ def copy(
 
 
 class _Team:
-    """Threads that copy the blocks of a file, or read them again, each with a buffer of a pool."""
+    """Threads that copy the pieces of a file, or read them again, each with a buffer of a pool."""
 
     def __init__(self, pool: BufferPool, direct: bool, report: Callable[[int, int | None], None]) -> None:
         self._pool = pool
@@ -283,7 +283,7 @@ class _Team:
     def fill(
         self, source: int, target: int, size: int, src: str, dst: str, verify: bool
     ) -> tuple[int, NDArray[np.uint64]]:
-        """Write what the source holds to the target; return the bytes, and, to verify, the hashes of its blocks."""
+        """Write what the source holds to the target; return the bytes, and, to verify, the hashes of its pieces."""
         step = self._pool.buffer_size
         with _naming(src):
             known = size > 0 and self._has_its_size(source, size)
@@ -319,7 +319,7 @@ class _Team:
             return os.preadv(fd, [buffer[: self._align]], offset) >= size - offset
 
     def _fill_in_turn(self, source: int, target: int, src: str, dst: str) -> tuple[int, NDArray[np.uint64]]:
-        """Copy a file that does not know its size; return the bytes and the hashes of its blocks."""
+        """Copy a file that does not know its size; return the bytes and the hashes of its pieces."""
         step, size = self._pool.buffer_size, 0
         one = np.array([step, 0], np.uint64)
         hashes = [one[0]]
@@ -355,12 +355,12 @@ class _Team:
         runs, sparse = _find_data(source, size, self._pool.buffer_size)
         plan = _Plan(source, target, size, self._pool.buffer_size, self._align, int(sparse))
         words = np.zeros(_WORDS, np.int64)
-        blocks = int(runs[-1, 0]) if len(runs) else 0
-        holes = max(0, size - blocks * plan.step)
+        pieces = int(runs[-1, 0]) if len(runs) else 0
+        holes = max(0, size - pieces * plan.step)
 
         def work(_: int) -> None:
             with self._pool.lease() as buffer:
-                status, offset, writing = _work_on_blocks(plan, runs, words, hashes, buffer)
+                status, offset, writing = _work_on_pieces(plan, runs, words, hashes, buffer)
             name = dst if writing else src
             if status == _SHORT:
                 raise _changed(name)
@@ -371,17 +371,17 @@ class _Team:
             self._report(min(size, holes + int(words[_DONE])), size)
 
         with self._pool.lease() as buffer:  # not in the middle of Ctrl-C
-            compile_for(_work_on_blocks, plan, runs, words, hashes, buffer)
+            compile_for(_work_on_pieces, plan, runs, words, hashes, buffer)
             store(words, _STOP, 0)
-        threads = range(min(self._pool.capacity, blocks))
+        threads = range(min(self._pool.capacity, pieces))
         Crew(lambda: store(words, _STOP, 1)).run(work, threads, report, first)
         self._report(size, size)
 
 
 def _find_data(fd: int, size: int, step: int) -> tuple[NDArray[np.int64], bool]:
-    """Return the runs of blocks that hold data, as `_work_on_blocks` takes them, and whether there are holes."""
+    """Return the runs of pieces that hold data, as `_work_on_pieces` takes them, and whether there are holes."""
     rows: list[tuple[int, int]] = []
-    blocks = end = position = 0
+    pieces = end = position = 0
     sparse = False
     while position < size:
         data = _seek(fd, position, os.SEEK_DATA, size)
@@ -390,10 +390,10 @@ def _find_data(fd: int, size: int, step: int) -> tuple[NDArray[np.int64], bool]:
         first, position = max(data // step, end), hole
         end = max(-(-hole // step), end) if hole > data else end
         if end > first:
-            if rows and rows[-1][1] == first - blocks:
+            if rows and rows[-1][1] == first - pieces:
                 rows.pop()
-            rows.append((blocks + end - first, first - blocks))
-            blocks += end - first
+            rows.append((pieces + end - first, first - pieces))
+            pieces += end - first
     return np.array(rows, np.int64).reshape(-1, 2), sparse
 
 

@@ -1,9 +1,9 @@
 """Blocks: how the workers of a stream cut a source up, read a piece each, and run a kernel on it.
 
-Blocks of a regular file are claimed by one fetch-and-add on the position, and read side by side. Where a block's place
+Blocks of a regular file are claimed by one fetch-and-add on the position, and read side by side. Where a piece's place
 is known only once the one before it has been read (pipes, sockets, lines), and where order counts, workers claim and
 read in turns. A turn is the one item of a queue of one: who takes it has it. Ordered streams have two turns, to read
-and to compute, and a worker takes the second before it gives up the first: so no block overtakes another, and one is
+and to compute, and a worker takes the second before it gives up the first: so no piece overtakes another, and one is
 read while another is computed on.
 """
 
@@ -41,7 +41,7 @@ CONNECTED = 2
 _MSG_TRUNC, _MSG_DONTWAIT, _POLLRDHUP, _FIONREAD = 0x20, 0x40, 0x2000, 0x541B
 
 # How a claim ends, beside -errno.
-BLOCK = 1
+PIECE = 1
 END = 0
 STOPPED = -10_001
 TORN = -10_002
@@ -53,20 +53,20 @@ DONE = 1 * LINE_PAIR  # bytes that a kernel has seen
 SHORT = 2 * LINE_PAIR  # the first position at which a read came short
 STOP = 3 * LINE_PAIR  # 1: go home
 ENDED = 4 * LINE_PAIR  # 1: the source has ended; whoever has the turn reads and writes this and the next
-CARRIED = ENDED + 1  # bytes of the next block that have been read with the one before
+CARRIED = ENDED + 1  # bytes of the next piece that have been read with the one before
 AHEAD, AHEAD_END = ENDED + 2, ENDED + 3  # where the bytes that are read ahead of all that begin and end
 STREAM_WORDS = 5 * LINE_PAIR
 
 
 class Plan(NamedTuple):
-    """How to cut one source into blocks; all of it is fixed before the workers start."""
+    """How to cut one source into pieces; all of it is fixed before the workers start."""
 
     fd: int
-    seekable: int  # 1: blocks are read by offset
+    seekable: int  # 1: pieces are read by offset
     first: int  # the offset at which the stream begins
     size: int  # bytes to read; UNKNOWN: to the end
     base: int  # bytes of the sources before this one
-    step: int  # bytes of a block at most, a multiple of record
+    step: int  # bytes of a piece at most, a multiple of record
     align: int  # offsets and lengths of reads are multiples of it
     record: int
     delimiter: int  # -1: none
@@ -84,7 +84,7 @@ NO_PLAN = Plan(*[0] * len(Plan._fields))
 
 @kernel
 def _claim(plan, words, memory):
-    """Claim and read a block that is a whole step, but for the last: status, address, bytes, position."""
+    """Claim and read a piece that is a whole step, but for the last: status, address, bytes, position."""
     position = fetch_add(words, POSITION, plan.step)
     if position >= plan.size:
         return END, 0, 0, position
@@ -96,7 +96,7 @@ def _claim(plan, words, memory):
         _note_short(words, position + n)
     if n % plan.record:
         return TORN, 0, 0, position + n
-    return BLOCK if n else END, address, n, position
+    return PIECE if n else END, address, n, position
 
 
 @kernel
@@ -141,7 +141,7 @@ def _claim_in_turn(plan, words, carry, memory):
             room = plan.step - have
             if load(words, AHEAD) == load(words, AHEAD_END):
                 if whole and poll_in(plan.fd, 0) == 0:
-                    break  # what is there is enough for a block, and waiting for more would keep the kernel waiting
+                    break  # what is there is enough for a piece, and waiting for more would keep the kernel waiting
                 direct = room >= plan.unit
                 n = _read_what_comes(plan, memory + have if direct else plan.ahead, room if direct else plan.unit)
                 if n < 0 and n != -errno.EAGAIN:
@@ -171,7 +171,7 @@ def _claim_in_turn(plan, words, carry, memory):
     if whole == 0:
         return TORN if ended else TOO_LONG, 0, 0, position
     store(words, POSITION, position + whole)
-    return BLOCK, address, whole, position
+    return PIECE, address, whole, position
 
 
 @kernel
@@ -214,22 +214,22 @@ def _whole(plan, address, have, ended):
 
 
 @kernel
-def work_on_blocks(function, plan, words, turn, order, carry, memory, like, state, current):
-    """Run `function` on blocks until there are no more: how it ended, and at which position.
+def work_on_pieces(function, plan, words, turn, order, carry, memory, like, state, current):
+    """Run `function` on pieces until there are no more: how it ended, and at which position.
 
-    current[0] is the position of the block at work; `like` is an array of the dtype that the kernel sees.
+    current[0] is the position of the piece at work; `like` is an array of the dtype that the kernel sees.
     """
     while True:
         if plan.in_turn:
             if wait_to_get(turn, -1) < 0:
                 return STOPPED, 0
             status, address, n, position = _claim_in_turn(plan, words, carry, memory)
-            if plan.ordered and status == BLOCK and wait_to_get(order, -1) < 0:
+            if plan.ordered and status == PIECE and wait_to_get(order, -1) < 0:
                 return STOPPED, 0
             put_and_wake(turn, 0)
         else:
             status, address, n, position = _claim(plan, words, memory)
-        if status != BLOCK or load(words, STOP):
+        if status != PIECE or load(words, STOP):
             return status, position
         current[0] = position
         items = n // like.itemsize
@@ -243,7 +243,7 @@ def work_on_blocks(function, plan, words, turn, order, carry, memory, like, stat
 def work_on_queue(function, plan, words, ready, pool, lengths, offsets, like, state, current):
     """Run `function` on the buffers that come, already filled, out of a queue: how it ended, and at which position.
 
-    current[1] is the buffer at work, or -1; the rest is as in `work_on_blocks`.
+    current[1] is the buffer at work, or -1; the rest is as in `work_on_pieces`.
     """
     while True:
         index = wait_to_get(ready, -1)

@@ -178,7 +178,7 @@ def printable(name: str) -> str:
 
 
 def _type_of_socket(fd: int) -> int:
-    """Return SOCK_STREAM or another type; not through a `socket`, which could change whether the descriptor blocks."""
+    """Return SOCK_STREAM or another type; not through a `socket`, which could change whether the descriptor pieces."""
     kind, size = ctypes.c_int(), ctypes.c_uint(4)
     ctypes.CDLL(None).getsockopt(fd, socket.SOL_SOCKET, socket.SO_TYPE, ctypes.byref(kind), ctypes.byref(size))
     return kind.value

@@ -1,8 +1,8 @@
-"""Streams: a source of any size through a kernel of yours, block by block, in bounded memory.
+"""Streams: a source of any size through a kernel of yours, piece by piece, in bounded memory.
 
-Every worker thread holds one buffer of a pool and repeats three steps without the GIL (`_blocks` has them):
+Every worker thread holds one buffer of a pool and repeats three steps without the GIL (see `pieces`):
 
-1. claim the next block of the source;
+1. claim the next piece of the source;
 2. read it into the buffer;
 3. run the kernel on it, while it is still in this processor's cache.
 """
@@ -38,10 +38,10 @@ from .crew import LOOK_S, Crew, require_threads
 from .kernel import compiled, ready
 from .pieces import (
     AHEAD_END,
-    BLOCK,
     DONE,
     END,
     ENDED,
+    PIECE,
     POSITION,
     SHORT,
     STOP,
@@ -51,7 +51,7 @@ from .pieces import (
     TORN,
     UNKNOWN,
     Plan,
-    work_on_blocks,
+    work_on_pieces,
     work_on_queue,
 )
 from .progress import Throughput, processors, reporter
@@ -70,9 +70,9 @@ class StreamError(RuntimeError):
     Attributes
     ----------
     filename : str
-        The source; for several, the one that the block is from.
+        The source; for several, the one that the piece is from.
     offset : int
-        Where in it the block begins, in bytes.
+        Where in it the piece begins, in bytes.
     """
 
     def __init__(self, filename: str, offset: int, cause: BaseException) -> None:
@@ -82,7 +82,7 @@ class StreamError(RuntimeError):
 
     def __str__(self) -> str:
         cause = self.args[2]
-        return f"the kernel failed on the block at offset {self.offset} of {printable(self.filename)}: {cause!r}"
+        return f"the kernel failed on the piece at offset {self.offset} of {printable(self.filename)}: {cause!r}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +112,7 @@ def stream(
     ordered: bool = False,
     progress: bool | Callable[[int, int | None], None] = False,
 ) -> StreamResult:
-    r"""Run a kernel over all of a file, pipe or socket, block by block, on several threads.
+    r"""Run a kernel over all of a file, pipe or socket, piece by piece, on several threads.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def stream(
         A descriptor is read from where it stands to its end, and stays open. A file, raw or buffered, is read from
         where it stands itself, with what it has read ahead or not yet written, and goes on behind that. What has other
         bytes than its descriptor, such as text or gzip, is refused, and so is any other object with ``fileno()``.
-        Several sources are one stream, but no block holds bytes of two. A regular file is read to the size that it has
+        Several sources are one stream, but no piece holds bytes of two. A regular file is read to the size that it has
         at first. Messages, of sockets or of pipes that keep writes apart, are joined, but never cut: one of more than
         1 MiB is an error; an empty one ends datagrams, and nothing else does.
     kernel : function compiled by ``numba.njit``
@@ -136,7 +136,7 @@ def stream(
         Threads, from 1 to 1024; by default one for each processor this process may use. A kernel compiled with
         ``parallel=True`` has threads of its own, and takes one worker.
     tier : Tier or int, optional
-        Bytes of a buffer: a block is as much of that as holds whole records or lines. By default `Tier.GIANT`, 256 KiB,
+        Bytes of a buffer: a piece is as much of that as holds whole records or lines. By default `Tier.GIANT`, 256 KiB,
         which a processor's cache holds; with `direct` 1 MiB.
     buffers : int, optional
         Buffers in the pool, which bound the memory: by default one for each worker.
@@ -157,9 +157,9 @@ def stream(
     dtype : optional
         What `buffer` is an array of.
     delimiter : bytes, optional
-        One byte, such as ``b"\n"``, that ends a line: each block holds whole lines. The last one need not have it.
+        One byte, such as ``b"\n"``, that ends a line: each piece holds whole lines. The last one need not have it.
     ordered : bool
-        Call the kernel on one block after the other, in their order, with one state for all of them.
+        Call the kernel on one piece after the other, in their order, with one state for all of them.
     progress : bool or callable
         True: a bar, by tqdm. A callable is called as ``progress(bytes_done, size)`` now and then, and at the end; size
         is None where it is not known.
@@ -171,7 +171,7 @@ def stream(
     Raises
     ------
     StreamError
-        The kernel raised; the error tells on which block.
+        The kernel raised; the error tells on which piece.
     OSError
         The source cannot be opened, read or mapped, or shrank meanwhile; with its name, and the offset in the message.
     ValueError, TypeError
@@ -212,7 +212,7 @@ def stream(
     record, end_of_line = _check_units(record, delimiter, like)
     align = ALIGNMENT if direct else 1
     if engine == "uring" and (ordered or delimiter is not None):
-        raise ValueError("engine='uring' reads blocks of one size, which end in any order: no ordered=, no delimiter=")
+        raise ValueError("engine='uring' reads pieces of one size, which end in any order: no ordered=, no delimiter=")
     if engine == "uring" and not isinstance(_thread.start_new_thread, BuiltinFunctionType):
         # The reading one would wait for ever, because a greenlet that waits lets no other run.
         raise ValueError(
@@ -256,7 +256,7 @@ class _Job:
         self.bytes = 0
         words, offset, queue = types.int64[::1], types.int64, QUEUE_TYPE
         types_of = self.kernel, like, states[0]
-        self.on_blocks = compiled(work_on_blocks, *types_of, queue, queue, types.uint8[::1], offset)
+        self.on_pieces = compiled(work_on_pieces, *types_of, queue, queue, types.uint8[::1], offset)
         if engine == "uring":
             self.on_queue = compiled(work_on_queue, *types_of, queue, typeof(pool), words, words)
 
@@ -271,7 +271,7 @@ class _Job:
         if self.engine in ("uring", "mmap") and not source.regular:
             raise ValueError(f"engine={self.engine!r} needs regular files, and {name} is none")
         if self.engine == "uring" and step != self.pool.buffer_size:
-            raise ValueError(f"engine='uring' fills whole buffers: they must be of {step} bytes, as blocks are")
+            raise ValueError(f"engine='uring' fills whole buffers: they must be of {step} bytes, as pieces are")
         words = np.zeros(STREAM_WORDS, np.int64)
         words[SHORT] = UNKNOWN
         with ExitStack() as stack:
@@ -327,7 +327,7 @@ class _Job:
                 try:
                     memory = self.pool.arena + index * self.pool.stride
                     shared = words, turn, order, carry, memory
-                    self._work(self.on_blocks, plan, name, shared, state, np.zeros(1, np.int64))
+                    self._work(self.on_pieces, plan, name, shared, state, np.zeros(1, np.int64))
                 finally:
                     self.pool.put(index)
 
@@ -369,12 +369,12 @@ class _Job:
                     self.pool.put(index)
 
     def _work(self, work: Any, plan: Plan, name: str, shared: tuple[Any, ...], state: Any, current: Any) -> None:
-        """Run a worker's kernel to its end; say on which block it failed, if it does."""
+        """Run a worker's kernel to its end; say on which piece it failed, if it does."""
         try:
             ended, position = work(self.kernel, plan, *shared, self.like, state, current)
         except BaseException as error:
             raise StreamError(name, plan.first + int(current[0]), error) from error
-        if ended not in (END, BLOCK, STOPPED):
+        if ended not in (END, PIECE, STOPPED):
             raise _failure(ended, name, plan, plan.first + position)
 
     def _buffer(self, plan: Plan, words: NDArray[np.int64]) -> int:
@@ -408,7 +408,7 @@ def _failure(ended: int, filename: str, plan: Plan, offset: int) -> Exception:
     if ended == TORN:
         return ValueError(f"{name} ends at offset {offset} inside a record of {plan.record} bytes")
     if ended == TOO_LONG:
-        longer = f"a line at offset {offset} that is longer than a block, {plan.step} bytes"
+        longer = f"a line at offset {offset} that is longer than a piece, {plan.step} bytes"
         return ValueError(f"{name} has {longer}: tier, or the buffers of pool, must be larger")
     return OSError(-ended, f"{os.strerror(-ended)} at offset {offset}", filename)
 
@@ -438,7 +438,7 @@ def _check_units(record: Any, delimiter: Any, like: NDArray[Any]) -> tuple[int, 
 
 
 def _step(plan_room: int, record: int, align: int, first: int, delimiter: int) -> int:
-    """Return the bytes of a block: as many whole records as a read of aligned bytes into a buffer always holds."""
+    """Return the bytes of a piece: as many whole records as a read of aligned bytes into a buffer always holds."""
     room = plan_room // align * align
     unit = math.lcm(record, align)
     if first % align == 0 and room >= unit and delimiter < 0:

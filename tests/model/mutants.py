@@ -202,10 +202,10 @@ BUGS = [
             (
                 "an owner is wiped by a plain store",
                 owner.disown,
-                r"not compare_and_swap\((.*?), holder, (.*)\):",
+                r"not compare_and_swap\((.*?), owner, (.*)\):",
                 r"store(\1, \2) is not None:",
             ),
-            ("who holds a buffer is not looked at", owner.disown, r"(holder = .*)", r"\1; return OK"),
+            ("who holds a buffer is not looked at", owner.disown, r"(owner = .*)", r"\1; return OK"),
             ("an owner is not written down", free_list.own, r"store\(.*\)", "pass"),
         ],
     ),
@@ -267,7 +267,7 @@ BUGS = [
                 r"not compare_and_swap\((.*?), 0, (.*)\):",
                 r"load(\1) or store(\1, \2):",
             ),
-            ("a put looks for getters only before it", magazine.keep, r"if load\(words, GETTERS\):", "if False:"),
+            ("a put looks for getters only before it", magazine.put_free, r"if load\(words, GETTERS\):", "if False:"),
             ("a bulk put looks for getters only before it", magazine.give_many_to, r"range\(.*\)", "range(0)"),
         ],
     ),
@@ -281,7 +281,7 @@ BUGS = [
     (
         owners.CASES,
         [
-            ("a put is refused while a bulk put is undecided", owner._disown_contested, r"holder > MARK", "True"),
+            ("a put is refused while a bulk put is undecided", owner._disown_contested, r"owner > MARK", "True"),
             (
                 "a put takes what a bulk put has put",
                 owner._disown_contested,
@@ -292,9 +292,9 @@ BUGS = [
                 "a put takes a marked buffer and leaves the record",
                 owner._disown_contested,
                 r"compare_and_swap\(bulks, .*\)",
-                "compare_and_swap(owners, place, holder, FREE)",
+                "compare_and_swap(owners, place, owner, FREE)",
             ),
-            ("an overruled bulk put restores all holders", owner.disown_many, r"if fate == undecided.*:", "if False:"),
+            ("an overruled bulk put restores all owners", owner.disown_many, r"if fate == _decided.*:", "if False:"),
             (
                 "a bulk put is not decided before it frees",
                 owner.disown_many,
@@ -313,15 +313,20 @@ BUGS = [
                 r"compare_and_swap\(bulks, record, undecided, (.*)\):",
                 r"store(bulks, record, \1) is None:",
             ),
-            ("a bulk put may name a buffer twice", owner._put_mark_contested, r"holder == mark or ", ""),
+            ("a bulk put may name a buffer twice", owner._put_mark_contested, r"owner == mark or ", ""),
             ("a bulk put takes the marks of another one", owner._put_mark_contested, r"fate = .*", "fate = undecided"),
         ],
     ),
     (
         coroutines.CASES,
         [
-            ("who hands over does not look for debts", handover.hand_over, r" *settle\(ring\)\n", ""),
-            ("a coroutine that leaves does not look for debts", handover.take_request_back, r" *settle\(ring\)\n?", ""),
+            ("who hands over does not look for debts", handover.hand_over, r" *settle\(queue\)\n", ""),
+            (
+                "a coroutine that leaves does not look for debts",
+                handover.take_request_back,
+                r" *settle\(queue\)\n?",
+                "",
+            ),
             ("a debt is paid and not written off", handover.settle, r" *fetch_add\(.*\n", ""),
             (
                 "a coroutine that leaves keeps its request",
@@ -335,7 +340,7 @@ BUGS = [
                 r"requests, requests - 1",
                 "requests, requests",
             ),
-            ("event loops do not hear of what is handed over", handover.hand_over, r"let_loops_hear\(ring\)", "pass"),
+            ("event loops do not hear of what is handed over", handover.hand_over, r"let_loops_hear\(queue\)", "pass"),
             (
                 "event loops hear before it is handed over",
                 handover.hand_over,
