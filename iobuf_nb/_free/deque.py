@@ -1,13 +1,13 @@
-"""Work-stealing deques of indices: one end for their owner, at the price of plain loads and stores, one for thieves.
+"""Work-stealing deques of indices: one end for the owner, at the price of plain loads and stores, one for thieves.
 
 The algorithm is that of Chase & Lev (SPAA 2005) in the memory model of Lê et al. (PPoPP 2013), with two changes:
 
-- The owner's fence, three quarters of what a pop would cost, is left to the thief: the owner orders its accesses for
-  the compiler alone (`light_fence`), and the thief makes every processor that runs a thread of this process pass a
-  fence (`heavy_fence`: membarrier(2)). Where the system has none, owners do fence.
-- Where the bottom is, is told by two words that the owner counts up, pushes and pops. A push is one store to a word
-  that never returns to an earlier value: so whoever reads the same number of pushes twice knows that there was none in
-  between, and emptiness can be told exactly (`seek`).
+- The owner's fence, three quarters of the cost of a pop, is left to the thief: the owner orders its accesses for the
+  compiler only (`light_fence`), and the thief makes every processor that runs a thread of this process pass a fence
+  (`heavy_fence`: membarrier(2)). Where the system has none, owners do fence.
+- The bottom is the difference of two counters of the owner, pushes and pops. A push is one store to a word that never
+  returns to an earlier value: reading the same number of pushes twice proves that there was none in between, so
+  emptiness can be told exactly (`free_list.seek`).
 
 Invariants
     Deque positions top, top + 1 ... pushes - pops - 1 hold free indices, the newest last; position p lies in slot
@@ -31,15 +31,15 @@ MAX_DEQUES = 256
 DEQUE_CAPACITY = 512  # indices in one of them, a power of two
 
 # Word indices. First what all deques share, then the deques, each from its base on.
-COUNT = 0  # how many have ever been used
+COUNT = 0  # deques that have ever been used
 OWNERS_FENCE = 1  # 1: there is no membarrier(2) here, and owners fence
-FENCES_FAIL = 2  # 1: membarrier(2) has begun to fail, as under a new seccomp filter, and thieves find nothing any more
+FENCES_FAIL = 2  # 1: membarrier(2) has begun to fail, as under a new seccomp filter, and stealing has ended
 _FIRST = LINE_PAIR
 PUSHES = 0
-POPS = 1  # a pop that failed is taken back
-OWNER = 2  # not used here: the thread that owns it, 0 if none does
+POPS = 1  # a pop that failed is uncounted
+OWNER = 2  # for `_pools.magazine`: the thread that owns it, 0 for none
 TOP = LINE_PAIR
-THIEVES = TOP + 1  # how many are at work
+THIEVES = TOP + 1  # threads that are stealing
 SLOTS = 2 * LINE_PAIR
 _WORDS = SLOTS + DEQUE_CAPACITY
 DEQUE_WORDS = _FIRST + MAX_DEQUES * _WORDS
@@ -53,83 +53,99 @@ def base_of(number):
 
 @hot
 def order_own(asymmetric):
-    """Keep the owner's accesses before this from those after it, in the eyes of thieves that call `heavy_fence`."""
+    """Order the owner's accesses before this against those after it, for thieves that call `fence_all`."""
     if asymmetric:
         light_fence()
     else:
+        # D4 is ordered with T3. Mutant: "an owner does not fence though thieves cannot"
         fence()
 
 
 @hot
 def push(words, base, most, index):
-    """As its owner, add an index, unless there are `most` in it: whether it was added."""
+    """As the owner, add an index unless there are `most`; return whether it was added."""
     pushes = load(words, base + PUSHES, "relaxed")
     bottom = pushes - load(words, base + POPS, "relaxed")
+    # D1 acquires from T5: thieves of positions below TOP have read their slots, which this may overwrite.
     if bottom - load(words, base + TOP) >= most:
         return False
     store(words, base + SLOTS + (bottom & (DEQUE_CAPACITY - 1)), index, "relaxed")
+    # D2 releases to T4, L1, L3: the slot first. Mutants: "a push is counted with a relaxed store",
+    # "a push is counted before its slot is written"
     store(words, base + PUSHES, pushes + 1)
     return True
 
 
 @hot
 def pop(words, base, asymmetric):
-    """As its owner, take the newest index, or EMPTY."""
+    """As the owner, take the newest index, or EMPTY."""
     pops = load(words, base + POPS, "relaxed")
     bottom = load(words, base + PUSHES, "relaxed") - pops - 1
     store(words, base + POPS, pops + 1, "relaxed")
+    # D3 is ordered with T3: the count of pops before the looks at THIEVES and TOP.
     order_own(asymmetric)
+    # D5 acquires from T1, T6, before D6. Mutants: "an owner looks for the top before it looks for thieves",
+    # "an owner does not look for thieves"
     thieves = load(words, base + THIEVES)
-    top = load(words, base + TOP)
+    top = load(words, base + TOP)  # D6 acquires from T5
+    # Below the top there is nothing left; at the top, only thieves at work can compete for the index.
     if bottom < top or (bottom == top and thieves):
         return _finish(words, base, pops, bottom, top)
+    # No thief can reach this position: those that come later see the pop, and those at work take the top at most.
     return load(words, base + SLOTS + (bottom & (DEQUE_CAPACITY - 1)), "relaxed")
 
 
 @kernel
 def _finish(words, base, pops, bottom, top):
-    """Take the index at `top`, if `bottom` is there, against thieves; and give up a pop that found none."""
+    """Take the index at `top`, if `bottom` is there, against thieves; uncount the pop in any case."""
     out_of_line()
     index = max(EMPTY, _take_top(words, base, top)) if bottom == top else EMPTY
-    # Not before: an index that was out of sight must not come back, or those who found nothing were wrong.
+    # D7 releases to T4. Not before: an index that was out of sight must not come back, or an EMPTY was wrong.
+    # Mutant: "a pop is given up before the top is fought for"
     store(words, base + POPS, pops)
     return index
 
 
 @hot
 def _take_top(words, base, top):
-    """Take the index at `top`, or TAKEN if another thread was quicker."""
+    """Take the index at `top`, or TAKEN if another thread was faster."""
     index = load(words, base + SLOTS + (top & (DEQUE_CAPACITY - 1)), "relaxed")
+    # T5 releases to D1, D6, T2, T4: the slot has been read. One of all that try succeeds, for TOP only grows.
+    # Mutants: "a thief takes without a compare-and-swap", "a thief reads its slot after it has won it"
     return index if compare_and_swap(words, base + TOP, top, top + 1, "seq_cst") else TAKEN
 
 
 @kernel
 def push_many(words, base, most, indices, n):
-    """As its owner, add the first `n` of `indices`, or as many as there is room for: how many."""
+    """As the owner, add the first `n` of `indices`, or as many as there is room for; return how many."""
     pushes = load(words, base + PUSHES, "relaxed")
     bottom = pushes - load(words, base + POPS, "relaxed")
+    # D1 acquires from T5
     n = min(n, most - (bottom - load(words, base + TOP)))
     if n <= 0:
         return 0
     for k in range(n):
         store(words, base + SLOTS + ((bottom + k) & (DEQUE_CAPACITY - 1)), indices[k], "relaxed")
-    store(words, base + PUSHES, pushes + n)
+    store(words, base + PUSHES, pushes + n)  # D2 releases to T4, L1, L3
     return n
 
 
 @kernel
 def pop_many(words, base, asymmetric, out, n):
-    """As its owner, take the newest `n` indices, or as many as there are, into the front of `out`: how many."""
+    """As the owner, take the newest `n` indices, or as many as there are, into the front of `out`; return how many."""
     pops = load(words, base + POPS, "relaxed")
     end = load(words, base + PUSHES, "relaxed") - pops
+    # D6 acquires from T5
     n = min(n, end - load(words, base + TOP))
     if n <= 0:
         return 0
     store(words, base + POPS, pops + n, "relaxed")
-    order_own(asymmetric)
-    thieves = load(words, base + THIEVES)
-    top = load(words, base + TOP)
-    begin = max(end - n, top + (thieves > 0))  # thieves at work can still take the one at the top, and no other
+    order_own(asymmetric)  # D3 is ordered with T3
+    thieves = load(words, base + THIEVES)  # D5 acquires from T1, T6
+    top = load(words, base + TOP)  # D6 acquires from T5
+    # Thieves at work can still take the index at the top, but no other.
+    # Mutant: "a bulk pop takes what thieves may take"
+    begin = max(end - n, top + (thieves > 0))
     for position in range(begin, end):
         out[position - begin] = load(words, base + SLOTS + (position & (DEQUE_CAPACITY - 1)), "relaxed")
     taken = max(end - begin, 0)
@@ -137,7 +153,7 @@ def pop_many(words, base, asymmetric, out, n):
     if top >= end - n:
         if thieves and top < end:
             index = _take_top(words, base, top)
-        # As in pop: only now.
+        # D7 releases to T4. Mutant: "a bulk pop counts what thieves took from it"
         store(words, base + POPS, pops + taken)
     if index < 0:
         return taken
@@ -148,41 +164,45 @@ def pop_many(words, base, asymmetric, out, n):
 @hot
 def held(words, base):
     """Return how many indices a deque held a moment ago."""
+    # T4 acquires from D2, D7, T5: a snapshot, exact at rest.
     return max(load(words, base + PUSHES) - load(words, base + POPS) - load(words, base + TOP), 0)
 
 
 @kernel
 def fence_all(words):
-    """Pass the side of the fence that thieves have: whether it was passed, and no index may be taken otherwise."""
+    """Pass the thieves' side of the fence; return False if that failed, and then no index may be taken."""
+    # T3 is ordered with D3, D4. Mutants: "a thief fences for itself alone", "a thief leaves the fence out"
+    # T10 acquires from T9: the first magazine says that owners fence.
     passed = heavy_fence() or load(words, OWNERS_FENCE) != 0
     if not passed:
-        store(words, FENCES_FAIL, 1)
+        store(words, FENCES_FAIL, 1)  # T7 releases to T8 of `_pools.pool`
     return passed
 
 
 @kernel
 def steal(words, base):
-    """Take the oldest index of a deque, as anybody may: EMPTY if it held none, TAKEN if another thread was quicker."""
+    """Take the oldest index of a deque: EMPTY if it held none, TAKEN if another thread was faster. Any thread may."""
     index = EMPTY
+    # T1 releases to D5. Mutant: "a thief does not tell that it is there"
     fetch_add(words, base + THIEVES, 1, "seq_cst")
-    top = load(words, base + TOP)
-    # Either the owner sees that there are thieves, and no less than `top`, or this sees what the owner has popped.
+    top = load(words, base + TOP)  # T2 acquires from T5
+    # T4 acquires from D2, D7, after T3: the owner sees this thief, and at least `top`, or this sees the owner's pop.
     if fence_all(words) and load(words, base + PUSHES) - load(words, base + POPS) > top:
         index = _take_top(words, base, top)
-    fetch_add(words, base + THIEVES, -1, "seq_cst")
+    fetch_add(words, base + THIEVES, -1, "seq_cst")  # T6 releases to D5
     return index
 
 
 def mend(words: NDArray[np.int64]) -> None:
-    """End what threads were in the middle of when they vanished, in a forked child."""
+    """In a forked child, finish what the parent's other threads were in the middle of."""
     for base in map(base_of, range(int(words[COUNT]))):
         words[base + THIEVES] = 0
-        # A pop that found nothing has not been taken back yet.
+        # A pop that found nothing has not been uncounted yet.
         words[base + POPS] = min(words[base + POPS], words[base + PUSHES] - words[base + TOP])
 
 
 def indices(words: NDArray[np.int64]) -> list[int]:
-    """Return what all deques hold, while nothing moves."""
+    """Return the indices that all deques hold, at rest."""
     found: list[int] = []
     for base in map(base_of, range(int(words[COUNT]))):
         positions = np.arange(words[base + TOP], words[base + PUSHES] - words[base + POPS])

@@ -54,18 +54,19 @@ def _checked(pool):
 
 @hot
 def own(pool, index):
-    """Write down that this thread holds `index`, which nobody else has."""
+    """Record this thread as the owner of `index`, which no other thread has."""
     if pool.checked:
+        # O1 releases to O2: a put by another thread finds the owner. Mutant: "an owner is not written down"
         store(pool._owners, owner_at(pool, index), thread_id())
 
 
 @hot
 def take(pool):
     """Take a free buffer: its index, or EMPTY if there is none or the pool is closed."""
-    if load(pool._queue._words, CLOSED_FLAG):
+    if load(pool._queue._words, CLOSED_FLAG):  # C2 acquires from C1
         return EMPTY
     index = get_item(pool._queue)
-    if index < 0 and load(pool._deques, COUNT):
+    if index < 0 and load(pool._deques, COUNT):  # L4 acquires from L5
         index = seek(pool._queue, pool._deques)
     if index >= 0:
         own(pool, index)
@@ -74,7 +75,9 @@ def take(pool):
 
 @hot
 def give(pool, index):
-    """Give a buffer back: OK, or OUT_OF_RANGE or NOT_OUT and nothing changed."""
+    """Return a buffer to the pool: OK, or OUT_OF_RANGE or NOT_OUT without effect."""
+    # First FREE, then free: once the index is in the queue, the next owner may record itself.
+    # Mutant: "a buffer is given back before its owner is wiped"
     status = disown(pool, index, False)
     if status == OK:
         release(pool._queue, index)
@@ -83,16 +86,16 @@ def give(pool, index):
 
 @kernel
 def take_many(pool, out, begin, end, seek):
-    """Take free buffers into out[begin:end], as long as there are any: where the next would stand.
+    """Take free buffers into out[begin:end], while there are any; return the index after the last.
 
-    Without `seek` those in magazines are left there: to take one takes some microseconds.
+    Without `seek` those in magazines are left alone: stealing one takes some microseconds.
     """
-    if load(pool._queue._words, CLOSED_FLAG):
+    if load(pool._queue._words, CLOSED_FLAG):  # C2 acquires from C1
         return begin
     done = get_items(pool._queue, out, begin, end)
     for k in range(begin, done):
         own(pool, out[k])
-    while seek and done < end and load(pool._deques, COUNT):
+    while seek and done < end and load(pool._deques, COUNT):  # L4 acquires from L5
         index = take(pool)
         if index < 0:
             break
@@ -103,7 +106,7 @@ def take_many(pool, out, begin, end, seek):
 
 @kernel
 def give_many(pool, indices, n):
-    """Give `n` buffers back and return -1, or give none and return where the first refused one stands."""
+    """Return `n` buffers to the pool and return -1, or return none and say where the first refused one stands."""
     refused = disown_many(pool, indices, n)
     if refused < 0:
         release_all(pool._queue, indices, 0, n)
@@ -111,7 +114,7 @@ def give_many(pool, indices, n):
 
 
 ITEM_POOL, ITEM_POOL_UNCHECKED = PoolType("ItemPool", True), PoolType("ItemPool", False)
-LOOKS = 2  # of `seek`, before it counts itself in
+LOOKS = 2  # attempts of `seek` before it counts itself in
 
 
 @kernel
@@ -119,13 +122,14 @@ def _look(queue, words):
     """Take an index from any deque or the queue: EMPTY if there was a moment at which all were empty, or TAKEN.
 
     That moment is when the queue is found empty: each deque was empty a little earlier, and has had no push until a
-    little later. A push that is seen in between, or an index that another thread was quicker to take, leaves it open.
+    little later (a double collect). A push in between, or an index that another thread was faster to take, leaves it
+    open. Mutant: "the queue is looked at before the deques"
     """
     sure = True
     before = 0
-    for number in range(load(words, COUNT)):
+    for number in range(load(words, COUNT)):  # L4 acquires from L5
         base = base_of(number)
-        before += load(words, base + PUSHES)
+        before += load(words, base + PUSHES)  # L1 acquires from D2
         if held(words, base):
             index = steal(words, base)
             if index >= 0:
@@ -134,11 +138,13 @@ def _look(queue, words):
     index = get_item(queue)
     if index >= 0:
         return index
-    if not fence_all(words):  # whatever was pushed by now is seen below
+    # L2: pushes until now are seen below. Mutant: "there is no fence before the second look"
+    if not fence_all(words):
         return EMPTY
     after = 0
-    for number in range(load(words, COUNT)):
-        after += load(words, base_of(number) + PUSHES)
+    for number in range(load(words, COUNT)):  # L4 acquires from L5
+        after += load(words, base_of(number) + PUSHES)  # L3 acquires from D2
+    # The same counts, and no lost race: nothing was pushed in between. Mutant: "nobody looks a second time for pushes"
     return EMPTY if sure and after == before else TAKEN
 
 
@@ -146,9 +152,9 @@ def _look(queue, words):
 def seek(queue, words):
     """Take an index from the queue or from any deque; EMPTY only if there was a moment at which all were empty.
 
-    An owner that pushes all the time could keep this looking for ever. So after some looks it counts itself in among
-    the getters, for whose sake owners put into the queue: each may push once more, if it has not seen that in time,
-    and what is in the deques only becomes less. Then one of the next looks is the last.
+    An owner that pushes all the time could keep this searching for ever. So after some attempts it counts itself in
+    among the getters, for whom owners put into the queue: each may push once more, if it has not seen that in time, and
+    then the deques only become emptier. So the number of further attempts is bounded.
     """
     out_of_line()
     for _ in range(LOOKS):
@@ -156,10 +162,11 @@ def seek(queue, words):
         if index != TAKEN:
             break
     if index == TAKEN:
+        # L6 is ordered with N1, K1, K2 of `waiting` and `_pools.magazine`. Mutant: "a search never counts itself in"
         fetch_add(queue._words, GETTERS, 1, "seq_cst")
         while index == TAKEN:
             index = _look(queue, words)
-        fetch_add(queue._words, GETTERS, -1, "seq_cst")
+        fetch_add(queue._words, GETTERS, -1, "seq_cst")  # W4 only counts
     return take_stale(queue) if index == EMPTY else index
 
 
@@ -167,6 +174,6 @@ def seek(queue, words):
 def total(words):
     """Return how many indices all deques held a moment ago."""
     found = 0
-    for number in range(load(words, COUNT)):
+    for number in range(load(words, COUNT)):  # L4 acquires from L5
         found += held(words, base_of(number))
     return found

@@ -1,25 +1,26 @@
-"""Handing over: how a put gives a buffer to a coroutine, past the threads that would be quicker to take it.
+"""Handover: how a put gives a buffer to a waiting coroutine, although threads would be faster to take it.
 
-Threads that wait are woken in the moment of the put; a coroutine's event loop hears of it and comes round some
-microseconds later, when a thread has long taken the buffer. So of the puts that come while coroutines wait, every other
-one puts its buffer into a queue of its own, the *handed* queue, from which only event loops take: the n-th coroutine in
-line is served by the 2n-th put at the latest.
+Waiting threads are woken at the moment of the put; a coroutine's event loop is notified and runs some microseconds
+later, when a thread has long taken the buffer. So of the puts that come while coroutines wait, every other one puts its
+buffer into a separate queue, the *handed queue*, from which only event loops take: the n-th coroutine in line is served
+by the 2n-th put at the latest.
 
 Three steps
-    1. A coroutine asks: it counts itself in among the pool's GETTERS and adds one to REQUESTS, then looks by itself.
-    2. A put that finds REQUESTS above 0 takes one away, puts its index into the handed queue and lets the loops hear.
-    3. The loop takes from the handed queue, or else from the pool; then its coroutine takes its request back.
+    1. A coroutine asks: it counts itself in among the pool's GETTERS, adds one to REQUESTS, then tries once itself.
+    2. A put that finds REQUESTS above 0 takes one away, puts its index into the handed queue and notifies the loops.
+    3. The loop takes from the handed queue, or else from the pool; then its coroutine withdraws its request.
 
 Invariant
-    Coroutines that wait = REQUESTS + indices in the handed queue + puts on their way there + STALE.
-    REQUESTS below 0 are debts: buffers that were handed over, or are about to be, to a coroutine that has left. Who
-    makes a debt, and who hands over, looks for it afterwards (`settle`): each writes one word and then reads the
-    other's, and all four accesses are seq_cst, so that one of the two finds the buffer and puts it back.
+    Waiting coroutines = REQUESTS + indices in the handed queue + puts on their way there + STALE.
+    REQUESTS below 0 are debts: buffers that were handed over, or are about to be, to a coroutine that has left. The
+    coroutine that makes a debt, and the put that hands over, check for debts afterwards (`settle`): each writes one
+    word and then reads the other's, and all four accesses are seq_cst (H3 and P2, H4 and G1), so at least one of them
+    finds the buffer and returns it.
 
-Loops that do not come round
-    A loop may be blocked, or have been closed with coroutines waiting. What has lain in the handed queue for STALE_NS
-    is anybody's again: whoever finds nothing else takes it. Its request is put aside, in STALE, until some loop comes
-    round and finds coroutines still waiting.
+Loops that do not run
+    A loop may be blocked, or have been closed with coroutines waiting. What has been in the handed queue for STALE_NS
+    is free again: a get that finds nothing else takes it. Its request is set aside, in STALE, until some loop runs and
+    finds coroutines still waiting.
 """
 
 from __future__ import annotations
@@ -39,15 +40,16 @@ from .waiting import let_loops_hear, put_all_and_wake, put_and_wake
 STALE_NS = LOOK_NS
 
 
-@compiled_as(lambda descriptor: load_handle(descriptor, QUEUE_TYPE))
-def _queue_at(descriptor: int) -> Any:
-    """Return the queue whose descriptor block lies at an address."""
-    return find_handle(descriptor)
+@compiled_as(lambda address: load_handle(address, QUEUE_TYPE))
+def _queue_at(address: int) -> Any:
+    """Return the queue whose members lie at an address."""
+    return find_handle(address)
 
 
 @hot
 def release(queue, index):
-    """Give a free index to whoever is to have it: a coroutine that waits, or the queue, and whom it wakes there."""
+    """Hand a free index to a waiting coroutine, or put it into the queue and wake a getter."""
+    # Relaxed: a coroutine that asks at this moment counts itself in first (H1) and then finds the index in the queue.
     if load(queue._words, REQUESTS, "relaxed") != 0:
         _release_beside_coroutines(queue._address, index)
     else:
@@ -55,18 +57,18 @@ def release(queue, index):
 
 
 @kernel
-def _release_beside_coroutines(descriptor, index):
-    """Do as `release` does; one word stands for the queue, because each that is kept for this call slows all puts."""
+def _release_beside_coroutines(address, index):
+    """Do as `release` does; the queue is passed as one word, because each word kept for this call slows all puts."""
     out_of_line()
-    queue = _queue_at(descriptor)
+    queue = _queue_at(address)
     if not hand_over(queue, index):
         put_and_wake(queue, index)
 
 
 @kernel
 def release_all(queue, indices, begin, end):
-    """Give the free indices[begin:end] to whoever is to have them."""
-    while begin < end and load(queue._words, REQUESTS) > 0:
+    """Hand the free indices[begin:end] to waiting coroutines, or put them into the queue and wake getters."""
+    while begin < end and load(queue._words, REQUESTS) > 0:  # H5 acquires from H2
         release(queue, indices[begin])
         begin += 1
     if begin < end:
@@ -75,74 +77,86 @@ def release_all(queue, indices, begin, end):
 
 @kernel
 def hand_over(queue, index):
-    """Give a free index to the coroutines, if it is their turn: whether it was given."""
+    """Hand a free index to the coroutines if it is their turn; return whether it was handed over."""
     words = queue._words
-    if fetch_add(words, TURNS, 1) & 1 == 0:
+    if fetch_add(words, TURNS, 1) & 1 == 0:  # H6 only counts
         return False
-    requests = load(words, REQUESTS)
+    requests = load(words, REQUESTS)  # H5 acquires from H2
+    # H2 releases to H5: one request, one buffer. Mutant: "what was handed over is still asked for"
     while requests > 0 and not compare_and_swap(words, REQUESTS, requests, requests - 1):
-        requests = load(words, REQUESTS)
+        requests = load(words, REQUESTS)  # H5 acquires from H2
     if requests <= 0:
         return False
-    store(words, HANDED_AT, now_ns())
-    put_item(_queue_at(load(queue._words, HANDED)), index)
+    store(words, HANDED_AT, now_ns())  # H7 releases to H8, before the index
+    put_item(_queue_at(load(queue._words, HANDED)), index)  # H9 acquires from A1 of `_pools.aio`
+    # After the put, or a loop could find nothing and sleep on. Mutants: "event loops hear before it is handed over",
+    # "event loops do not hear of what is handed over"
     let_loops_hear(queue)
+    # H4 follows P2 of the handed queue. Mutant: "who hands over does not look for debts"
     settle(queue)
     return True
 
 
 @kernel
 def settle(queue):
-    """Put back what was handed over to coroutines that have left."""
+    """Put back buffers that were handed over to coroutines that have left."""
+    # H4 is ordered with H3.
     while load(queue._words, REQUESTS, "seq_cst") < 0:
-        index = get_item(_queue_at(load(queue._words, HANDED)))
+        index = get_item(_queue_at(load(queue._words, HANDED)))  # H9 acquires from A1 of `_pools.aio`
         if index < 0:
-            return  # it is on its way, and whoever hands it over looks for the debt afterwards
+            return  # it is on its way: the put that hands it over finds the debt afterwards
+        # H2 releases to H5. Mutant: "a debt is paid and not written off"
         fetch_add(queue._words, REQUESTS, 1, "seq_cst")
         put_and_wake(queue, index)
 
 
 @kernel
 def ask(queue):
-    """Count a coroutine in."""
+    """Count a coroutine in; it then tries once itself."""
+    # H1 is ordered with N1, K1, K2 of `waiting` and `_pools.magazine`. Mutant: "a coroutine is not among the getters"
     fetch_add(queue._words, GETTERS, 1, "seq_cst")
-    fetch_add(queue._words, REQUESTS, 1, "seq_cst")
+    fetch_add(queue._words, REQUESTS, 1, "seq_cst")  # H2 releases to H5
 
 
 @kernel
 def take_request_back(queue):
-    """Count a coroutine out that was not handed anything: it left, or found a buffer by itself."""
+    """Count a coroutine out that was handed nothing: it left, or found a buffer itself."""
+    # H3 is ordered with H4. Mutant: "a coroutine that leaves keeps its request"
     fetch_add(queue._words, REQUESTS, -1, "seq_cst")
-    fetch_add(queue._words, GETTERS, -1, "seq_cst")
+    fetch_add(queue._words, GETTERS, -1, "seq_cst")  # W4 only counts
+    # Mutant: "a coroutine that leaves does not look for debts"
     settle(queue)
 
 
 @kernel
 def take_handed(queue):
     """Take an index that was handed over, and count its coroutine out; or EMPTY."""
-    index = get_item(_queue_at(load(queue._words, HANDED)))
+    index = get_item(_queue_at(load(queue._words, HANDED)))  # H9 acquires from A1 of `_pools.aio`
     if index >= 0:
-        fetch_add(queue._words, GETTERS, -1, "seq_cst")
+        fetch_add(queue._words, GETTERS, -1, "seq_cst")  # W4 only counts
     return index
 
 
 @kernel
 def ask_again(queue):
-    """Ask anew for what was taken as stale: the loop has come round, and coroutines wait."""
-    stale = swap(queue._words, STALE, 0)
+    """Ask again for buffers that were taken as stale: the loop runs, and coroutines wait."""
+    stale = swap(queue._words, STALE, 0)  # H10 acquires from H11
     if stale > 0:
+        # H2 releases to H5. Mutant: "a request that was stale is forgotten"
         fetch_add(queue._words, REQUESTS, stale, "seq_cst")
 
 
 @kernel
 def take_stale(queue):
     """Take an index that has waited too long for an event loop; or EMPTY."""
-    if load(queue._words, HANDED) == 0:
+    address = load(queue._words, HANDED)  # H9 acquires from A1 of `_pools.aio`
+    if address == 0:
         return EMPTY
-    handed = _queue_at(load(queue._words, HANDED))
+    handed = _queue_at(address)
+    # H8 acquires from H7: a time that is too old only makes the buffer free a little early.
     if size(handed) == 0 or now_ns() - load(queue._words, HANDED_AT) < STALE_NS:
         return EMPTY
     index = get_item(handed)
     if index >= 0:
-        fetch_add(queue._words, STALE, 1)
+        fetch_add(queue._words, STALE, 1)  # H11 releases to H10
     return index

@@ -45,13 +45,14 @@ class Getters:
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopWaiters] = weakref.WeakKeyDictionary()
         self._listen = -1
         self.handed = BoundedQueue(pool.capacity)
-        if load(pool._deques, COUNT) == 0:  # gets that fail look for stale buffers only where they look into deques
+        # L4 acquires from L5: gets look for stale buffers only where they look into deques.
+        if load(pool._deques, COUNT) == 0:
             pool._free_deques.append(reserve(pool))
-        store(pool._words, HANDED, self.handed._address, "seq_cst")
+        store(pool._words, HANDED, self.handed._address, "seq_cst")  # A1 releases to H9, W6
         if hasattr(os, "eventfd") and hasattr(select, "epoll"):
             self._listen = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self._closing = weakref.finalize(pool._queue, os.close, self._listen)
-            store(pool._words, GET_FD, self._listen + 1, "seq_cst")
+            store(pool._words, GET_FD, self._listen + 1, "seq_cst")  # A2 releases to N3
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -169,7 +170,7 @@ class LoopWaiters:
         if index >= 0:
             del self.waiting[next(iter(self.waiting))]
             if pool.checked:
-                store(pool._owners, place_of(pool.capacity, index), threading.get_ident())
+                store(pool._owners, place_of(pool.capacity, index), threading.get_ident())  # O1 releases to O2
             return index
         index = pool.try_get()
         if index >= 0:

@@ -92,6 +92,7 @@ class BoundedQueue(Handle, ReprMixin):
     def _get_or_closed(self) -> int:
         """Take the oldest item: EMPTY if there is none, CLOSED if there never will be."""
         # Read first: what was put before the queue was closed is still taken.
+        # C2 acquires from C1. Mutant: "a getter looks whether the queue is closed after it found nothing"
         closed = load(self._words, CLOSED_FLAG, "seq_cst")
         item = get_and_wake(self)
         return CLOSED if closed and item == EMPTY else item
@@ -99,7 +100,7 @@ class BoundedQueue(Handle, ReprMixin):
     @in_kernels
     def _put_or_closed(self, item: int) -> int:
         """Append `item`: 0, EMPTY if there is no room, CLOSED if it never will be taken."""
-        if load(self._words, CLOSED_FLAG, "seq_cst"):
+        if load(self._words, CLOSED_FLAG, "seq_cst"):  # C2 acquires from C1
             return CLOSED
         return 0 if put_and_wake(self, item) else EMPTY
 
@@ -189,7 +190,7 @@ class BoundedQueue(Handle, ReprMixin):
     @in_kernels
     def closed(self) -> bool:
         """Whether it has been closed."""
-        return load(self._words, CLOSED_FLAG) != 0
+        return load(self._words, CLOSED_FLAG) != 0  # C2 acquires from C1
 
     def _figures(self) -> dict[str, object]:
         return {"capacity": self.capacity, "limit": self.limit, "size": self.was_size(), "closed": self.closed}

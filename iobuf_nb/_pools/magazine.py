@@ -107,8 +107,9 @@ def adopt(magazine):
     """Make this thread the user of a magazine that has none, or refuse."""
     words, owner_word = magazine.pool._deques, magazine._base + OWNER
     out_of_line()
+    # U1 acquires from U2; U1 releases to U3. Mutant: "a user takes a magazine by a plain store"
     if not compare_and_swap(words, owner_word, 0, thread_id()):
-        owner = load(words, owner_word)
+        owner = load(words, owner_word)  # U3 acquires from U1, U2
         raise FormattedRuntimeError("the magazine belongs to another thread until that releases it: thread {}", owner)
 
 
@@ -116,6 +117,7 @@ def adopt(magazine):
 def enter(magazine):
     """Say whether a magazine is open; refuse one that another thread uses."""
     is_open = magazine.size > 0
+    # U3 acquires from U1, U2
     if magazine.pool.checked and is_open and load(magazine.pool._deques, magazine._base + OWNER) != thread_id():
         adopt(magazine)
     return is_open
@@ -125,7 +127,7 @@ def enter(magazine):
 def take_from(magazine):
     """Take a free buffer, the one put last if it is still here: its index, or EMPTY."""
     pool = magazine.pool
-    if not enter(magazine) or load(pool._queue._words, CLOSED_FLAG):
+    if not enter(magazine) or load(pool._queue._words, CLOSED_FLAG):  # C2 acquires from C1
         return EMPTY
     index = pop(pool._deques, magazine._base, magazine._asymmetric)
     if index < 0:
@@ -156,11 +158,14 @@ def put_free(magazine, index, keeps):
     """Push a free index; give it to others if it is not to be kept, if there is no room, or if somebody waits."""
     pool = magazine.pool
     words = pool._queue._words
+    # K1 is ordered with W1, H1, L6: a hint that spares the push; K2 decides.
     if not keeps or load(words, GETTERS) or not push(pool._deques, magazine._base, magazine.size, index):
         release_elsewhere(pool._queue, index)
     else:
         order_own(magazine._asymmetric)
-        if load(words, GETTERS):  # who began to wait in between may have looked here too early
+        # K2 is ordered with W1, H1, L6, after D2: a getter that counted itself in since may have looked here too early.
+        # Mutant: "a put looks for getters only before it"
+        if load(words, GETTERS):
             notify(pool._queue, GET_EVENT)
 
 
@@ -175,7 +180,7 @@ def release_elsewhere(ring, index):
 def take_many_from(magazine, out, n, seek):
     """Take up to `n` free buffers: how many. Without `seek` other magazines are left alone."""
     pool = magazine.pool
-    if not enter(magazine) or load(pool._queue._words, CLOSED_FLAG):
+    if not enter(magazine) or load(pool._queue._words, CLOSED_FLAG):  # C2 acquires from C1
         return 0
     done = pop_many(pool._deques, magazine._base, magazine._asymmetric, out, n)
     for k in range(done):
@@ -193,9 +198,10 @@ def give_many_to(magazine, indices, n):
     if refused >= 0:
         return refused
     kept = 0
-    if keeps and load(words, GETTERS) == 0:
+    if keeps and load(words, GETTERS) == 0:  # K1 is ordered with W1, H1, L6
         kept = push_many(pool._deques, magazine._base, magazine.size, indices, n)
         order_own(magazine._asymmetric)
+        # K2 is ordered with W1, H1, L6, after D2. Mutant: "a bulk put looks for getters only before it"
         for _ in range(min(kept, load(words, GETTERS))):
             notify(pool._queue, GET_EVENT)
     if kept < n:
@@ -212,11 +218,11 @@ def reserve(pool: Any) -> int:
         number = pool._free_deques.pop()
     except IndexError:
         with _reserving:
-            number = load(pool._deques, COUNT)
+            number = load(pool._deques, COUNT)  # L4 acquires from L5
             if number == MAX_DEQUES:
                 raise RuntimeError(f"a pool has at most {MAX_DEQUES} open magazines, and this one has them") from None
-            store(pool._deques, COUNT, number + 1, "seq_cst")
-    store(pool._deques, base_of(number) + OWNER, 0)
+            store(pool._deques, COUNT, number + 1, "seq_cst")  # L5 releases to L4
+    store(pool._deques, base_of(number) + OWNER, 0)  # U2 releases to U1, U3
     return number
 
 
@@ -293,7 +299,7 @@ class Magazine(Allocator):
         self.size = check.integer("size", size, 1, DEQUE_CAPACITY)
         self._asymmetric = register_heavy_fence()
         self.pool = pool
-        store(self.pool._deques, OWNERS_FENCE, int(not self._asymmetric))
+        store(self.pool._deques, OWNERS_FENCE, int(not self._asymmetric))  # T9 releases to T10
         self._number = reserve(pool)
         self._to_free = iter((self._number,))
         self._base = base_of(self._number)
@@ -354,6 +360,7 @@ class Magazine(Allocator):
             The pool is checked, and the magazine belongs to another thread.
         """
         if enter(self):
+            # U2 releases to U1, U3. Mutant: "a magazine is released by a relaxed store"
             store(self.pool._deques, self._base + OWNER, 0)
 
     @property
@@ -369,8 +376,9 @@ class Magazine(Allocator):
         moment. Buffers that are out are not touched: put them through this, which hands them on, or the pool.
         """
         self.size, size = 0, int(self._members[SIZE])
-        if size and compare_and_swap(self._members, SIZE, size, 0):  # one thread alone frees the deque
-            store(self.pool._deques, self._base + OWNER, NOBODY)
+        # U4 is ordered with U4: one thread alone frees the deque.
+        if size and compare_and_swap(self._members, SIZE, size, 0):
+            store(self.pool._deques, self._base + OWNER, NOBODY)  # U2 releases to U1, U3
             self.pool._free_deques.extend(self._to_free)
 
     def __enter__(self) -> Magazine:
@@ -479,7 +487,7 @@ def _fetch(magazines: Any, k: Any) -> Any:
     def fetch(magazines, k):
         if k < 0 or k >= magazines.n:
             raise FormattedIndexError("k must be from 0 to {}, not {}", magazines.n - 1, k)
-        return load_handle(load(magazines._magazines, k), kind)
+        return load_handle(load(magazines._magazines, k), kind)  # U5 reads a constant
 
     return fetch
 
@@ -498,6 +506,7 @@ def _take_near(magazine, out, n):
 @hot
 def _is_ours(magazine):
     """Say whether this thread may use a magazine without a question."""
+    # U3 acquires from U1, U2
     return not magazine.pool.checked or load(magazine.pool._deques, magazine._base + OWNER) == thread_id()
 
 

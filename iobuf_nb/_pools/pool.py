@@ -73,9 +73,10 @@ class _Pool(Allocator):
 
     @in_kernels
     def _get_or_closed(self) -> int:
-        if load(self._queue._words, CLOSED_FLAG, "seq_cst"):
+        if load(self._queue._words, CLOSED_FLAG, "seq_cst"):  # C2 acquires from C1
             return CLOSED
         index = take(self)
+        # T8 acquires from T7
         return UNFENCED if index == EMPTY and load(self._deques, FENCES_FAIL) else index
 
     @in_kernels
@@ -138,7 +139,7 @@ class _Pool(Allocator):
             raise Closed("get from a closed pool")
         if self.nonblocking:
             raise WouldBlock("no buffer is free, and this pool does not wait")
-        if os.getpid() != load(self._queue._words, PROCESS):
+        if os.getpid() != load(self._queue._words, PROCESS):  # N4 reads a constant
             raise RuntimeError(NO_WAIT_IN_A_CHILD)
         from .aio import getters_of  # asyncio takes long to import
 
@@ -160,17 +161,17 @@ class _Pool(Allocator):
     @in_kernels
     def closed(self) -> bool:
         """Whether the pool has been closed; readable in kernels."""
-        return load(self._queue._words, CLOSED_FLAG) != 0
+        return load(self._queue._words, CLOSED_FLAG) != 0  # C2 acquires from C1
 
     @property
     @in_kernels
     def nonblocking(self) -> bool:
         """Whether `get` raises WouldBlock instead of waiting, in Python and in kernels; settable in Python."""
-        return load(self._queue._words, NONBLOCKING_FLAG) != 0
+        return load(self._queue._words, NONBLOCKING_FLAG) != 0  # W5 acquires from S1
 
     @nonblocking.setter
     def nonblocking(self, value: bool) -> None:
-        store(self._queue._words, NONBLOCKING_FLAG, int(bool(value)), "seq_cst")
+        store(self._queue._words, NONBLOCKING_FLAG, int(bool(value)), "seq_cst")  # S1 releases to W5
 
     @asynccontextmanager
     async def alease(self, timeout: float | None = None) -> AsyncIterator[Any]:

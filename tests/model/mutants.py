@@ -35,6 +35,7 @@ class Mutant:
 
     def __post_init__(self):
         source = textwrap.dedent(inspect.getsource(self.function))
+        source = re.sub(r"^ *#.*\n", "", source, flags=re.MULTILINE)  # comments stand between the lines
         mutant, count = re.subn(self.pattern, self.instead, source[source.index("def ") :])
         assert count, f"no {self.pattern!r} in {self.function.__qualname__}, for the mutant {self.bug!r}"
         made = {}
