@@ -1,16 +1,16 @@
-"""Bounded lock-free pools of page-aligned buffers, the same in Python, in notebooks and inside numba kernels.
+"""Bounded lock-free pools of aligned buffers, the same in Python, in notebooks and inside numba kernels.
 
 Notes
 -----
-Processes share nothing. Pools and queues belong to the process that made them and end with it, however it ends; they
-cannot be pickled. Make one in each process, and send what buffers hold.
+Pools and queues belong to the process that made them and end with it; they cannot be pickled. Make one in each process,
+and send the contents of buffers.
 
-A forked child has a copy of all that its parent had. What was free can be got and put there, but nobody can wait for
-it. Buffers that other threads held are out in the copy, where `BufferPool.holders` names them and any thread may put
-them; what those threads were just getting or putting is free. (In a pool with ``checked=False`` nobody can tell, and
-all of it stays out.) A magazine of another thread can be closed, and what lies there got. The parent notices nothing.
-Fork with `os.fork`, or what is built on it, when no thread is compiling: numba's lock stays locked in the child.
-
+A forked child has a copy of what its parent had. Free buffers can be got and put there, but nothing can be waited for.
+Buffers that other threads had checked out are checked out in the copy, where `BufferPool.holders` names their owners
+and any thread may put them; buffers that those threads were just getting or putting are free. (In a pool with
+``checked=False`` they cannot be told apart, and all of them stay checked out.) A magazine of another thread can be
+closed, and its buffers got. The parent is not affected. Fork with `os.fork`, or what is built on it, while no thread is
+compiling: numba's lock would stay locked in the child.
 
 Examples
 --------
@@ -19,6 +19,22 @@ Examples
 >>> with pool.lease() as buffer:
 ...     buffer[:] = 1
 """
+
+# The map of the library, from the ground up; a room imports only from those above it (checked by lint-imports):
+#
+#   _interrupt   Ctrl-C on the command line
+#   _jit/        how Python becomes kernels: options, code cache, faces, handles, instructions, checks, C methods
+#   atomics      public: atomic operations on 64-bit words
+#   _threads/    waiting: C library, GIL and signals, clocks, fences, parking, back-off, statuses
+#   _memory/     aligned memory, tiers, buffers, struct iovec, dtypes, borrowed arrays
+#   syscalls     public: system calls in kernels and in Python
+#   _free/       lock-free words: queue, waiting, handover, deques, owner words, free list
+#   _pools/      objects: bounded queue, allocator, layout, magazine, pool, coroutines, forks
+#   _uring/      liburing, kernels over a ring;  uring: public
+#   _streams/    source, pieces, crew, stream, scan, copy
+#   __main__     the command line
+#
+# `pool.get()` reads downward: _pools.pool, _pools.allocator, _free.free_list, _free.queue, atomics.
 
 import sys
 
@@ -68,7 +84,7 @@ from ._threads.backoff import Backoff, SpinWait
 from ._threads.outcomes import Closed, PoolClosed, WouldBlock
 from .atomics import pause
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CACHE_LINE_SIZE",
