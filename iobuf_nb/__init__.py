@@ -84,7 +84,7 @@ from ._threads.backoff import Backoff, SpinWait
 from ._threads.outcomes import Closed, PoolClosed, WouldBlock
 from .atomics import pause
 
-__version__ = "0.2.0"
+__version__ = "0.1.0"
 
 __all__ = [
     "CACHE_LINE_SIZE",

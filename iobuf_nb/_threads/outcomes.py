@@ -39,4 +39,4 @@ class Closed(RuntimeError):
     """The pool, queue, magazine or registration has been closed."""
 
 
-PoolClosed = Closed  # its name before 0.2
+PoolClosed = Closed  # deprecated: its former name
