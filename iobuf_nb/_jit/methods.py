@@ -416,7 +416,8 @@ class Group:
         for each in (each for of_class in kinds.values() for each in of_class):
             _operations[each.handle_type] = each
         # Points at an object. Its type names all kinds of object: so cached code of other sources is left alone.
-        handle_types = dict.fromkeys(each.handle_type for of_class in kinds.values() for each in of_class)
+        # What was added last is asked for first: pools, whose methods are called more often than those of queues.
+        handle_types = dict.fromkeys(each.handle_type for of_class in reversed(kinds.values()) for each in of_class)
         owner = types.CPointer(types.Tuple(list(handle_types)))
         found = []
         for number, (name, function, flags) in enumerate(_METHODS):
