@@ -1,20 +1,56 @@
 import _thread
 import sys
-import time
+from pathlib import Path
 
 import faces
 import numba
 import pytest
+from support import MODEL, NEEDS_INTERPRETER, content, until
 
-# The model checker decides what runs between two accesses to shared words, so it needs the code interpreted;
-# test_interpreted.py runs it that way.
-collect_ignore = [] if numba.config.DISABLE_JIT else ["model"]
+WHY_NOT = MODEL / "test_jit_is_off.py"
+
+
+def needs_interpreter(path):
+    """Say whether what lies at a path is of the model checker, and the JIT is on."""
+    return not numba.config.DISABLE_JIT and (path == MODEL or MODEL in path.parents)
+
+
+def pytest_configure(config):
+    for argument in config.args:
+        path = Path(config.invocation_params.dir, argument.partition("::")[0]).resolve()
+        if needs_interpreter(path) and path != WHY_NOT:
+            raise pytest.UsageError(NEEDS_INTERPRETER)
+
+
+def pytest_ignore_collect(collection_path):
+    # In a run of all tests this one is left, which says why the others are.
+    return True if needs_interpreter(collection_path) and collection_path not in (MODEL, WHY_NOT) else None
 
 
 @pytest.fixture(params=["python", "kernel"])
 def face(request):
     """Run the test twice: calling methods from Python, and inside kernels."""
     return getattr(faces, request.param)
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Return what makes a file of its bytes."""
+
+    def make(data, name="data"):
+        path = tmp_path / name
+        path.write_bytes(data)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def src(tmp_path):
+    """A file of 1,000,003 random bytes."""
+    path = tmp_path / "src"
+    path.write_bytes(content(1_000_003))
+    return path
 
 
 @pytest.fixture
@@ -29,11 +65,9 @@ def untraced():
 @pytest.fixture
 def threads_end():
     """Every thread that the test starts comes to its end, even if a little later."""
-    before, deadline = _thread._count(), time.monotonic() + 60
+    before = _thread._count()
     yield
-    while _thread._count() > before:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    until(lambda: _thread._count() <= before)
 
 
 @pytest.fixture(autouse=numba.config.DISABLE_JIT)
@@ -42,11 +76,14 @@ def commands_that_are_slow(monkeypatch):
     monkeypatch.setattr("iobuf_nb.__main__.INTERPRETED", False)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config, items):
     skipped = {"compiled": "about compiled code"} if numba.config.DISABLE_JIT else {}
     if "long" not in config.getoption("markexpr"):
         skipped["long"] = "takes minutes: pytest -m long"
     for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker("proof")
         for name, reason in skipped.items():
             if name in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=reason))

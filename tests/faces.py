@@ -144,6 +144,11 @@ def advance(iovec, n):
     return advance_iovec(iovec, n)
 
 
+def iovec(pool, indices, lengths):
+    # Copied, as in `value`.
+    return pool.iovec(indices, lengths).copy()
+
+
 def point(iovec, pool, indices, lengths):
     return fill_iovec(iovec, pool, indices, lengths)
 

@@ -24,12 +24,12 @@ INTERPRETED = "NUMBA_DISABLE_JIT=1 "
 #: The heading that a command's figures stand below, the command, and whether there is a long variant.
 PROOFS = {
     1: ("pytest tests/model --ignore tests/model/test_mutants.py", INTERPRETED, True),
-    2: ("pytest tests/test_linearizability.py", "", True),
+    2: ("pytest tests/proofs/test_linearizability.py tests/proofs/test_histories.py", "", True),
     3: ("pytest tests/model/test_mutants.py", INTERPRETED, False),
     4: ("pytest tests/model/test_cases.py -k position", INTERPRETED, False),
-    5: ("pytest tests/test_stress.py", "", True),
-    6: ("pytest tests/test_machines.py tests/test_fuzz.py", "", True),
-    7: ("pytest tests/test_process.py", "", True),
+    5: ("pytest tests/proofs/test_stress.py", "", True),
+    6: ("pytest tests/proofs/test_machines.py tests/proofs/test_fuzz.py", "", True),
+    7: ("pytest tests/processes tests/jit/test_cache.py", "", True),
     8: ("pytest tests/test_interpreted.py", "", False),
 }
 

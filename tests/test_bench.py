@@ -21,6 +21,8 @@ from bench.targets import Choice, Comparison, Target, verdict
 from bench.work import SUBJECTS
 from bench.workloads import ALONE, HOLD, TOGETHER, WORKLOADS
 
+pytestmark = pytest.mark.compiled
+
 
 def workloads(threads, passes):
     names = [("pairs", 1), ("hold", 1), ("bulk", 1), ("empty", 1), ("pairs", 2), ("hold", 2)]

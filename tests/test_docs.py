@@ -13,6 +13,7 @@ import iobuf_nb
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
+@pytest.mark.proof
 @pytest.mark.compiled
 def test_the_code_in_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # it writes files

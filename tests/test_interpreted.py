@@ -11,37 +11,32 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
 PYTEST = ["pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-W", "ignore:overflow"]
 PYTEST += ["-o", "faulthandler_timeout=200", "-o", "faulthandler_exit_on_timeout=true"]  # for one test
-GROUPS = {
-    "model": ["model/test_cases", "model/test_litmus", "model/test_scheduler"],
-    "mutants": ["model/test_mutants"],
-    "magazines": ["test_magazine", "test_machines"],
-    "files": ["test_stream", "test_copy", "test_scan", "test_uring"],
-    "queues and pools": [
-        "test_atomics",
-        "test_ring",
-        "test_pool",
-        "test_wait",
-        "test_aio",
-        "test_owners",
-        "test_fork",
-        "test_backoff",
-        "test_dtype",
-    ],
-    "memory and system calls": [
-        "test_kernel_errors",
-        "test_memory",
-        "test_tier",
-        "test_iovec",
-        "test_syscalls",
-        "test_syscalls_errors",
-    ],
-}
-# What the model checker runs is reached by the other tests, and it runs it millions of times.
-TRACED = GROUPS.keys() - {"model", "mutants"}
+COMPILED_ONLY = re.compile(r"^pytestmark = .*\bmark\.compiled\b", re.MULTILINE)
+MUTANTS = "model/test_mutants.py"  # takes as long as the rest of its folder
 
-pytestmark = pytest.mark.compiled
+
+def groups_of(tests):
+    """Return the files that run interpreted by their folders, those first that take longest.
+
+    That is every test file but those whose `pytestmark` says that all of it is about compiled code.
+    """
+    groups = {}
+    for path in sorted(tests.rglob("test_*.py")):
+        if not COMPILED_ONLY.search(path.read_text()):
+            place = path.relative_to(tests)
+            groups.setdefault(MUTANTS if str(place) == MUTANTS else str(place.parent), []).append(path)
+    sizes = {name: sum(path.stat().st_size for path in paths) for name, paths in groups.items()}
+    return {name: groups[name] for name in sorted(groups, key=lambda name: (name[:5] != "model", -sizes[name]))}
+
+
+GROUPS = groups_of(TESTS)
+# What the model checker runs is reached by the other tests, and it runs it millions of times.
+TRACED = [name for name in GROUPS if not name.startswith("model")]
+
+pytestmark = [pytest.mark.compiled, pytest.mark.proof]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +58,7 @@ def interpret(request, tmp_path_factory):
         @functools.cache
         def run(group):
             traced = ["coverage", "run", "-m"] if group in TRACED else []
-            return executor.submit(python, *traced, *PYTEST, *(f"tests/{name}.py" for name in GROUPS[group]))
+            return executor.submit(python, *traced, *PYTEST, *map(str, GROUPS[group]))
 
         run.python = python
         for item in request.session.items:
@@ -88,3 +83,10 @@ def test_nearly_every_line_is_reached(interpret, record_property):
     total = re.search(r"^TOTAL +(\d+) +(\d+) +(\d+)%$", report.stdout, re.MULTILINE)
     record_property("figure", "of {} lines {} are not reached: {} %".format(*total.groups()))
     assert report.returncode == 0, report.stdout + report.stderr
+
+
+def test_a_new_file_is_found(tmp_path):
+    (tmp_path / "free").mkdir()
+    (tmp_path / "free" / "test_depot.py").write_text("def test_it(): ...\n")
+    (tmp_path / "free" / "test_code.py").write_text("import pytest\n\npytestmark = pytest.mark.compiled\n")
+    assert groups_of(tmp_path) == {"free": [tmp_path / "free" / "test_depot.py"]}

@@ -12,9 +12,6 @@ from functools import partial
 from unittest.mock import patch
 
 import numpy as np
-import scheduler
-from memories import SC, TSO, Relaxed
-from specs import Spec, closing_fifo, fifo, pool
 
 from iobuf_nb import BoundedQueue, BufferPool
 from iobuf_nb._free import deque, free_list, waiting
@@ -23,6 +20,10 @@ from iobuf_nb._jit.instructions import wrap
 from iobuf_nb._threads.outcomes import CLOSED
 from iobuf_nb.atomics import load, store
 
+from . import scheduler
+from .memories import SC, TSO, Relaxed
+from .specs import Spec, closing_fifo, fifo, pool
+
 
 @dataclass
 class Case:
@@ -30,20 +31,16 @@ class Case:
     make: Callable  # makes the arguments of `explore`: a program, its spec, its check, perhaps options
     options: dict = field(default_factory=dict)
     walk: Callable = scheduler.explore
-    #: (module, name, what stands there during the walk), beside those that all cases have.
-    stand_ins = ()
+    #: (module, name, value): what is large is small during the walk, the slots of a deque and how often a thread tries
+    #: before it waits. Nothing else is stood in for: what other threads and time decide comes through the seam.
+    sizes = (deque, "DEQUE_CAPACITY", 2), (free_list, "LOOKS", 1), (waiting, "SPIN_TURNS", 0)
 
     @contextmanager
     def applied(self):
-        """Make what is large small: the slots of a deque, and how often is tried before a thread waits."""
+        """Make what is large small."""
         with ExitStack() as stack:
-            for module, name, stand_in in (
-                *self.stand_ins,
-                (deque, "DEQUE_CAPACITY", 2),
-                (free_list, "LOOKS", 1),
-                (waiting, "SPIN_TURNS", 0),
-            ):
-                stack.enter_context(patch.object(module, name, stand_in))
+            for module, name, size in self.sizes:
+                stack.enter_context(patch.object(module, name, size))
             yield
 
     def run(self):
@@ -130,7 +127,7 @@ def start_at(queue, position):
 
 
 def pool_case(capacity, scripts, checked=True, stamps=False, deaths=0):
-    """G gets, P puts the oldest that the thread got. With `stamps` each holder adds one to a word of its buffer."""
+    """G gets, P puts the oldest that the thread got. With `stamps` each owner adds one to a word of its buffer."""
 
     def program():
         made = BufferPool(capacity, 1, checked=checked)
@@ -155,7 +152,7 @@ def pool_case(capacity, scripts, checked=True, stamps=False, deaths=0):
         out = taken - sum(result is True for name, result in results if name == "P")
         assert abs(made.available() - (capacity - out)) <= deaths, "a buffer was lost"
         assert abs(np.count_nonzero(made._owners) - out * checked) <= deaths, "the wrong buffers have owners"
-        assert data.sum() == taken * stamps, "a holder did not see what the last one had written"
+        assert data.sum() == taken * stamps, "an owner did not see what the last one had written"
 
     pools = []
     return program, Spec(frozenset(range(capacity)), pool), check

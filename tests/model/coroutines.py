@@ -3,27 +3,28 @@
 import itertools
 from functools import partial
 
-from cases import Case, case, get, put_back, written
-from memories import TSO, Relaxed
-from specs import Spec
-from specs import pool as free_list
-
 from iobuf_nb import BoundedQueue, BufferPool
 from iobuf_nb._free import handover, waiting
 from iobuf_nb._free.deque import COUNT
 from iobuf_nb._free.handover import ask, ask_again, take_handed, take_request_back
-from iobuf_nb._free.queue import GETTERS, HANDED, REQUESTS, STALE, TURNS
+from iobuf_nb._free.queue import GET_FD, GETTERS, HANDED, REQUESTS, STALE, TURNS
 from iobuf_nb._threads.clock import FOREVER_NS
 from iobuf_nb._threads.parking import ALL_WAITERS, park, wake
 from iobuf_nb.atomics import fetch_add, load
 
+from .cases import Case, case, get, put_back, written
+from .memories import TSO, Relaxed
+from .specs import Spec
+from .specs import pool as free_list
+
 HEARD = GETTERS + 15  # stands for the eventfd
+LOOPS = []  # the words in which it stands, by the number of the eventfd
 
 
-def let_loops_hear(queue):
-    if queue._words[HANDED]:
-        fetch_add(queue._words, HEARD, 1, "seq_cst")
-        wake(queue._words, HEARD, ALL_WAITERS)
+def notify_eventfd(fd):
+    """Count up the word of a loop, and wake it: an eventfd is beyond the seam."""
+    fetch_add(LOOPS[fd], HEARD, 1, "seq_cst")
+    wake(LOOPS[fd], HEARD, ALL_WAITERS)
 
 
 def look(pool, got):
@@ -80,7 +81,8 @@ def coroutine_case(capacity, turns, scripts):
     def program():
         made = BufferPool(capacity, 1, checked=False)
         handed = BoundedQueue(capacity)
-        made._queue._words[[HANDED, TURNS]] = handed._address, turns
+        made._queue._words[[HANDED, TURNS, GET_FD]] = handed._address, turns, 1 + len(LOOPS)
+        LOOPS.append(made._queue._words)
         made._deques[COUNT] = 1
         for _ in range(capacity):
             made.get()
@@ -105,17 +107,13 @@ def coroutine_case(capacity, turns, scripts):
 
 
 class CoroutineCase(Case):
-    stand_ins = (
-        *Case.stand_ins,
-        (waiting, "let_loops_hear", let_loops_hear),
-        (handover, "let_loops_hear", let_loops_hear),
-    )
+    sizes = (*Case.sizes, (waiting, "notify_eventfd", notify_eventfd))
 
 
 class StaleCase(CoroutineCase):
     """Whatever was handed over is anybody's at once."""
 
-    stand_ins = (*CoroutineCase.stand_ins, (handover, "STALE_NS", 0))
+    sizes = (*CoroutineCase.sizes, (handover, "STALE_NS", 0))
 
 
 made = partial(case, cls=CoroutineCase)

@@ -2,12 +2,12 @@
 
 import itertools
 
-from cases import case, get, get_two, put_all, put_back
-from memories import TSO
-
 from iobuf_nb import BufferPool
 from iobuf_nb._free.deque import OWNER
 from iobuf_nb._pools.fork import mend_pool
+
+from .cases import case, get, get_two, put_all, put_back
+from .memories import TSO
 
 OPERATIONS = {"G": get, "P": put_back, "B": get_two, "D": put_all}
 

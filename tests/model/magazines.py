@@ -2,16 +2,16 @@
 
 import itertools
 
-from cases import Case, case, get, get_two, put_all, put_back, written
-from memories import FENCES, SC, TSO, NoMembarrier, Relaxed
-from scheduler import Outcome, Violation
-from specs import Spec, closing_pool
-from threads import WORDLESS
-
 from iobuf_nb import BufferPool, atomics
 from iobuf_nb._free import waiting
 from iobuf_nb._free.queue import CLOSED_FLAG
 from iobuf_nb._jit import seam
+
+from .cases import Case, case, get, get_two, put_all, put_back, written
+from .memories import FENCES, SC, TSO, NoMembarrier, Relaxed
+from .scheduler import Outcome, Violation
+from .specs import Spec, closing_pool
+from .threads import WORDLESS
 
 
 def wait(source):
@@ -30,7 +30,7 @@ OPERATIONS = {"C": close, "G": get, "P": put_back, "W": wait, "B": get_two, "D":
 
 
 def magazine_case(capacity, held, scripts, owners_fence=False, deaths=0):
-    """`held[k]` buffers lie in magazine k, which is that of thread k, at first; the rest in the pool's ring.
+    """`held[k]` buffers lie in magazine k, which is that of thread k, at first; the rest in the free queue.
 
     G gets, P puts the oldest that the thread holds, W waits; B gets up to two at once, D puts all back at once;
     C closes the pool. Small letters are operations of the pool, with no magazine.
@@ -95,7 +95,7 @@ def refusing_pool(model, name, got):
 def endless_case(held, letter, every):
     """An owner of `held` buffers gets and puts them all again after `every` accesses of another thread's get.
 
-    More often than at every fifth access, the pool's ring alone would keep it: that is lock-free, and not more.
+    More often than at every fifth access, the free queue alone would keep it: that is lock-free, and not more.
     """
 
     def program():

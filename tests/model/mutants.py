@@ -11,18 +11,13 @@ import textwrap
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import cases
-import coroutines
-import forks
-import magazines
-import owners
-import times
-from scheduler import Violation
-
 from iobuf_nb._free import deque, free_list, handover, queue, waiting
 from iobuf_nb._free import owners as owner
 from iobuf_nb._pools import fork, magazine
 from iobuf_nb._pools.bounded_queue import BoundedQueue
+
+from . import cases, coroutines, forks, magazines, owners, times
+from .scheduler import Violation
 
 
 @dataclass(eq=False)

@@ -1,13 +1,14 @@
 """Programs in which buffers are put that others put, too, one by one and in bulk; in the form of `cases`."""
 
 import numpy as np
-from cases import case, written
-from memories import SC, TSO, Relaxed
-from specs import Spec
-from specs import owners as owned
 
 from iobuf_nb import BufferPool
 from iobuf_nb._free.owners import FREE
+
+from .cases import case, written
+from .memories import SC, TSO, Relaxed
+from .specs import Spec
+from .specs import owners as owned
 
 
 class Pool(BufferPool):
@@ -35,7 +36,7 @@ def owners_case(out, scripts, deaths=0):
         return [made._queue._words, made._owners, made._bulks], written([script.split() for script in scripts], code)
 
     def check(results):
-        assert deaths or (pools[-1].owners >= FREE).all(), "a mark was left"
+        assert deaths or (pools[-1]._owners >= FREE).all(), "a mark was left"
 
     pools = []
     return program, Spec(frozenset(range(out)), owned), check

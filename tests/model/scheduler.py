@@ -23,8 +23,8 @@ import math
 import random
 from dataclasses import dataclass
 
-from memories import SC
-from threads import Complaint, Restart, Threads
+from .memories import SC
+from .threads import Complaint, Restart, Threads
 
 MAX_STEPS = 400
 
@@ -59,10 +59,10 @@ class Search:
         preemptions=None,
         alone=None,
         forked=None,
-        clock=False,
+        clock=None,
         words=(),
     ):
-        self.threads = Threads(program, memory, words)
+        self.threads = Threads(program, memory, words, clock)
         self.memory, self.spec, self.check = self.threads.memory, spec, check
         self.bounded = preemptions is not None
         self.left = deaths, risings, preemptions, None
@@ -167,7 +167,7 @@ class Search:
                 self.threads.reset()
         if not moves:
             sleeping = [thread for thread, node in enumerate(nodes) if node.on and not self.gets_up_by_itself(node.on)]
-            assert not sleeping, f"threads {sleeping} sleep and nobody will wake them"
+            assert not sleeping, f"threads {sleeping} sleep and none will wake them"
             if self.check:
                 self.threads.restore(self.memory.values(memory))
                 try:
@@ -176,7 +176,7 @@ class Search:
                     self.threads.reset()
 
     def gets_up_by_itself(self, node):
-        return self.clock and node.access.operands[1]
+        return self.clock is not None and node.access.operands[1]
 
     def look_alone(self, memory, thread, node):
         """Look whether a thread ends its operation soon if nobody else moves and it reads what is newest."""
@@ -222,8 +222,9 @@ def explore(program, spec=None, check=None, most=math.inf, **options):
         Stop after so many states.
     alone : int, optional
         In how many steps each thread must be able to end its operation by itself, whatever the state.
-    clock : bool
-        Whether there is a clock, so that a sleep with a limit ends by itself.
+    clock : callable, optional
+        Returns what the clock says, which may be a word that a thread moves on; then a sleep with a limit ends by
+        itself.
     forked : callable, optional
         Called in every state in which a thread is between two operations, with the shared arrays as a child would have
         them that this thread forks.

@@ -8,9 +8,9 @@ explained just in time (Lowe, "Testing for linearizability", 2017), and historie
 An operation whose thread died has no end: it may have taken effect, or not.
 """
 
-from memories import replaced
-
 from iobuf_nb._threads.outcomes import CLOSED
+
+from .memories import replaced
 
 RUNNING = "running"
 

@@ -1,13 +1,8 @@
 """Every case passes, in every state: no order of accesses breaks the library."""
 
-import cases
-import coroutines
-import forks
-import magazines
-import owners
 import pytest
-import scheduler
-import times
+
+from . import cases, coroutines, forks, magazines, owners, scheduler, times
 
 PROGRAMS = (cases, magazines, owners, coroutines, times, forks)
 ALL = [case for programs in PROGRAMS for case in (*programs.CASES, *programs.LARGE)]

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-import scheduler
-from memories import SC, TSO, Relaxed
 
 from iobuf_nb._threads.fences import heavy_fence, light_fence
 from iobuf_nb.atomics import compare_and_swap, fence, fetch_add, load, store, swap
+
+from . import scheduler
+from .memories import SC, TSO, Relaxed
 
 X, Y, SPARE = 0, 1, 2
 

@@ -1,11 +1,9 @@
 """Every deliberate bug is caught; so is the ring of the Go package."""
 
-import cases
-import go_ring
-import mutants
 import pytest
-import scheduler
-from specs import Spec, fifo
+
+from . import cases, go_ring, mutants, scheduler
+from .specs import Spec, fifo
 
 
 def test_the_go_ring_hands_out_twice():

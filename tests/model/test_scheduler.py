@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-import scheduler
-from memories import TSO
-from specs import Spec
 
 from iobuf_nb._threads.parking import park, wake
 from iobuf_nb.atomics import compare_and_swap, load, store
+
+from . import scheduler
+from .memories import TSO
+from .specs import Spec
 
 
 def counting(threads=2):
@@ -94,6 +95,6 @@ def test_sleepers_are_woken_whichever_they_be_and_may_get_up_unwoken():
         sleepers = [[("sleep", lambda got: park(words, 0, 0, 1))] for _ in range(2)]
         return [words], [*sleepers, [("wake", lambda got: wake(words, 0, 1))]]
 
-    with pytest.raises(scheduler.Violation, match="sleep and nobody will wake them"):
+    with pytest.raises(scheduler.Violation, match="sleep and none will wake them"):
         scheduler.explore(program, risings=1)
     scheduler.explore(program, risings=2)

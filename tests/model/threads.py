@@ -12,18 +12,12 @@ access that may write a word raises `Restart`, and whoever walks the states begi
 
 from dataclasses import dataclass
 
-from memories import FENCES, Access
-
 from iobuf_nb._jit import seam
 
+from .memories import FENCES, Access
 
-def now():
-    """Return what the clock says: nothing passes, unless a program has a clock of its own."""
-    return 0
-
-
-#: What a thread, by its number, is told at once, without a step.
-WORDLESS = {"thread_id": lambda thread: thread + 1, "now": lambda thread: now(), "pause": lambda thread: None}
+#: What a thread, by its number, is told at once, without a step. Time stands still, unless a program has a clock.
+WORDLESS = {"thread_id": lambda thread: thread + 1, "now": lambda thread: 0, "pause": lambda thread: None}
 
 
 class Complaint(str):
@@ -65,8 +59,9 @@ class Ended:
 
 
 class Threads:
-    def __init__(self, program, memory, words=()):
+    def __init__(self, program, memory, words=(), clock=None):
         self.shared, self.programs = program()
+        self.wordless = WORDLESS | ({"now": lambda thread: clock()} if clock else {})
         self.initial = [array.copy() for array in self.shared]
         self.memory = memory(len(self.programs))
         self.words = {}  # address of each word that is written -> (number, array, index)
@@ -108,8 +103,8 @@ class Threads:
         asked = []
 
         def hook(operation, words, i, order, *operands):
-            if operation in WORDLESS:
-                return WORDLESS[operation](thread)
+            if operation in self.wordless:
+                return self.wordless[operation](thread)
             if operation in FENCES:
                 if self.memory.ignores(operation, order):
                     return None

@@ -1,0 +1,362 @@
+"""The commands: what they print, and that every failure is one sentence."""
+
+import _thread
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import CTRL_C, PACKAGE, content, names, needs_root, python, small_disk
+
+import iobuf_nb
+from iobuf_nb.__main__ import main
+
+
+def test_threads_that_cannot_be_started(file, monkeypatch, capsys, threads_end):
+    start, started = _thread.start_new_thread, []
+
+    def fail(*arguments):
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(start(*arguments))
+
+    monkeypatch.setattr(_thread, "start_new_thread", fail)
+    path = str(file(content(1000)))
+    assert main(["scan", "--workers", "4", path]) == 1
+    assert capsys.readouterr().err == f"python -m iobuf_nb: {path}: can't start new thread\n"
+    assert len(started) == 2
+
+
+def test_json_agrees_with_wc(file, capsys):
+    data = content(300_000)
+    path = file(data)
+    assert main(["scan", "--json", str(path), "--workers", "3", "--buffers", "5", "--tier", "medium"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    lines, size = map(int, subprocess.run(["wc", "-lc", path], capture_output=True).stdout.split()[:2])
+    assert (result["lines"], result["bytes"]) == (lines, size)
+    assert result["histogram"] == np.bincount(np.frombuffer(data, np.uint8), minlength=256).tolist()
+    assert result["source"] == str(path) and result["gb_per_s"] > 0 and result["seconds"] > 0
+
+
+@pytest.mark.compiled
+def test_standard_input():
+    data = content(300_000)
+    result = python("-m", "iobuf_nb", "scan", "--json", "-", stdin=data, text=False)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["bytes"] == len(data)
+
+
+def test_text_output(file, capsys):
+    assert main(["scan", str(file(b"aab\n"))]) == 0
+    out = capsys.readouterr().out
+    assert "bytes    4\n" in out and "lines    1\n" in out and "b'a' 2" in out and "entropy  1.500000 bits" in out
+
+
+@pytest.mark.compiled
+def test_without_a_path_it_makes_its_own_file_and_removes_it(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert main(["scan", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["bytes"] == 256 << 20 and result["source"].startswith(str(tmp_path))
+    assert result["entropy"] > 7.99
+    assert not list(tmp_path.iterdir())
+
+
+@needs_root
+@pytest.mark.parametrize("size", ["1m", "4k"])
+def test_a_temporary_folder_that_is_full(size, tmp_path, monkeypatch, capsys):
+    with small_disk(tmp_path, size):
+        (tmp_path / "full").write_bytes(bytes(1 << 12))
+        monkeypatch.setattr("tempfile.tempdir", None)
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        assert main(["scan"]) == 1
+        told = f"{tmp_path}: No space left on device, for a file of 256 MiB; TMPDIR names another folder\n"
+        assert capsys.readouterr() == ("", f"python -m iobuf_nb: {told}")
+        assert names(tmp_path) == ["full"]
+
+
+@pytest.mark.parametrize(
+    "folder, reason", [("missing", "No such file or directory"), ("file", "Not a directory"), ("/proc", "No such file")]
+)
+def test_a_temporary_folder_that_is_none(folder, reason, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / folder))
+    assert main(["scan"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"python -m iobuf_nb: {tmp_path / folder}: {reason}")
+    assert "TMPDIR names another folder" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, status, message",
+    [
+        (["scan", ""], 1, "'': No such file or directory"),
+        (["scan", "/nonexistent"], 1, "/nonexistent: No such file or directory"),
+        (["scan", "/tmp"], 1, "/tmp: Is a directory"),
+        (["scan", "/proc/self/mem"], 1, "/proc/self/mem: Input/output error at offset 0"),
+        (["scan", "/dev/null", "--workers", "0"], 2, "workers must be an integer from 1 to 1024, not 0"),
+        (["scan", "/dev/null", "--buffers", "-3"], 2, "buffers must be an integer from 1 to 4294967296, not -3"),
+        (["scan", "/dev/null", "--buffers", "1099511627776"], 2, "buffers must be"),
+        (["scan", "/dev/null", "--buffers", "400000000"], 2, "address space"),
+        (["copy", "/nonexistent", "/tmp/x"], 1, "/nonexistent: No such file or directory"),
+        (["copy", "/dev/zero", "/tmp/x"], 2, "src must be a regular file, not /dev/zero"),
+        (["copy", "pyproject.toml", "pyproject.toml"], 1, "the same file"),
+        (["copy", "pyproject.toml", "/tmp/x", "--workers", "0"], 2, "workers must be"),
+        (["copy", "pyproject.toml", "-"], 2, "dst must be a file, not - "),
+        (["copy", "-", "/tmp/x"], 2, "src must be a file, not - "),
+        (["copy", "pyproject.toml", ""], 1, "'': No such file or directory"),
+        (["copy", "", "/tmp/x"], 1, "'': No such file or directory"),
+        (["copy", "pyproject.toml", "/tmp/x/"], 1, "/tmp/x/: No such file or directory"),
+    ],
+)
+def test_failures_are_one_sentence(arguments, status, message, capsys):
+    assert main(arguments) == status
+    captured = capsys.readouterr()
+    assert captured.out == "" and message in captured.err and captured.err.count("\n") == 1
+    assert not Path("/tmp/x").exists() and not Path("-").exists()
+
+
+@pytest.mark.parametrize("arguments", [["scan", "--tier", "enormous"], ["scan", "--workers", "two"], ["fly"], []])
+def test_unusable_arguments_exit_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert iobuf_nb.__version__ in capsys.readouterr().out
+
+
+def shell(script):
+    return subprocess.run(["sh", "-c", script, "sh", sys.executable], capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.compiled
+def test_standard_input_that_is_closed():
+    result = shell('"$1" -m iobuf_nb scan - <&-')
+    assert (result.returncode, result.stderr) == (1, "python -m iobuf_nb: -: standard input is closed\n")
+
+
+@pytest.mark.compiled
+def test_an_output_pipe_that_is_closed_early():
+    result = shell('{ "$1" -m iobuf_nb scan --json pyproject.toml; echo $? >&2; } | true')
+    assert "Traceback" not in result.stderr and "Exception" not in result.stderr
+    assert result.stderr.split() in (["0"], ["1"])  # as the reader was quicker or slower
+
+
+@pytest.mark.compiled
+def test_a_full_disk_under_the_output():
+    result = shell('"$1" -m iobuf_nb scan --json pyproject.toml > /dev/full')
+    assert (result.returncode, result.stderr) == (1, "python -m iobuf_nb: standard output: No space left on device\n")
+
+
+@pytest.mark.compiled
+def test_standard_error_that_is_closed():
+    assert shell('"$1" -m iobuf_nb scan --json pyproject.toml 2>&-').returncode == 0
+    result = shell('"$1" -m iobuf_nb scan /nonexistent 2>&-')
+    assert (result.returncode, result.stdout) == (1, "")
+    # No file of ours gets its number, which others write messages to.
+    assert json.loads(shell('"$1" -m iobuf_nb scan --json /dev/fd/2 2>&-').stdout)["bytes"] == 0
+
+
+@pytest.mark.compiled
+def test_standard_output_that_is_closed():
+    result = shell('"$1" -m iobuf_nb scan pyproject.toml >&-')
+    assert (result.returncode, result.stderr) == (1, "python -m iobuf_nb: standard output: closed\n")
+
+
+ENCODINGS = {
+    "UTF-8": {"PYTHONIOENCODING": "utf-8:strict"},
+    "ASCII": {"PYTHONIOENCODING": "ascii:strict"},
+    "C": {"LC_ALL": "C"},
+    "only C": {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+}
+
+
+@pytest.mark.proof
+@pytest.mark.compiled
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_file_names_that_are_no_text(tmp_path, encoding):
+    path = os.fsencode(tmp_path) + b"/\xff \xc3\xa9\n"
+    Path(os.fsdecode(path)).write_bytes(b"one\n")
+
+    def output(*arguments, status=0):
+        result = python("-m", "iobuf_nb", *arguments, text=False, **ENCODINGS[encoding])
+        assert result.returncode == status and b"Traceback" not in result.stderr, result.stderr
+        return result.stderr if status else result.stdout
+
+    assert b"\\xff " in output("scan", path)
+    assert "\\xff" in json.loads(output("scan", "--json", path))["source"]
+    assert b"\\xff" in output("scan", path + b"?", status=1)
+    assert b"\\xff" in output("copy", path, path, status=1)
+    assert output("copy", path, path + b"+").startswith(b"4 bytes")
+
+
+def test_without_the_jit_it_says_so():
+    result = python("-m", "iobuf_nb", "scan", "pyproject.toml", NUMBA_DISABLE_JIT="1")
+    assert (result.returncode, result.stdout) == (2, "") and "unset NUMBA_DISABLE_JIT" in result.stderr
+
+
+# Stands for numba, the largest of what is imported first.
+CTRL_C_WHILE_IMPORTING = """
+import os, signal
+os.kill(os.getpid(), signal.SIGINT)
+print("still here", flush=True)
+os._exit(7)
+"""
+
+
+@pytest.mark.parametrize(
+    "script, before, status, err",
+    [
+        ("-m iobuf_nb scan", "SIG_DFL", 130, "python -m iobuf_nb: interrupted\n"),
+        ("-m iobuf_nb copy a b", "SIG_DFL", 130, "python -m iobuf_nb: interrupted\n"),
+        ("-miobuf_nb", "SIG_DFL", 130, "python -m iobuf_nb: interrupted\n"),
+        ("folder/iobuf-nb scan", "SIG_DFL", 130, "python -m iobuf_nb: interrupted\n"),
+        ("-m iobuf_nb scan", "SIG_IGN", 7, ""),
+        ("-m another", "SIG_DFL", -2, "KeyboardInterrupt\n"),
+    ],
+)
+def test_ctrl_c_while_importing(tmp_path, script, before, status, err):
+    (tmp_path / "numba.py").write_text(CTRL_C_WHILE_IMPORTING)
+    (tmp_path / "another.py").write_text("import iobuf_nb\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "iobuf-nb").write_text("from iobuf_nb.__main__ import main\nmain()\n")
+    start = f"import os, signal, sys; signal.signal(2, signal.{before}); os.execv(sys.executable, sys.argv[1:])"
+    command = ["-c", start, sys.executable, *script.split()]
+    result = python(*command, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{PACKAGE.parent}")
+    assert result.returncode == status and result.stderr.endswith(err)
+    assert status < 0 or result.stderr == err
+    assert result.stdout == ("still here\n" if before == "SIG_IGN" else "")
+
+
+INTERRUPTED_SAMPLE = """
+import os, sys
+import iobuf_nb.__main__ as command
+
+def interrupted(source, **options):
+    assert os.path.getsize(source)
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.pause()
+
+command.scan, command._SAMPLE_BYTES, command.INTERPRETED = interrupted, 1 << 24, False
+raise SystemExit(command.main(["scan"]))
+"""
+
+
+def test_ctrl_c_leaves_no_sample(tmp_path):
+    (tmp_path / "iobuf-nb").write_text(CTRL_C + INTERRUPTED_SAMPLE)
+    result = python(str(tmp_path / "iobuf-nb"), TMPDIR=str(tmp_path))
+    assert (result.returncode, result.stderr) == (130, "python -m iobuf_nb: interrupted\n")
+    assert os.listdir(tmp_path) == ["iobuf-nb"]
+
+
+SCAN_STANDARD_INPUT = """
+from iobuf_nb.__main__ import main
+print("ready", flush=True)
+raise SystemExit(main(["scan", "-"]))
+"""
+
+
+@pytest.mark.compiled
+def test_ctrl_c_on_a_silent_pipe():
+    reader, writer = os.pipe()
+    with subprocess.Popen(
+        [sys.executable, "-c", CTRL_C + SCAN_STANDARD_INPUT],
+        stdin=reader,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout.readline() == "ready\n"
+        os.write(writer, b"x" * 100)
+        # Once the pipe is empty the scan runs and waits for more.
+        while child.poll() is None and select.select([reader], [], [], 0.01)[0]:
+            pass
+        child.send_signal(2)
+        assert child.wait(60) == 130
+        assert child.stderr.read() == "python -m iobuf_nb: interrupted\n"
+    os.close(reader)
+    os.close(writer)
+
+
+# ---- copies --------------------------------------------------------------------------------------------------------
+
+SLOW_COPY = """
+import sys
+import iobuf_nb.__main__ as command
+copy = command.copy
+
+def slowly(*arguments, progress, **options):
+    def say(done, size):
+        print("on the way", flush=True)
+        sys.stdin.readline()
+    return copy(*arguments, progress=say, **options)
+
+command.copy = slowly
+raise SystemExit(command.main(["copy", sys.argv[1], sys.argv[2]]))
+"""
+
+
+@pytest.mark.compiled
+def test_ctrl_c_on_a_copy(src, tmp_path):
+    dst = tmp_path / "dst"
+    command = [sys.executable, "-c", CTRL_C + SLOW_COPY, str(src), str(dst)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as child:
+        assert child.stdout.readline() == "on the way\n"
+        child.send_signal(signal.SIGINT)
+        assert child.wait(60) == 130
+        assert child.stderr.read() == "python -m iobuf_nb: interrupted\n"
+    assert names(tmp_path) == ["src"]
+
+
+INTERRUPTED_COPY = """
+import os, sys
+import iobuf_nb.__main__ as command
+copy = command.copy
+
+def interrupted(*arguments, progress, **options):
+    def press(done, size):
+        assert [name for name in os.listdir(os.path.dirname(sys.argv[2])) if name.startswith(".iobuf_nb-")]
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()
+    return copy(*arguments, progress=press, **options)
+
+command.copy = interrupted
+raise SystemExit(command.main(["copy", sys.argv[1], sys.argv[2]]))
+"""
+
+
+@pytest.mark.compiled
+def test_ctrl_c_on_the_command(src, tmp_path):
+    (tmp_path / "dst").write_bytes(b"older")
+    (tmp_path / "iobuf-nb").write_text(CTRL_C + INTERRUPTED_COPY)  # as the script is called that pip makes
+    result = python(str(tmp_path / "iobuf-nb"), str(src), str(tmp_path / "dst"))
+    assert (result.returncode, result.stderr) == (130, "python -m iobuf_nb: interrupted\n")
+    assert names(tmp_path) == ["dst", "iobuf-nb", "src"] and (tmp_path / "dst").read_bytes() == b"older"
+
+
+@pytest.mark.compiled
+def test_standard_descriptors_that_are_closed(src, tmp_path):
+    script = '"$1" -m iobuf_nb copy --verify "$2" "$3" <&- 2>&-'
+    result = subprocess.run(["sh", "-c", script, "sh", sys.executable, src, tmp_path / "dst"], timeout=300)
+    assert result.returncode == 0 and (tmp_path / "dst").read_bytes() == src.read_bytes()
+
+
+def test_copy(src, tmp_path, capsys):
+    dst = tmp_path / "dst"
+    assert main(["copy", str(src), str(dst), "--verify", "--no-sync", "--workers", "2"]) == 0
+    assert re.fullmatch(r"1,000,003 bytes in [0-9.]+ s, [0-9.]+ GB/s, verified\n", capsys.readouterr().out)
+    assert dst.read_bytes() == src.read_bytes()
+    assert main(["copy", str(src), str(dst), "--direct"]) == 0
