@@ -57,8 +57,8 @@ def _add_scan(commands: Any) -> None:
         "256 MiB, scan it and remove it.",
     )
     command.add_argument("path", nargs="?", help="the file; - reads standard input")
-    command.add_argument("--workers", type=int, help="worker threads (default: one for each processor)")
-    command.add_argument("--buffers", type=int, help="buffers in the pool (default: one for each worker)")
+    command.add_argument("--workers", type=int, help="worker threads (default: one per processor)")
+    command.add_argument("--buffers", type=int, help="buffers in the pool (default: one per worker)")
     command.add_argument(
         "--tier",
         type=str.upper,
@@ -88,14 +88,14 @@ def _add_copy(commands: Any) -> None:
         "copy",
         help="copy a file through a pool",
         description="Copy a regular file with its permissions. The destination is replaced at the end, when the copy "
-        "is on the disk; after a failure it is as it was.",
+        "is on the disk; after a failure it is unchanged.",
     )
-    command.add_argument("path", metavar="src", help="the file; not -, standard input")
-    command.add_argument("dst", help="a file, or a directory to copy into; not -, standard output")
-    command.add_argument("--direct", action="store_true", help="past the page cache (O_DIRECT)")
-    command.add_argument("--verify", action="store_true", help="read the copy again and compare hashes")
+    command.add_argument("path", metavar="src", help="the file to copy (standard input, -, is refused)")
+    command.add_argument("dst", help="a file, or a directory to copy into (standard output, -, is refused)")
+    command.add_argument("--direct", action="store_true", help="bypass the page cache (O_DIRECT)")
+    command.add_argument("--verify", action="store_true", help="read the copy back and compare hashes")
     command.add_argument("--no-sync", action="store_true", help="do not wait until the copy is on the disk")
-    command.add_argument("--workers", type=int, help="worker threads (default: one for each processor)")
+    command.add_argument("--workers", type=int, help="worker threads (default: one per processor)")
     command.set_defaults(run=_copy)
 
 
@@ -125,25 +125,25 @@ def _print(text: str) -> int:
     except OSError as error:
         # Keep Python from failing once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        # A reader that has gone, as `head` does, has no use for a message.
+        # When the reader closes the pipe early, as `head` does, that is no error to report.
         return 1 if isinstance(error, BrokenPipeError) else _fail(1, f"standard output: {error.strerror}")
     return 0
 
 
 def _fail(status: int, message: str) -> int:
-    if sys.stderr is not None:  # else it would go to standard output
-        with suppress(OSError):  # nobody is there to be told
+    if sys.stderr is not None:  # with None, print would write to standard output
+        with suppress(OSError):  # the other end of the pipe is closed
             print(f"python -m iobuf_nb: {_readable(message)}", file=sys.stderr, flush=True)
     return status
 
 
 def _readable(text: str) -> str:
-    """Return a text with escapes for the bytes, in names of files, that are none."""
+    """Return a text with escapes for the bytes in file names that cannot be decoded."""
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _occupy_standard_descriptors() -> None:
-    """Leave none of them closed: the next file would get its number, and what is written to standard error."""
+    """Open any closed standard descriptor: otherwise the next file could become standard error."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(fd)
@@ -151,7 +151,7 @@ def _occupy_standard_descriptors() -> None:
 
 @contextmanager
 def _source(path: str | None) -> Iterator[tuple[str, str | int]]:
-    """Give the name and the source to scan; a file made for it goes away again."""
+    """Yield the name and the source to scan; a sample file is removed afterwards."""
     if path == "-":
         if sys.stdin is None:
             raise OSError("standard input is closed")
@@ -165,8 +165,8 @@ def _source(path: str | None) -> Iterator[tuple[str, str | int]]:
 
 @contextmanager
 def _sample() -> Iterator[str]:
-    """Make a file of random bytes, which goes away again."""
-    # Where TMPDIR says, or not at all: Python goes elsewhere if it cannot write there.
+    """Yield the path of a file of random bytes, which is removed afterwards."""
+    # TMPDIR itself, or an error: tempfile falls back to other folders if it cannot write there.
     folder = tempfile.tempdir or os.environ.get("TMPDIR") or tempfile.gettempdir()
     with ExitStack() as stack:
         try:
@@ -178,13 +178,13 @@ def _sample() -> Iterator[str]:
                 while rest:
                     rest = rest[write_full(file, rest) :]
         except OSError as error:
-            reason = f"{error.strerror}, for a file of {_SAMPLE_BYTES >> 20} MiB; TMPDIR names another folder"
+            reason = f"{error.strerror}, for a file of {_SAMPLE_BYTES >> 20} MiB; set TMPDIR to use another folder"
             raise OSError(error.errno, reason, folder) from None
         yield file.name
 
 
 def _show_progress() -> bool:
-    """Whether to draw a bar: on a terminal, where tqdm is installed."""
+    """Return whether to draw a progress bar: on a terminal, if tqdm is installed."""
     return sys.stderr is not None and sys.stderr.isatty() and find_spec("tqdm") is not None
 
 
@@ -207,7 +207,7 @@ def _as_text(name: str, result: ScanResult) -> str:
         "source": name,
         "bytes": f"{result.bytes:,}",
         "lines": f"{result.lines:,}",
-        "entropy": f"{result.entropy:.6f} bits a byte",
+        "entropy": f"{result.entropy:.6f} bits per byte",
         "common": common or "nothing",
         "seconds": f"{result.seconds:.4f}",
         "speed": f"{result.gb_per_s:.2f} GB/s",

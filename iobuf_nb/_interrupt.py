@@ -1,6 +1,6 @@
-"""Ctrl-C on the command line ends the process at once, with status 130 and one line, also while all is being imported.
+"""Ctrl-C on the command line: the process exits at once, with status 130 and one line, even during its imports.
 
-As an exception it would have to find its way through numba and LLVM, which drop it, or tell of it at length, or fail.
+A KeyboardInterrupt would have to pass through numba and LLVM, which swallow it, print long tracebacks, or crash.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import sys
 from contextlib import suppress
 from types import FrameType
 
-STATUS = 130  # as a shell has it
+STATUS = 130  # 128 + SIGINT, as shells report it
 
-#: Files to remove before: names, each with the descriptor of the directory that it is in, or paths with None.
+#: Files to remove before exiting: names, each with the descriptor of its directory, or paths with None.
 temporaries: set[tuple[str, int | None]] = set()
 
 
@@ -28,18 +28,18 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 def is_command() -> bool:
     """Return whether this process runs the command line, as the module or as the script."""
-    if sys.argv[:1] == ["-m"]:  # so it is while the module is being looked for
+    if sys.argv[:1] == ["-m"]:  # while Python is still locating the module
         return sys.orig_argv[-len(sys.argv)].removeprefix("-m") == __package__
     return bool(sys.argv) and os.path.basename(sys.argv[0]) == "iobuf-nb"
 
 
 def leave_at_once() -> None:
-    """Let Ctrl-C end the process, unless it is told to ignore that, or does something else."""
+    """Make Ctrl-C exit the process, unless SIGINT is ignored or has another handler."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
 
 
 def ignore() -> None:
-    """Let Ctrl-C do nothing when all is done: Python, on its way out, would take it for a signal that kills."""
+    """Ignore Ctrl-C once the work is done: during finalization it would kill the process."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

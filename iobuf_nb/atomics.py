@@ -1,16 +1,18 @@
 """Atomic operations on 64-bit words, for numba kernels and for plain Python.
 
-A *word* is one element of a one-dimensional contiguous int64 array (or of the raw ``words`` pointer of this library's
-own handles). Each function means the same in both worlds:
+A *word* is one element of a one-dimensional contiguous int64 array. Every function has the same meaning in both:
 
 - in a kernel it is one LLVM atomic instruction (LLVM Language Reference, "Atomic Memory Ordering Constraints");
-- in Python it is the same instruction, reached through a compiled function, always sequentially consistent;
-- with ``NUMBA_DISABLE_JIT=1`` it is interpreted: atomic among Python threads, and open to a model checker, through
-  `_jit.seam`, which decides what every access reads.
+- in Python it is the same instruction, called through a compiled function, always sequentially consistent;
+- with ``NUMBA_DISABLE_JIT=1`` it is interpreted: atomic among Python threads, or answered by a model checker through
+  `_jit.seam`.
 
-A plain ``words[i]`` in a loop may be read once and never again: the compiler is free to hoist it. Shared words go
-through these functions only. Kernels do not check `i`; Python does: IndexError if there is no such word, TypeError or
-ValueError for what is no integer of 64 bits, no such array, or no such order.
+The compiler may hoist a plain ``words[i]`` out of a loop, so that it is read only once. Access words that threads share
+only through these functions. They never block.
+
+Kernels do not check `i`. In Python, IndexError is raised if `i` is out of range, and TypeError or ValueError if an
+argument is not a 64-bit integer, not such an array, or not one of the allowed orders. In kernels the types and the
+order, which must be a constant, are checked when the kernel is compiled.
 
 Examples
 --------
@@ -67,30 +69,71 @@ _ALLOWED = {
 
 
 def load(words: Any, i: int, order: Order = "acquire") -> int:
-    """Read word `i`.
+    """Load word `i`.
 
     Parameters
     ----------
     words : int64 array, 1-D, C-contiguous, aligned, writable
-    i : int, 0 <= i < len(words)
+    i : int
+        The index of the word, from 0 to len(words) - 1.
     order : {"relaxed", "acquire", "seq_cst"}
+        The memory ordering; "acquire" pairs with a release store of the same word.
 
     Returns
     -------
     int
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        From Python, for invalid arguments.
+
+    Examples
+    --------
+    >>> load(np.array([5, 6]), 1)
+    6
     """
     return _interpret("load", words, i, order)
 
 
 def store(words: Any, i: int, value: int, order: Order = "release") -> None:
-    """Write `value` to word `i`; `order` is relaxed, release or seq_cst. Other parameters as in `load`."""
+    """Store `value` in word `i`.
+
+    Parameters
+    ----------
+    words, i
+        As in `load`.
+    value : int
+        From -2**63 to 2**63 - 1.
+    order : {"relaxed", "release", "seq_cst"}
+        The memory ordering; "release" pairs with an acquire load of the same word.
+
+    Examples
+    --------
+    >>> words = np.zeros(1, np.int64)
+    >>> store(words, 0, 7)
+    >>> load(words, 0)
+    7
+    """
     _interpret("store", words, i, order, value)
 
 
 def compare_and_swap(words: Any, i: int, expected: int, desired: int, order: Order = "acq_rel") -> bool:
-    """Write `desired` to word `i` if it holds `expected`; say whether it did. Never fails spuriously.
+    """Store `desired` in word `i` if it contains `expected`, in one atomic step.
 
-    Parameters are those of `load`; `order` is any, and a failure keeps its acquiring half.
+    Parameters
+    ----------
+    words, i
+        As in `load`.
+    expected, desired : int
+        From -2**63 to 2**63 - 1.
+    order : {"relaxed", "acquire", "release", "acq_rel", "seq_cst"}
+        The memory ordering; on failure only its acquire half applies.
+
+    Returns
+    -------
+    bool
+        Whether it stored `desired`; it never fails spuriously.
 
     Examples
     --------
@@ -102,27 +145,70 @@ def compare_and_swap(words: Any, i: int, expected: int, desired: int, order: Ord
 
 
 def swap(words: Any, i: int, value: int, order: Order = "acq_rel") -> int:
-    """Write `value` to word `i` and return what it held. Parameters as in `load`; `order` is any."""
+    """Store `value` in word `i` and return its previous value; parameters as in `load`, with any `order`.
+
+    Examples
+    --------
+    >>> words = np.array([5])
+    >>> swap(words, 0, 7), load(words, 0)
+    (5, 7)
+    """
     return _interpret("swap", words, i, order, value)
 
 
 def fetch_add(words: Any, i: int, value: int, order: Order = "acq_rel") -> int:
-    """Add `value` to word `i`, wrapping at 64 bits, and return what it held. Parameters as in `load`; any `order`."""
+    """Add `value` to word `i`, wrapping at 64 bits; return its previous value. Parameters as in `load`, any `order`.
+
+    Examples
+    --------
+    >>> words = np.array([5])
+    >>> fetch_add(words, 0, 2), load(words, 0)
+    (5, 7)
+    """
     return _interpret("fetch_add", words, i, order, value)
 
 
 def fetch_or(words: Any, i: int, value: int, order: Order = "acq_rel") -> int:
-    """Set the bits of `value` in word `i` and return what it held. Parameters as in `load`; `order` is any."""
+    """Set the bits of `value` in word `i`; return its previous value. Parameters as in `load`, any `order`.
+
+    Examples
+    --------
+    >>> words = np.array([0b0101])
+    >>> fetch_or(words, 0, 0b0011), load(words, 0)
+    (5, 7)
+    """
     return _interpret("fetch_or", words, i, order, value)
 
 
 def fetch_and(words: Any, i: int, value: int, order: Order = "acq_rel") -> int:
-    """Clear the bits of word `i` that `value` lacks and return what it held. Parameters as in `load`; any `order`."""
+    """Clear the bits of word `i` that `value` lacks; return its previous value. Parameters as in `load`, any `order`.
+
+    Examples
+    --------
+    >>> words = np.array([0b0101])
+    >>> fetch_and(words, 0, 0b0011), load(words, 0)
+    (5, 1)
+    """
     return _interpret("fetch_and", words, i, order, value)
 
 
 def fence(order: Order = "seq_cst") -> None:
-    """Order this thread's accesses before it against those after it; `order` is any but relaxed."""
+    """Order the memory accesses of this thread before the fence with respect to those after it.
+
+    Parameters
+    ----------
+    order : {"acquire", "release", "acq_rel", "seq_cst"}
+        From Python it is always "seq_cst".
+
+    Raises
+    ------
+    ValueError
+        `order` is not one of these.
+
+    Examples
+    --------
+    >>> fence()
+    """
     _check_order("fence", order)
     if not INTERPRETED:
         _native_fence()
@@ -131,9 +217,21 @@ def fence(order: Order = "seq_cst") -> None:
 
 
 def pause(n: int = 1) -> None:
-    """Tell the processor `n` times that this thread spins; from Python, where each call takes longer, it does nothing.
+    """Issue `n` spin-wait hints (PAUSE on x86-64, YIELD on ARM64); no-op from Python, where a call takes longer.
 
-    One pause takes some 40 ns on recent x86-64 (the PAUSE instruction), less elsewhere (YIELD on ARM64).
+    Parameters
+    ----------
+    n : int
+        From 0 to 2**31. One hint takes some 40 ns on recent x86-64, less elsewhere.
+
+    Raises
+    ------
+    TypeError, ValueError
+        From Python, if `n` is not an integer, or out of its range.
+
+    Examples
+    --------
+    >>> pause(4)
     """
     check.integer("n", n, 0, 2**31)
     if seam.hook is not None:
@@ -153,7 +251,7 @@ def _pause_in_kernel(n: Any = 1) -> Any:
 
 
 def _resolve(operation: str, words: Any, order: Any, *integers: Any) -> Any:
-    """Check types while a kernel is compiled and return the instruction to use."""
+    """Check types when a kernel is compiled, and return the instruction to use."""
     for number in integers:
         if not isinstance(types.unliteral(number), types.Integer):
             raise errors.TypingError(f"i and values of atomics.{operation} must be integers, not {number}")
@@ -231,7 +329,7 @@ def _bad_words(operation: str, words: Any) -> str:
 
 
 def _check_words(operation: str, words: Any, i: int) -> int:
-    """Refuse what is no word; return `i` as an int."""
+    """Return `i` as an int; TypeError, ValueError or IndexError if there is no such word."""
     if not isinstance(words, np.ndarray):
         raise TypeError(_bad_words(operation, type(words).__name__))
     flags = words.flags
@@ -251,7 +349,7 @@ def _check_words(operation: str, words: Any, i: int) -> int:
     return i
 
 
-#: What a word holds after each operation, given what it held before and the operands.
+#: The value of a word after each operation, given its previous value and the operands.
 AFTER: dict[str, Callable[..., int]] = {
     "load": lambda old: old,
     "store": lambda old, value: value,

@@ -76,7 +76,7 @@ def test_a_temporary_folder_that_is_full(size, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr("tempfile.tempdir", None)
         monkeypatch.setenv("TMPDIR", str(tmp_path))
         assert main(["scan"]) == 1
-        told = f"{tmp_path}: No space left on device, for a file of 256 MiB; TMPDIR names another folder\n"
+        told = f"{tmp_path}: No space left on device, for a file of 256 MiB; set TMPDIR to use another folder\n"
         assert capsys.readouterr() == ("", f"python -m iobuf_nb: {told}")
         assert names(tmp_path) == ["full"]
 
@@ -91,7 +91,7 @@ def test_a_temporary_folder_that_is_none(folder, reason, tmp_path, monkeypatch, 
     assert main(["scan"]) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(f"python -m iobuf_nb: {tmp_path / folder}: {reason}")
-    assert "TMPDIR names another folder" in err and err.count("\n") == 1
+    assert "set TMPDIR to use another folder" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

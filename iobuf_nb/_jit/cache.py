@@ -1,9 +1,9 @@
-"""The cache of compiled code: where numba keeps it and under numba's key, but in files that are whole or not there.
+"""The cache of compiled code: numba's folder and numba's key, but one checked file per entry.
 
-numba keeps an index of each function's entries, and numbers their files. Two processes that save at once can lose one
-another's entries, or take them for their own; a file that a power cut left empty ends each process that comes after.
-Here an entry is a file of its own, named by a hash of its key. It begins with a checksum and holds the key besides the
-code: what does not check is as none, and is written anew. Whatever is wrong with the cache is said once.
+numba keeps an index file for each function and numbers the data files. Two processes that save at the same time can
+lose each other's entries or load the wrong ones, and a file left empty by a power cut crashes every later process.
+Here each entry has its own file, named by a hash of its key, which holds a checksum, the key and the code. An entry
+that fails the check is ignored and rewritten. A process warns of problems with the cache once.
 """
 
 from __future__ import annotations
@@ -22,40 +22,41 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
 _CHECKSUM_BYTES = 32
 _ENTRY = re.compile(r"\.([0-9a-f]{8})-[0-9a-f]{16}\.nbc$")
 
-# Types that are named by an address, those of functions and of jitclasses, mean nothing to another process.
+# The types of functions and jitclasses are named by an address, which means nothing to another process.
 _ADDRESS = re.compile(r"(0x|#)[0-9a-f]{6,}")
-_said = False
+_warned = False
 
 
-def _say(what: str) -> None:
-    global _said
-    if not _said:
-        _said = True
-        warnings.warn(what, RuntimeWarning, stacklevel=2)
+def _warn_once(message: str) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
-def _say_not_kept(place: str, error: Exception | str) -> None:
-    _say(
-        f"what is compiled cannot be kept in {place}, so each process compiles it anew: {error}; "
-        "the environment variable NUMBA_CACHE_DIR can name another folder"
+def _warn_not_cached(place: str, error: Exception | str) -> None:
+    _warn_once(
+        f"compiled code cannot be cached in {place}, so every process compiles it again: {error}; "
+        "set the environment variable NUMBA_CACHE_DIR to use another folder"
     )
 
 
 class NoCache(NullCache):
-    """Stand in for a cache that there is no place for."""
+    """The cache of a function where no folder is writable."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Say why it is not saved."""
-        _say_not_kept("any folder", self.error)
+        """Warn that nothing is saved, and why."""
+        _warn_not_cached("any folder", self.error)
 
 
 class CodeCache(FunctionCache):
-    """The cache of one function; RuntimeError or OSError if there is no place for one.
+    """The cache of one function; RuntimeError or OSError if no folder is writable.
 
-    `fingerprint` tells of the sources that entries are made of: entries of others are as none, and are removed.
+    `fingerprint` identifies the sources that entries are compiled from: entries of other sources are ignored, and
+    removed by the next save.
     """
 
     def __init__(self, function: Any, fingerprint: str) -> None:
@@ -66,16 +67,16 @@ class CodeCache(FunctionCache):
         """Return the entry, or None."""
         try:
             return super().load_overload(sig, target_context)
-        except Exception as error:  # there is no telling what lies there
-            _say(f"an entry of the cache of compiled code is damaged, and is compiled anew: {error}")
+        except Exception as error:  # a damaged file can raise anything
+            _warn_once(f"a damaged entry in the cache of compiled code is ignored and compiled again: {error}")
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Save an entry if that can be done."""
+        """Save an entry, or warn that it cannot be saved."""
         try:
             super().save_overload(sig, data)
         except (OSError, pickle.PicklingError) as error:
-            _say_not_kept(self._cache_path, error)
+            _warn_not_cached(self._cache_path, error)
 
 
 class _Entries(IndexDataCacheFile):
@@ -103,12 +104,12 @@ class _Entries(IndexDataCacheFile):
         except OSError as error:
             raise ValueError(str(error)) from None
         if hashlib.sha256(entry).digest() != checksum:
-            raise ValueError(f"{path} has another checksum than it should")
+            raise ValueError(f"{path} has a wrong checksum")
         saved_key, data = pickle.loads(entry)
         return data if saved_key == key else None
 
     def save(self, key: Any, data: Any) -> None:
-        """Save `data` under `key`, whatever lies there."""
+        """Save `data` under `key`, replacing what is there."""
         path = self._path_of(key)
         if path is None:
             return
@@ -126,9 +127,9 @@ class _Entries(IndexDataCacheFile):
 
 @functools.cache
 def _remove_stale(path: str, fingerprint: str) -> None:
-    """Remove, once, the entries that were made of other sources."""
+    """Remove the entries compiled from other sources, once per process."""
     for name in os.listdir(path):
         entry = _ENTRY.search(name)
         if entry and entry[1] != fingerprint:
-            with contextlib.suppress(OSError):  # another process was quicker, or it is not ours to remove
+            with contextlib.suppress(OSError):  # another process was faster, or this one may not remove it
                 os.unlink(os.path.join(path, name))

@@ -1,4 +1,4 @@
-"""Argument checks: each refusal names the argument, the value it had and what is allowed."""
+"""Argument checks: every error names the argument, its value and what is allowed."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 _BOOLS = (bool, np.bool_)
-MAX_SECONDS = 2**33  # longer time limits are cut to this: their nanoseconds fit into an int64
+MAX_SECONDS = 2**33  # the longest time limit; its nanoseconds fit into an int64
 
 
 class _Formatted:
-    """Makes of a template and its values an error of the built-in class, with a sentence instead of a tuple.
+    """An error of a built-in class, its message formatted from a template and values.
 
-    Kernels raise these, who cannot format text: it is done where the error comes out of them.
+    Kernels cannot format text, so they raise these, and the message is formatted when the error reaches Python.
     """
 
     def __new__(cls, template: Any, *values: Any) -> Any:
-        if isinstance(template, BaseException):  # CPython calls once more, because that class is not this one
+        if isinstance(template, BaseException):  # CPython calls the class again on an instance of another class
             return template
         return cls.__mro__[2](template.format(*values))
 
 
 class FormattedIndexError(_Formatted, IndexError):
-    """Makes an IndexError."""
+    """Becomes an IndexError."""
 
 
 class FormattedRuntimeError(_Formatted, RuntimeError):
-    """Makes a RuntimeError."""
+    """Becomes a RuntimeError."""
 
 
 class FormattedValueError(_Formatted, ValueError):
-    """Makes a ValueError."""
+    """Becomes a ValueError."""
 
 
 def index(name: str, value: SupportsIndex, allowed: str = "") -> int:
-    """Return an integer as an int, or refuse what is none, bool included; `allowed` says in the error how large."""
+    """Return an integer as an int; TypeError for anything else, bool included, with `allowed` in its message."""
     try:
         if type(value) in _BOOLS:
             raise TypeError
@@ -51,7 +51,7 @@ def index(name: str, value: SupportsIndex, allowed: str = "") -> int:
 
 
 def integer(name: str, value: SupportsIndex, low: int, high: int) -> int:
-    """Return `value` as an int of [low, high]; TypeError for what is no integer (bool included), else ValueError."""
+    """Return `value` as an int in [low, high]; TypeError if it is not an integer (or a bool), else ValueError."""
     number = index(name, value, f" from {low} to {high}")
     if not low <= number <= high:
         raise ValueError(f"{name} must be an integer from {low} to {high}, not {number}")
@@ -59,7 +59,7 @@ def integer(name: str, value: SupportsIndex, low: int, high: int) -> int:
 
 
 def power_of_two(name: str, value: SupportsIndex, low: int, high: int) -> int:
-    """Return `value` as an int that is a power of two of [low, high]."""
+    """Return `value` as an int that is a power of two in [low, high]; TypeError or ValueError otherwise."""
     number = integer(name, value, low, high)
     if number & (number - 1):
         raise ValueError(f"{name} must be a power of two from {low} to {high}, not {number}")
@@ -67,7 +67,7 @@ def power_of_two(name: str, value: SupportsIndex, low: int, high: int) -> int:
 
 
 def block(value: Any) -> bool:
-    """Return the argument `block` as a bool, or refuse what may have been meant for another argument."""
+    """Return the argument `block` as a bool; TypeError otherwise, as a number may be meant for `timeout`."""
     if type(value) not in _BOOLS:
         hint = f"; did you mean timeout={value!r}?" if isinstance(value, numbers.Real) else ""
         raise TypeError(f"block must be a bool, not {value!r:.60}{hint}")
@@ -75,7 +75,7 @@ def block(value: Any) -> bool:
 
 
 def seconds(name: str, value: Any, allowed: str) -> float:
-    """Return a number of seconds as a float; `allowed` says in an error what it may be."""
+    """Return a number of seconds as a float; TypeError, with `allowed` in its message, for anything else."""
     try:
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError
@@ -87,7 +87,7 @@ def seconds(name: str, value: Any, allowed: str) -> float:
 
 
 def path(name: str, value: Any) -> str:
-    """Return a path as a str; TypeError for what is none, ValueError for one that no system call takes."""
+    """Return a path as a str; TypeError if it is not a path, ValueError if no system call accepts it."""
     try:
         text = os.fsdecode(value)
         fits = b"\0" not in os.fsencode(text)
@@ -101,8 +101,8 @@ def path(name: str, value: Any) -> str:
 
 
 def in_main_interpreter() -> bool:
-    """Say whether this is not a subinterpreter."""
-    for name in ("_interpreters", "_xxsubinterpreters"):  # of Python 3.13, and before
+    """Return whether this is the main interpreter, not a subinterpreter."""
+    for name in ("_interpreters", "_xxsubinterpreters"):  # in Python 3.13, and before
         with contextlib.suppress(ImportError):
             interpreters = importlib.import_module(name)
             return bool(interpreters.get_current() == interpreters.get_main())
@@ -110,7 +110,7 @@ def in_main_interpreter() -> bool:
 
 
 def timeout_ns(timeout: Any) -> int:
-    """Return a timeout of None (for ever) or seconds >= 0 as nanoseconds, for ever being -1."""
+    """Return a timeout in seconds as nanoseconds; -1 for None, which means no limit."""
     if timeout is None:
         return -1
     allowed = "None or a number of seconds >= 0"

@@ -1,4 +1,4 @@
-"""The kernel side of `check`: the same checks of arguments inside kernels, and of their types while one is compiled."""
+"""The kernel side of `check`: values are checked when a kernel runs, types when it is compiled."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .faces import kernel_overload
 
 
 def require_integer(name: str, value: Any, where: str = "") -> None:
-    """Refuse, while a kernel is compiled, what is no integer, bool included; `where` goes into the error."""
+    """Raise TypingError at compile time if a value is not an integer, or is a bool; the message contains `where`."""
     if not isinstance(value, types.Integer):
         raise errors.TypingError(f"{name} must be an integer{where}, not {value}")
 
 
 @kernel_overload(check.integer)
 def _integer_in_kernel(name: Any, value: Any, low: Any, high: Any) -> Any:
-    name = getattr(name, "literal_value", "argument")  # numba tries again without literals, if this refuses
+    name = getattr(name, "literal_value", "argument")  # after an error, numba tries again without literals
     require_integer(name, value)
     message = f"{name} must be an integer from {{}} to {{}}, not {{}}"
 

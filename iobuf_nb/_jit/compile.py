@@ -1,7 +1,7 @@
-"""How this library is compiled: the one place that fixes numba's options.
+"""How this library is compiled: the one place that sets numba's options.
 
-There are two kinds of function. `hot` ones are a few instructions long and are inlined into their callers; called from
-Python they return at once, so they keep the GIL. `kernel` ones may run for long or wait, so they release it.
+There are two kinds of function. A `hot` function is a few instructions long and is inlined into its callers; called
+from Python it returns at once, so it keeps the GIL. A `kernel` may run for long or wait, so it releases the GIL.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ PACKAGE = __name__.partition(".")[0]
 
 
 def _fingerprint() -> str:
-    """Return a checksum of all sources of this package, wherever they come from: a folder, a zip, .pyc files.
+    """Return a checksum of all sources of this package, whether they are in a folder, a zip or .pyc files.
 
-    Where they cannot be read it is random, so that no two processes share cached code.
+    If they cannot be read it is random, so that no two processes share cached code.
     """
     found: list[Any] = [sys.modules[PACKAGE].__spec__]
-    for spec in found:  # which grows: rooms have modules of their own
+    for spec in found:  # the list grows as sub-packages are found
         if spec.submodule_search_locations is not None:
             modules = pkgutil.iter_modules(spec.submodule_search_locations, f"{spec.name}.")
             for module in sorted(modules, key=lambda module: module.name):
@@ -53,15 +53,15 @@ def _fingerprint() -> str:
     return f"{checksum:08x}" if len(found) > 1 else os.urandom(4).hex()
 
 
-#: Goes into the name of every numba type here, and into every cache file. numba takes cached code for fresh as long as
-#: the file of its function is unchanged: without this, kernels of a user, and functions here, would go on running what
-#: was inlined into them, constants included, from another version of the other files.
+#: Part of the name of every numba type here, and of every cache file. To numba, cached code is fresh as long as the
+#: file of its function is unchanged. Without the fingerprint, users' kernels and functions here would keep running the
+#: code and constants that were inlined into them from an older version of other files.
 FINGERPRINT = _fingerprint()
 INLINE = {"forceinline": True, "error_model": "numpy"}
 
 
 def _for_all_numbers(dispatcher: Any) -> None:
-    """Let calls with constants share one compilation: to numba each literal integer is a type of its own."""
+    """Make calls with constants share one compilation: to numba each literal integer is a type of its own."""
     find = dispatcher.get_call_template
 
     def get_call_template(args: Any, kws: Any) -> Any:
@@ -90,7 +90,7 @@ def _compiler(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 hot = _compiler(**INLINE)
 
-# A caller's forceinline is inherited if nothing is said.
+# By default numba passes a caller's forceinline on to its callees.
 kernel = _compiler(nogil=True, error_model="numpy", forceinline=False)
 
 
@@ -104,13 +104,13 @@ def _out_of_line(typingctx: Any) -> Any:
     return types.void(), codegen
 
 
-#: Called in a kernel that is seldom called: leave it where it is, so that the code around its calls stays short.
+#: Called inside a kernel: mark it cold and never inline it, so that the hot code around its calls stays short.
 out_of_line: Callable[[], None] = (lambda: None) if INTERPRETED else _out_of_line
 
 
 def cfunc(signature: Any, function: Callable[..., Any]) -> Any:
-    """Compile a function for C code to call; RuntimeError or OSError where there is no place for a cache."""
-    from numba.core.ccallback import CFunc  # most of what is compiled is not for C
+    """Compile a function for C code to call; RuntimeError or OSError if it cannot be cached."""
+    from numba.core.ccallback import CFunc  # imported only where C functions are compiled
 
     callback: Any = CFunc(function, (signature.args, signature.return_type), {}, {})
     callback._cache = CodeCache(function, FINGERPRINT)
@@ -119,15 +119,15 @@ def cfunc(signature: Any, function: Callable[..., Any]) -> Any:
 
 
 def compile_for(function: Any, *arguments: Any) -> None:
-    """Compile a kernel, or load it from the cache, for arguments like these: now, not when its result is due."""
+    """Compile a kernel, or load it from the cache, for arguments like these, before its first call."""
     if not INTERPRETED:
         function.compile(tuple(typeof(argument) for argument in arguments))
 
 
 def c_function(name: str, result: types.Type, *arguments: types.Type, library: str | None = None) -> Any:
-    """Return the C function `name` as kernels call it: linked by name, or interpreted, through ctypes.
+    """Return the C function `name` as kernels call it: linked by name, or through ctypes with the JIT off.
 
-    `library` is the path of one that llvmlite has loaded; by default the function is one of the C library's.
+    `library` is the path of a library that llvmlite has loaded; the default is the C library.
     """
     if not INTERPRETED:
         return types.ExternalFunction(name, result(*arguments))

@@ -1,4 +1,4 @@
-"""Faces: the same lines of source as a Python method and as a method inside kernels."""
+"""Faces: one body of source serves as a Python method and as the same method inside kernels."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .refusals import refusing
 Function = TypeVar("Function", bound=Callable[..., Any])
 Class = TypeVar("Class")
 
-_marked: set[Callable[..., Any]] = set()  # what `in_kernels` stands above
+_marked: set[Callable[..., Any]] = set()  # functions decorated with `in_kernels`
 _with_face: set[type] = set()
 
 
 def _same_lines(body: Any) -> Callable[..., Any]:
-    """Return an overload that answers every combination of argument types with `body`."""
+    """Return an overload that uses `body` for every combination of argument types."""
     body = getattr(body, "py_func", body)
 
     def choose(*_args: Any, **_kwargs: Any) -> Callable[..., Any]:
@@ -30,20 +30,20 @@ def _same_lines(body: Any) -> Callable[..., Any]:
 
 
 def kernel_method(numba_type: type, name: str, body: Callable[..., Any]) -> None:
-    """Give values of `numba_type` the method `name` inside kernels, compiled from the lines of `body`."""
+    """Give values of `numba_type` the method `name` inside kernels, compiled from `body`."""
     overload_method(numba_type, name, jit_options=INLINE)(_same_lines(body))
 
 
 def in_kernels(function: Function) -> Function:
-    """Mark a method, or the getter of a property, that kernels have too: see `kernel_face`."""
+    """Mark a method, or the getter of a property, as available in kernels too; see `kernel_face`."""
     _marked.add(function)
     return function
 
 
 def kernel_face(numba_type: type) -> Callable[[type[Class]], type[Class]]:
-    """Give values of `numba_type` what a class, or a base of it, marks by `in_kernels`, compiled from its lines.
+    """Give values of `numba_type` the methods that a class and its bases mark with `in_kernels`.
 
-    What a base class with a face of its own has marked comes with that.
+    Bases that have a face of their own are skipped: numba's overloads are inherited with the type.
     """
 
     def give(python_type: type[Class]) -> type[Class]:
@@ -63,7 +63,7 @@ def kernel_face(numba_type: type) -> Callable[[type[Class]], type[Class]]:
 
 
 def compiled_as(body: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Mark a plain Python function whose place is taken by `body` inside kernels."""
+    """Decorate a plain Python function that is replaced by `body` inside kernels."""
 
     def mark(function: Callable[..., Any]) -> Callable[..., Any]:
         overload(function, jit_options=INLINE)(_same_lines(body))
@@ -73,7 +73,7 @@ def compiled_as(body: Callable[..., Any]) -> Callable[[Callable[..., Any]], Call
 
 
 def kernel_overload(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a chooser by argument type for `function`; string constants reach it as literals."""
+    """Register an overload of `function` that chooses by argument types; string constants reach it as literals."""
 
     def register(choose: Callable[..., Any]) -> Callable[..., Any]:
         overload(function, jit_options=INLINE, prefer_literal=True, strict=False)(refusing(choose, function.__name__))

@@ -1,10 +1,10 @@
-"""How a Python object becomes a few scalars inside a kernel.
+"""Handles: how a Python object becomes a few scalars inside a kernel.
 
 An array passed through a chain of calls travels as seven words, and a reference count in a hot loop is worse. A handle
-is a struct of integers and raw pointers instead, its *members*, loaded in one piece from an int64 array that holds them
-in their order, behind its own address and the kind of object. A member has the name of the attribute of the Python
-object. Members are not reference-counted: the caller of a kernel holds the object, and with it the memory, until the
-kernel returns.
+is a struct of integers and raw pointers instead: its *members*. It is loaded at once from an int64 array that holds
+the address of that array, the kind of object, and then the members in order. Each member has the name of an attribute
+of the Python object. Members are not reference-counted: the caller of a kernel keeps the object, and with it the
+memory, alive until the kernel returns.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from .refusals import KernelTypingError, caller
 
 WORD_POINTER = types.CPointer(types.int64)
 
-# Kinds of object, for C code that must tell them apart; UNCHECKED is added for a pool, or one over it, that is not.
+# Kinds of object, which the C methods tell apart; UNCHECKED is added for unchecked pools and magazines over them.
 OTHER, QUEUE, POOL, MAGAZINE = 0, 1, 2, 4
 UNCHECKED = 1
 
-#: Every handle there is, by the address of its members.
+#: All live handles, by the address of their members.
 live: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
 _pinned: set[Handle] = set()
 
-#: What is to be done once, before the first handle of a class is made; it may be called again.
+#: What to run before the first handle of a class is made; it must tolerate being run again.
 before_first: dict[type, Callable[[], None]] = {}
 
 
 class Handle:
     """The Python side: an object that owns memory and can be passed to kernels."""
 
-    # Slots, also in the subclasses: C code finds `_members` at one place in all of them, and a method is found
-    # without a look into the object's own dictionary.
+    # Slots, in the subclasses too: C methods find `_members` at the same offset in all of them, and a method lookup
+    # skips the dictionary of the instance.
     __slots__ = ("__weakref__", "_address", "_members", "_numba_type_")
 
     _address: int
@@ -51,12 +51,12 @@ class Handle:
     _numba_type_: HandleType
 
     def _describe(self, numba_type: HandleType) -> None:
-        """Write the members, which this object has as attributes, for kernels that take it as `numba_type`."""
+        """Write this object's attributes to the members of `numba_type`, so that kernels can take it."""
         for cls in type(self).__mro__:
             prepare = before_first.get(cls)
             if prepare:
                 prepare()
-                before_first.pop(cls, None)  # not earlier: Ctrl-C may end it, and other threads wait for it
+                before_first.pop(cls, None)  # only now: Ctrl-C may interrupt it, and other threads must wait for it
         self._numba_type_ = numba_type
         values = [value for name, member in numba_type.own_members for value in _words_of(getattr(self, name), member)]
         self._members = np.array([0, numba_type.kind, *values], np.int64)
@@ -71,7 +71,7 @@ class Handle:
 
 
 def _words_of(value: Any, member: types.Type) -> Iterable[int]:
-    """Return a member's words: the address of an array, an integer, or those of a handle or tuple within the handle."""
+    """Return the words of a member: an address, an integer, or those of a nested handle or tuple."""
     if member == WORD_POINTER:
         return [value.ctypes.data]
     if isinstance(member, HandleType):
@@ -83,7 +83,7 @@ class HandleType(types.Type):
     """The kernel side: a numba type whose values are structs of the named members."""
 
     kind = OTHER
-    #: Kernels may make some in their own stack frames.
+    #: Whether kernels may make values in their own stack frames.
     on_the_stack = False
 
     def __init__(self, name: str, members: list[tuple[str, types.Type]]) -> None:
@@ -92,7 +92,7 @@ class HandleType(types.Type):
         super().__init__(f"{name} of {FINGERPRINT}")
 
     def __init_subclass__(cls) -> None:
-        """Teach numba about a new kind of handle."""
+        """Register a new kind of handle with numba."""
         register_model(cls)(_Model)
         unbox(cls)(_unbox)
         box(cls)(_box)
@@ -101,13 +101,13 @@ class HandleType(types.Type):
 
 @infer_getattr
 class _Members(AttributeTemplate):
-    """Members as attributes; it comes after all other attributes, and says if there is none of that name."""
+    """Resolve members as attributes, after all other attributes, and refuse names that do not exist."""
 
     key = HandleType
 
     def generic_resolve(self, handle_type: HandleType, name: str) -> Any:
         member = dict(handle_type.members).get(name)
-        # hasattr() asks, too, and wants no error.
+        # hasattr() asks too, and must not get an error.
         if member is None and caller(GetAttrConstraint.__call__, 9):
             kind = handle_type.name.removesuffix(f" of {FINGERPRINT}")
             raise KernelTypingError(f"a {kind} has no attribute {name!r} in kernels")
@@ -123,8 +123,8 @@ class _Model(models.StructModel):
     def __init__(self, manager: Any, handle_type: HandleType) -> None:
         super().__init__(manager, handle_type, handle_type.members)
 
-    # Pointers travel as integers: numba declares those that the body of a prange is called with to be nobody else's
-    # (noalias), which pointers to shared words are not.
+    # Pointers are passed as integers: numba marks the pointer arguments of a prange body noalias, which pointers to
+    # shared words are not.
 
     def get_argument_type(self) -> Any:
         return tuple(
@@ -148,7 +148,7 @@ class _Model(models.StructModel):
 
 @intrinsic
 def load_handle(typingctx: Any, address: Any, handle_type: Any) -> Any:
-    """Return the handle whose members lie at an address, or one that they begin with."""
+    """Return the handle whose members are at an address; it may be a prefix of them."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _load(context, builder, signature.return_type, builder.inttoptr(args[0], ir.IntType(8).as_pointer()))
@@ -168,12 +168,12 @@ def _unbox(handle_type: HandleType, handle: Any, c: Any) -> Any:
 
 
 def find_handle(address: int) -> Handle:
-    """Return the object whose members lie at an address."""
+    """Return the object whose members are at an address."""
     if address == 0:
-        raise RuntimeError("what was made inside a kernel lives in its stack frame, and cannot be returned from it")
+        raise RuntimeError("an object made inside a kernel lives in its stack frame, and cannot be returned from it")
     handle = live.get(address)
     if handle is None:
-        raise RuntimeError("what this kernel returns is gone: it was dropped while the kernel ran")
+        raise RuntimeError("the object that this kernel returns is gone: it was dropped while the kernel ran")
     return handle
 
 
@@ -187,7 +187,7 @@ def _box(handle_type: HandleType, value: Any, c: Any) -> Any:
 
 
 def _constant(context: Any, builder: Any, handle_type: HandleType, handle: Handle) -> Any:
-    """Lower a handle that a kernel names as a global: the kernel is not cached, and the handle lives for ever."""
+    """Lower a handle that a kernel uses as a global: the kernel is not cached, and the handle is never freed."""
     _pinned.add(handle)
     members = context.add_dynamic_addr(builder, handle._address, info=handle_type.name)
     return _load(context, builder, handle_type, members)

@@ -1,4 +1,4 @@
-"""LLVM's instructions that numba has no name for: atomics, fences, the spin-wait hint, arithmetic that wraps."""
+"""LLVM instructions that numba does not expose: atomics, fences, the spin-wait hint, wrapping arithmetic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LLVM_ORDERS = {
     "seq_cst": "seq_cst",
 }
 
-# A failed compare-and-swap stores nothing, so it keeps only the acquiring half of its order.
+# A failed compare-and-swap stores nothing, so only the acquire half of its ordering applies.
 _ON_FAILURE = {"acq_rel": "acquire", "release": "monotonic"}
 
 # ---- in kernels ------------------------------------------------------------------------------------------------------
@@ -38,15 +38,15 @@ def _emit(builder: ir.IRBuilder, operation: str, pointer: Any, order: str, opera
         instruction = {"swap": "xchg", "fetch_add": "add", "fetch_or": "or", "fetch_and": "and"}[operation]
         value = builder.atomic_rmw(instruction, pointer, operands[0], order)
     if order != "monotonic":
-        # No instruction. LLVM takes a function of nothing but atomics for one that touches no memory but its
-        # arguments' (memory(argmem)), and would move a buffer's accesses across a call of it.
+        # Emits no instruction. LLVM infers that a function of nothing but atomics accesses only its arguments' memory
+        # (memory(argmem)), and would move accesses of buffers across calls to it.
         builder.fence("acquire", targetscope="singlethread")
     return value
 
 
 @functools.cache
 def instruction(operation: str, order: str) -> Any:
-    """Make the intrinsic of one operation in one order."""
+    """Return the intrinsic of one operation with one ordering."""
     result = {"store": types.void, "compare_and_swap": types.boolean}.get(operation, types.int64)
 
     def typed(words: Any, *operands: Any) -> Any:
@@ -80,7 +80,7 @@ def llvm_pause(typingctx: Any) -> Any:
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         machine = platform.machine().lower()
         void, i32 = ir.VoidType(), ir.IntType(32)
-        # Inline assembly would kill the process: numba initialises no assembly parser.
+        # Not inline assembly, which kills the process: numba does not initialise LLVM's assembly parser.
         if machine in ("x86_64", "amd64"):
             hint = cgutils.get_or_insert_function(builder.module, ir.FunctionType(void, []), "llvm.x86.sse2.pause")
             builder.call(hint, [])
@@ -93,11 +93,11 @@ def llvm_pause(typingctx: Any) -> Any:
 
 
 def wrap(value: int) -> int:
-    """Return the int64 that has the low 64 bits of `value`."""
+    """Return the low 64 bits of `value` as a signed integer."""
     return (int(value) + 2**63) % 2**64 - 2**63
 
 
-# ---- arithmetic that wraps: in compiled code, too, where the overflow of a signed + is undefined (LLVM's nsw) --------
+# ---- wrapping arithmetic: in compiled code a signed + may not overflow (LLVM's nsw) ----------------------------------
 
 
 def _wrapping(operation: str) -> Any:
@@ -115,17 +115,17 @@ _add, _subtract, _multiply = map(_wrapping, ("add", "sub", "mul"))
 
 @compiled_as(lambda a, b: _add(a, b))
 def plus(a: int, b: int) -> int:
-    """Return a + b."""
+    """Return a + b, wrapping at 64 bits."""
     return wrap(a + b)
 
 
 @compiled_as(lambda a, b: _subtract(a, b))
 def minus(a: int, b: int) -> int:
-    """Return a - b."""
+    """Return a - b, wrapping at 64 bits."""
     return wrap(a - b)
 
 
 @compiled_as(lambda a, b: _multiply(a, b))
 def times(a: int, b: int) -> int:
-    """Return a * b."""
+    """Return a * b, wrapping at 64 bits."""
     return wrap(a * b)

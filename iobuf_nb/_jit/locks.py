@@ -7,7 +7,7 @@ import threading
 
 
 def fork_safe_lock() -> threading.RLock:
-    """Return a lock that a forked child never finds held by a thread that it does not have."""
+    """Return a lock that is never left locked in a forked child by a thread that exists only in its parent."""
     lock = threading.RLock()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)

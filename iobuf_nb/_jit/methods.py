@@ -1,16 +1,17 @@
-"""Methods at the speed of C, made of the very functions that kernels use.
+"""C methods: the short methods of pools, queues and magazines, compiled from the same functions that kernels use.
 
 A call from Python through numba's dispatcher takes more than half a microsecond, twenty times what the operation takes.
 So when the first object of a class is made, its short methods are replaced by method descriptors over C functions that
-numba compiles. Each does what is common: an int or an int64 array is given, a buffer or room is there. Everything else,
-such as keywords, waiting and errors, it leaves to the Python method whose place it took, by calling that: so the two
-never differ. What was refused is not tried again there, only reported.
+numba compiles. Each handles the common case: the argument is an int or an int64 array, and there is a buffer or room.
+Everything else (keywords, waiting, errors) is passed to the Python method that it replaced, so the two never differ.
+An operation that was refused is not tried again there, only reported.
 
-They hold the GIL, because they return at once; what waits is the Python method, which releases it.
+C methods hold the GIL, because they return at once; only the Python methods wait, and release it.
 
 A class registers itself in a `Group` with the `Operations` of each kind of object that it makes: functions of a handle.
-An object's members are found through the slot `_members`, by its offset in the object; they tell its kind. Where that,
-or anything else, is not as in CPython 3.10 to 3.13, `WHY_NOT` says so, and all methods stay as they are.
+The members of an object are found through the slot `_members`, at a fixed offset in the object; they contain its kind.
+Where that, or anything else, differs from CPython 3.10 to 3.13, `WHY_NOT` contains the reason, and the Python methods
+stay.
 """
 
 from __future__ import annotations
@@ -32,53 +33,53 @@ from .handle import MAGAZINE, OTHER, POOL, UNCHECKED, Handle, HandleType, before
 from .locks import fork_safe_lock
 from .python_api import NEEDED, clear_error, from_int, release, to_int, tuple_size, vectorcall
 
-#: Why methods are not replaced here; None if they are.
+#: Why methods cannot be replaced in this Python; None if they can.
 WHY_NOT: str | None = None
 
-# How operations leave a call to the Python method, beside what they return otherwise.
+# Statuses that leave the call to the Python method.
 UNDECIDED = -9  # nothing was done
-NO_ROOM = -8  # of a give: nothing was done, and Python waits
-REST = -10  # of a bulk take, less the count: Python looks for the rest without the GIL
+NO_ROOM = -8  # from a give: nothing was done, and the Python method waits
+REST = -10  # from a bulk take, minus the count: the Python method gets the rest without the GIL
 
 
 @hot
 def always(handle):
-    """Say True."""
+    """Return True."""
     return True
 
 
 class Operations(NamedTuple):
-    """What the C methods of one kind of object call, each with its handle and addresses of int64; None: there is none.
+    """What the C methods of one kind of object call; None if the class has no such method.
 
-    Any of them may return UNDECIDED.
+    Each takes a handle; bulk operations also take a pointer to int64 and a length. All may return UNDECIDED.
     """
 
     handle_type: HandleType
     take: Any  #: (handle): an index or item, or EMPTY
-    give: Any  #: (handle, index): 0, NO_ROOM, or why it was refused
-    take_many: Any = None  #: (handle, out, n): how many, or REST less that
-    give_many: Any = None  #: (handle, indices, n): -1, or where the first one that is refused stands
-    usable: Any = always  #: (handle): False leaves it to Python to say why this thread may not use the object
+    give: Any  #: (handle, index): 0, NO_ROOM, or the status of the refusal
+    take_many: Any = None  #: (handle, out, n): the count, or REST minus the count
+    give_many: Any = None  #: (handle, indices, n): -1, or the position of the first index that is refused
+    usable: Any = always  #: (handle): False if this thread may not use the object; the Python method raises why
 
 
 _operations: dict[HandleType, Operations] = {}
 
-# Where, in bytes, things lie in an object (an int), in an array, and in a descriptor members.
+# Offsets, in bytes, in an object (an int), in an array, and in the members of a handle.
 _REFERENCES, _TYPE, _LENGTH, _DIGIT = 0, 8, 16, 24
 _DATA, _DIMENSIONS, _SHAPE, _DTYPE, _FLAGS = 16, 24, 32, 56, 64
 _KIND = 8
 NO_KIND = -1
-_PLAIN = 0x0501  # of an array's flags: C-contiguous, aligned and writable
+_PLAIN = 0x0501  # flags of an array: C-contiguous, aligned and writable
 
-# Ints below 2**30 have one digit; since Python 3.12 their length shares its word with the sign.
+# Ints below 2**30 have one digit; since Python 3.12 the length shares its word with the sign.
 _ONE_DIGIT = 8 if sys.version_info >= (3, 12) else 1
 _IMMORTAL = 2**32 - 1 if sys.version_info >= (3, 12) else -1
-_INTS = 2**14  # small ints that are made once, where Python's own end at 256
-_MOST_AT_ONCE = 4096  # longer arrays are worth letting go of the GIL
+_INTS = 2**14  # preallocated small ints; Python's own end at 256
+_MOST_AT_ONCE = 4096  # for longer arrays it pays to release the GIL
 
-# What the functions below need to know, by number: addresses of Python objects, and where the slot lies in a handle.
+# Entries of the table that the functions below read: addresses of Python objects, and the offset of `_members`.
 NONE, FALSE, TRUE, INT, ARRAY, INT64, INTS, SLOT = range(8)
-SLOW = 8  # and from here on the Python methods, by kind of object and number of method
+SLOW = 8  # from here on: the Python methods, by kind of object and number of method
 GET, TRY_GET, PUT, TRY_PUT, GET_MANY, PUT_MANY, REFUSE, REFUSE_MANY, TAKE_REST = range(9)
 METHODS = 9
 _known = (ctypes.c_int64 * (SLOW + METHODS * (MAGAZINE + UNCHECKED + 1)))()
@@ -114,23 +115,23 @@ def _to_pointer(typingctx: Any, address: Any) -> Any:
 
 
 @intrinsic
-def _address(typingctx: Any, owner: Any) -> Any:
+def _address(typingctx: Any, instance: Any) -> Any:
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         return builder.ptrtoint(args[0], ir.IntType(64))
 
-    return types.int64(owner), codegen
+    return types.int64(instance), codegen
 
 
 @hot
 def _members_of(self):
-    """Return the address of an object's descriptor members, 0 if it has none yet."""
+    """Return the address of an object's members; 0 if it is not initialised."""
     members = _load_word(self + _known_at(SLOT))
     return _load_word(members + _DATA) if members != 0 else 0
 
 
 @hot
 def _another(found):
-    """Return an object with one reference more, as Py_INCREF counts them."""
+    """Return a new reference to an object, as Py_NewRef does."""
     references = carray(_to_pointer(found + _REFERENCES), (1,))
     if references[0] & 0xFFFFFFFF != _IMMORTAL:
         references[0] += 1
@@ -139,7 +140,7 @@ def _another(found):
 
 @hot
 def _int_object(number):
-    """Return an int, which need not be made if it is small."""
+    """Return a new reference to an int; small ones are preallocated."""
     if number < 0 or number >= _INTS:
         return from_int(number)
     return _another(_load_word(_known_at(INTS) + 8 * number))
@@ -147,10 +148,10 @@ def _int_object(number):
 
 @kernel
 def _slowly(method, self, arguments, n, names):
-    """Call the Python method with `n` arguments, whose addresses lie at `arguments`, and names for the last of them."""
+    """Call the Python method with the arguments of a vectorcall: `n` by position, then one for each of `names`."""
     out_of_line()
     members = _members_of(self)
-    kind = _load_word(members + _KIND) if members != 0 else POOL  # any will complain of what was never made
+    kind = _load_word(members + _KIND) if members != 0 else POOL  # any method raises for an uninitialised object
     count = n + (tuple_size(names) if names != 0 else 0)
     everything = np.empty(1 + count, np.int64)
     everything[0] = self
@@ -161,7 +162,7 @@ def _slowly(method, self, arguments, n, names):
 
 @kernel
 def _call_with(method, self, arguments, number):
-    """Call a method of Python's with the only argument and a number."""
+    """Call a Python method with the only argument and a number."""
     out_of_line()
     both = np.empty(2, np.int64)
     both[0], both[1] = _load_word(arguments), from_int(number)
@@ -172,7 +173,7 @@ def _call_with(method, self, arguments, number):
 
 @kernel
 def _not_put(self, arguments, n, names, status):
-    """Have Python do the put, or raise why it was refused."""
+    """Leave the put to the Python method, or have it raise the reason for the refusal."""
     out_of_line()
     if status in (UNDECIDED, NO_ROOM):
         return _slowly(PUT, self, arguments, n, names)
@@ -195,7 +196,7 @@ def _kind(members):
 
 
 def _among_two(name: str, first: Operations, second: Operations) -> Callable[..., Any]:
-    """Return the operation `name` of objects of two kinds."""
+    """Return the operation `name` for objects of two kinds."""
     one, two, kind_one, kind_two = (
         first.handle_type,
         second.handle_type,
@@ -204,7 +205,7 @@ def _among_two(name: str, first: Operations, second: Operations) -> Callable[...
     )
     do_one, do_two, may_one, may_two = getattr(first, name), getattr(second, name), first.usable, second.usable
 
-    def dispatch(owner, members, *arguments):
+    def dispatch(instance, members, *arguments):
         kind = _kind(members)
         if kind == kind_one and may_one(load_handle(members, one)):
             return do_one(load_handle(members, one), *arguments)
@@ -216,25 +217,25 @@ def _among_two(name: str, first: Operations, second: Operations) -> Callable[...
 
 
 def _or_others(name: str, operations: Operations, others: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the operation `name` of objects of one more kind, which every thread may use."""
+    """Return the operation `name` for objects of one more kind, which any thread may use."""
     handle_type, kind_one, do = operations.handle_type, operations.handle_type.kind, getattr(operations, name)
     others = register_jitable(**INLINE)(others)
 
-    def dispatch(owner, members, *arguments):
+    def dispatch(instance, members, *arguments):
         if _kind(members) == kind_one:
             return do(load_handle(members, handle_type), *arguments)
-        return others(owner, members, *arguments)
+        return others(instance, members, *arguments)
 
     return dispatch
 
 
 def _dispatched(name: str) -> Callable[..., Any]:
-    """Return the operation `name` as a function of (owner, members, arguments), for each kind `owner` may be of."""
+    """Return the operation `name` as a function of (instance, members, arguments), for each kind of instance."""
 
     def operation(*_: Any) -> Any: ...
 
-    def choose(owner: Any, members: Any, *arguments: Any) -> Any:
-        found = [each for each in map(_operations.get, owner.dtype.types) if each and getattr(each, name)]
+    def choose(instance: Any, members: Any, *arguments: Any) -> Any:
+        found = [each for each in map(_operations.get, instance.dtype.types) if each and getattr(each, name)]
         dispatch = _among_two(name, *found[-2:])
         for operations in found[:-2]:
             dispatch = _or_others(name, operations, dispatch)
@@ -249,7 +250,7 @@ _take, _give, _take_many, _give_many = map(_dispatched, ("take", "give", "take_m
 
 @hot
 def _only_index(arguments, n, names):
-    """Return the int that is the only argument, if it is not negative; for anything else, a bool too, -1."""
+    """Return the only argument if it is an int >= 0; -1 for anything else, bool included."""
     if n != 1 or names != 0:
         return -1
     given = _load_word(arguments)
@@ -266,7 +267,7 @@ def _only_index(arguments, n, names):
 
 @hot
 def _only_array(arguments, n, names):
-    """Return the address of the array that is the only argument, if it is one of few int64 that can be filled; or 0."""
+    """Return the address of the only argument if it is a short, plain int64 array; 0 otherwise."""
     if n != 1 or names != 0:
         return 0
     array = _load_word(arguments)
@@ -278,50 +279,50 @@ def _only_array(arguments, n, names):
     return array if _length(array) <= _MOST_AT_ONCE else 0
 
 
-def _try_get(owner, nothing):
-    self = _address(owner)
-    index = _take(owner, _members_of(self))
+def _try_get(instance, nothing):
+    self = _address(instance)
+    index = _take(instance, _members_of(self))
     return _int_object(index) if index != UNDECIDED else _slowly(TRY_GET, self, 0, 0, 0)
 
 
-def _get(owner, arguments, n, names):
-    self = _address(owner)
+def _get(instance, arguments, n, names):
+    self = _address(instance)
     if n == 0 and names == 0:
-        index = _take(owner, _members_of(self))
+        index = _take(instance, _members_of(self))
         if index >= 0:
             return _int_object(index)
     return _slowly(GET, self, arguments, n, names)
 
 
-def _put(owner, arguments, n, names):
-    self = _address(owner)
+def _put(instance, arguments, n, names):
+    self = _address(instance)
     index = _only_index(arguments, n, names)
-    status = _give(owner, _members_of(self), index) if index >= 0 else UNDECIDED
+    status = _give(instance, _members_of(self), index) if index >= 0 else UNDECIDED
     return _another(_known_at(NONE)) if status == 0 else _not_put(self, arguments, n, names, status)
 
 
-def _try_put(owner, arguments, n, names):
-    self = _address(owner)
+def _try_put(instance, arguments, n, names):
+    self = _address(instance)
     index = _only_index(arguments, n, names)
-    status = _give(owner, _members_of(self), index) if index >= 0 else UNDECIDED
+    status = _give(instance, _members_of(self), index) if index >= 0 else UNDECIDED
     if status == UNDECIDED:
         return _slowly(TRY_PUT, self, arguments, n, names)
     return _another(_known_at(TRUE if status == 0 else FALSE))
 
 
-def _get_many(owner, arguments, n, names):
-    self = _address(owner)
+def _get_many(instance, arguments, n, names):
+    self = _address(instance)
     array = _only_array(arguments, n, names)
-    count = _take_many(owner, _members_of(self), _elements(array), _length(array)) if array != 0 else UNDECIDED
+    count = _take_many(instance, _members_of(self), _elements(array), _length(array)) if array != 0 else UNDECIDED
     if count <= REST:
         return _call_with(TAKE_REST, self, arguments, REST - count)
     return _int_object(count) if count != UNDECIDED else _slowly(GET_MANY, self, arguments, n, names)
 
 
-def _put_many(owner, arguments, n, names):
-    self = _address(owner)
+def _put_many(instance, arguments, n, names):
+    self = _address(instance)
     array = _only_array(arguments, n, names)
-    refused = _give_many(owner, _members_of(self), _elements(array), _length(array)) if array != 0 else UNDECIDED
+    refused = _give_many(instance, _members_of(self), _elements(array), _length(array)) if array != 0 else UNDECIDED
     if refused == -1:
         return _another(_known_at(NONE))
     if refused == UNDECIDED:
@@ -331,10 +332,10 @@ def _put_many(owner, arguments, n, names):
 
 _FASTCALL_KEYWORDS, _NO_ARGUMENTS = 0x82, 4
 
-# Methods in Python alone, for what comes after: why a put was refused, and the rest of a bulk get.
+# Python methods that finish a call: raise why a put was refused, get the rest of a bulk get.
 _FOLLOWING = {REFUSE: "_refuse", REFUSE_MANY: "_refuse_many", TAKE_REST: "_take_rest"}
 
-# In the order of their numbers; queues have no bulk calls.
+# In the order of their numbers; queues have no bulk methods.
 _METHODS: tuple[tuple[str, Callable[..., int], int], ...] = (
     ("get", _get, _FASTCALL_KEYWORDS),
     ("try_get", _try_get, _NO_ARGUMENTS),
@@ -357,7 +358,7 @@ class _MethodDef(ctypes.Structure):
 
 
 class Replacement(NamedTuple):
-    """A method that was replaced, and what its replacement points at."""
+    """A method that was replaced, and the C function and definition that its replacement points at."""
 
     cls: type
     name: str
@@ -368,7 +369,7 @@ class Replacement(NamedTuple):
 
 REPLACED: list[Replacement] = []
 _lock = fork_safe_lock()
-_ints: list[Any] = []  # the small ints, and an array of their addresses
+_ints: list[Any] = []  # the preallocated ints, and an array of their addresses
 
 
 class Group:
@@ -379,15 +380,15 @@ class Group:
         self._replaced: list[Replacement] = []
 
     def add(self, cls: type, operations: Callable[[], list[Operations]]) -> None:
-        """Register a class itself, not one that it inherits from: Python calls a class's own methods more quickly.
+        """Register a class itself, not a base class: Python finds a class's own methods faster.
 
-        `operations` returns those of each kind of object that it makes; it is called when the methods are compiled.
+        `operations` returns the operations of each kind of its objects; it is called when the methods are compiled.
         """
         self._classes[cls] = operations
         before_first[cls] = self.install
 
     def install(self) -> None:
-        """Replace the methods, once; compiles, or loads from the cache."""
+        """Replace the methods, once: compile them, or load them from the cache."""
         global WHY_NOT
         with _lock:
             if not _ints and WHY_NOT is None:
@@ -400,7 +401,7 @@ class Group:
                 except (
                     RuntimeError,
                     OSError,
-                ) as error:  # to compile anew in each process would cost more than it saves
+                ) as error:  # without a cache, compiling in every process costs more than it saves
                     WHY_NOT = str(error)
                     return
                 REPLACED.extend(self._replaced)
@@ -411,18 +412,18 @@ class Group:
                     setattr(cls, name, make(cls, ctypes.addressof(definition)))
 
     def _compile(self) -> list[Replacement]:
-        """Compile what is to replace the methods; RuntimeError or OSError where there is no cache."""
+        """Compile the replacements of the methods; RuntimeError or OSError if there is no cache."""
         kinds = {cls: operations() for cls, operations in self._classes.items()}
         for each in (each for of_class in kinds.values() for each in of_class):
             _operations[each.handle_type] = each
-        # Points at an object. Its type names all kinds of object: so cached code of other sources is left alone.
-        # What was added last is asked for first: pools, whose methods are called more often than those of queues.
+        # A pointer to an object. Its type names all kinds of object, so cached code of other sources does not match.
+        # The class added last comes first: pools, whose methods are called more often than those of queues.
         handle_types = dict.fromkeys(each.handle_type for of_class in reversed(kinds.values()) for each in of_class)
-        owner = types.CPointer(types.Tuple(list(handle_types)))
+        instance = types.CPointer(types.Tuple(list(handle_types)))
         found = []
         for number, (name, function, flags) in enumerate(_METHODS):
             others = 3 if flags == _FASTCALL_KEYWORDS else 1
-            compiled = cfunc(types.int64(owner, *[types.int64] * others), function)
+            compiled = cfunc(types.int64(instance, *[types.int64] * others), function)
             for cls, of_class in kinds.items():
                 slow = getattr(cls, name, None)
                 if slow is not None:
@@ -438,13 +439,13 @@ class Group:
 
 
 def _remember(of_class: list[Operations], number: int, method: Any) -> None:
-    """Let the C functions know the Python method of a number, for each kind of object of a class."""
+    """Enter a Python method in the table of the C functions, for each kind of object of a class."""
     for operations in of_class:
         _known[SLOW + METHODS * operations.handle_type.kind + number] = id(method)
 
 
 def _slot_offset() -> int:
-    """Return where in a handle the slot `_members` lies."""
+    """Return the offset in bytes of the slot `_members` in a handle."""
     probe = Handle.__new__(Handle)
     probe._members = object()  # type: ignore[assignment]
     words = (ctypes.c_int64 * (Handle.__basicsize__ // 8)).from_address(id(probe))
@@ -452,7 +453,7 @@ def _slot_offset() -> int:
 
 
 def prepare() -> None:
-    """Find out what the functions need to know, or what stands in their way."""
+    """Fill the table of the C functions, or set `WHY_NOT`."""
     global WHY_NOT
     WHY_NOT = _obstacle()
     if WHY_NOT is None:
@@ -462,11 +463,11 @@ def prepare() -> None:
         for number, known in objects.items():
             _known[number] = id(known)
         _known[INTS], _known[SLOT] = addresses.ctypes.data, _slot_offset()
-        _ints.extend([ints, addresses])  # the last: Ctrl-C may come at any line, and all is done again then
+        _ints.extend([ints, addresses])  # last: after Ctrl-C at any line above, all of it runs again
 
 
 def _obstacle() -> str | None:
-    """Return what stands in the way here."""
+    """Return why methods cannot be replaced in this Python, or None."""
     if INTERPRETED:
         return "the JIT is off (NUMBA_DISABLE_JIT)"
     if sys.implementation.name != "cpython" or not (3, 10) <= sys.version_info < (3, 14):
@@ -474,7 +475,7 @@ def _obstacle() -> str | None:
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         return "this Python runs without the GIL"
     missing = [name for name in NEEDED if not hasattr(ctypes.pythonapi, name)]
-    if missing:  # code that is linked without them takes the process with it
+    if missing:  # linking code without them aborts the process
         return f"this Python does not export {', '.join(missing)}"
     array, number = np.zeros(3, np.int64), 2**29 + 12345
     word, half = ctypes.c_int64.from_address, ctypes.c_int.from_address
@@ -484,12 +485,12 @@ def _obstacle() -> str | None:
     halves = [half(id(array) + place).value for place in (_DIMENSIONS, _FLAGS)]
     digits = word(id(number) + _LENGTH).value, half(id(number) + _DIGIT).value
     if found != expected or shape != 3 or halves != [1, array.flags.num] or digits != (_ONE_DIGIT, number):
-        return "this Python, or this numpy, lays out its objects in another way"
+        return "this Python or numpy lays out its objects differently"
     return None
 
 
 def _plain(function: Any) -> str:
-    """Return a signature as C functions write it into their documentation."""
+    """Return a signature in the form of the docstrings of C functions."""
     parameters = inspect.signature(function).parameters.values()
     plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters]
     return "($" + ", ".join(map(str, plain)) + ")"

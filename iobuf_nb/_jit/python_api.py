@@ -1,6 +1,6 @@
-"""CPython's C functions, as kernels call them: for methods in C, and to let go of the GIL.
+"""CPython's C functions, declared for kernels: for the C methods, and to release the GIL.
 
-An object is the address of its ``PyObject``. All of them but those of the thread state need the GIL.
+An object is the address of its ``PyObject``. All functions but those of the thread state need the GIL.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from numba import types
 
 from .compile import c_function
 
-# In Python 3.10 the former is inlined by the compiler, and not there for others to call.
+# In Python 3.10 PyObject_Vectorcall is a static inline function, which the library does not export.
 _VECTORCALL = "PyObject_Vectorcall" if sys.version_info >= (3, 11) else "_PyFunction_Vectorcall"
 _RUNNING = "PyThreadState_GetUnchecked" if sys.version_info >= (3, 13) else "_PyThreadState_UncheckedGet"
-#: Names that methods in C need; code that is linked without them takes the process with it.
+#: Symbols that the C methods need; linking code without them aborts the process.
 NEEDED = (
     f"PyLong_AsSsize_t PyLong_FromSsize_t PyErr_Clear Py_DecRef PyTuple_Size PyDescr_NewMethod {_VECTORCALL}".split()
 )

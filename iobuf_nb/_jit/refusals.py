@@ -1,4 +1,4 @@
-"""Errors of kernels that cannot be compiled: one sentence each, instead of numba's account of all its attempts."""
+"""Errors for kernels that cannot be compiled: one sentence each, instead of numba's report on every attempt."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from numba.core.typing import templates
 class KernelTypingError(errors.TypingError, errors.ForceLiteralArg):
     """Why a kernel cannot be compiled, in one sentence that comes first and last.
 
-    Around each other TypingError numba wraps a text of its own, once for every call that it comes out of. A
-    ForceLiteralArg it hands on to the dispatcher, which asks for its `requested_args`; this one then raises itself.
+    numba wraps any other TypingError in text of its own, once for every call that the error passes through. It hands
+    a ForceLiteralArg on to the dispatcher, which asks for its `requested_args`; this error then raises itself.
     """
 
     def __init__(self, sentence: str) -> None:
@@ -26,7 +26,7 @@ class KernelTypingError(errors.TypingError, errors.ForceLiteralArg):
         self._sentence, self._where = sentence, ""
 
     def add_context(self, msg: str) -> KernelTypingError:
-        """Keep where the outermost call stands: numba goes from the inside out."""
+        """Keep the location of the outermost call, which numba adds last."""
         if msg.startswith("typing of "):
             self._where = f"During: {msg}\n"
         return self
@@ -35,25 +35,25 @@ class KernelTypingError(errors.TypingError, errors.ForceLiteralArg):
         return f"{self._sentence}\n{self._where}{self._sentence}"
 
     def fold_arguments(self, *_: Any) -> None:  # type: ignore[misc, override]
-        """Go on to the dispatcher, from where numba asks which arguments to look at."""
+        """Pass through to the dispatcher, where numba asks which arguments to make literal."""
         raise self
 
     def bind_fold_arguments(self, _: Any) -> KernelTypingError:
-        """Go on through the dispatcher of a function that the kernel calls."""
+        """Pass through the dispatcher of a function that the kernel calls."""
         return self
 
     def combine(self, _: Any) -> KernelTypingError:
-        """Prevail over any other."""
+        """Take precedence over other errors."""
         return self
 
     @property  # type: ignore[misc]
     def requested_args(self) -> Any:
-        """End at the dispatcher of the kernel."""
+        """Raise this error from the dispatcher of the kernel."""
         raise self.with_traceback(None) from None
 
 
 class _Parameters(inspect.Signature):
-    """The parameters of an overload, by which numba binds arguments before it asks for a body."""
+    """The signature of an overload, to which numba binds arguments before it asks for a body."""
 
     name = ""
 
@@ -64,7 +64,7 @@ class _Parameters(inspect.Signature):
         return f"{self.name}({', '.join(shown)})"
 
     def refuse_lost_keywords(self, n: int) -> None:
-        """Refuse a call with `n` arguments by position, some of which had names that numba has lost."""
+        """Refuse a call with `n` positional arguments, some of which were keywords whose names numba lost."""
         names = [*self.parameters]
         for lost in _lost_keywords():
             if {*lost} <= {*names} and names[n - len(lost) : n] != [*lost]:
@@ -74,7 +74,7 @@ class _Parameters(inspect.Signature):
                 )
 
     def bind(self, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
-        """Bind arguments, or refuse them."""
+        """Bind arguments, or refuse a call that does not fit."""
         try:
             return super().bind(*args, **kwargs)
         except TypeError as error:
@@ -82,12 +82,12 @@ class _Parameters(inspect.Signature):
 
 
 def refusing(choose: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Let an overload's errors, and those of calls that do not fit `name`, reach the user as a `KernelTypingError`."""
+    """Wrap an overload, so that its errors, and those of calls that do not fit it, become a `KernelTypingError`."""
     parameters = _Parameters([*inspect.signature(choose).parameters.values()])
     parameters.name = name
 
     def chosen(*args: Any, **named: Any) -> Any:
-        parameters.bind(*args, **named)  # old versions of numba have not
+        parameters.bind(*args, **named)  # older versions of numba do not bind first
         try:
             return choose(*args, **named)
         except errors.TypingError as error:
@@ -98,7 +98,7 @@ def refusing(choose: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 
 def caller(function: Callable[..., Any], depth: int) -> FrameType | None:
-    """Return the innermost frame of `function` that calls the one that asks, less than `depth` frames out."""
+    """Return the innermost frame of `function` among the callers of this one, less than `depth` frames up."""
     frame: FrameType | None = sys._getframe(1)
     while frame and depth and frame.f_code is not function.__code__:
         frame, depth = frame.f_back, depth - 1
@@ -106,7 +106,7 @@ def caller(function: Callable[..., Any], depth: int) -> FrameType | None:
 
 
 def _lost_keywords() -> list[tuple[str, ...]]:
-    """Return the keywords of the call that is typed, or of one like it in its line, if numba has lost their names."""
+    """Return the keywords of the call being typed, or of a similar call on its line, if numba lost their names."""
     frame = caller(CallConstraint.resolve, 20)
     if frame is None or frame.f_locals["self"].kws:
         return []
@@ -126,7 +126,7 @@ def _lost_keywords() -> list[tuple[str, ...]]:
 
 
 def _looking_first(get_implementation: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what finds the body of an overload, but looks for lost keywords first: for known types nobody is asked."""
+    """Wrap the lookup of an overload's body, to check for lost keywords first: for known types no chooser is called."""
 
     def look(self: Any, args: Any, kws: Any) -> Any:
         parameters = getattr(self._overload_func, "__signature__", None)

@@ -4,10 +4,10 @@ With the JIT off, interpreted code asks `hook`, if it is set, for the result of 
 decide, and for nothing else:
 
 - accesses to shared words: ``hook(operation, words, i, order, *operands)``, by `atomics`, `park` and `wake`;
-- what has no word: ``hook(operation, None, -1, order, *operands)``, with the operations ``fence``, ``light_fence`` and
+- operations without a word: ``hook(operation, None, -1, order, *operands)``, for ``fence``, ``light_fence``,
   ``heavy_fence`` (False if it failed), ``pause`` (a spin), ``now`` (nanoseconds) and ``thread_id``.
 
-Code of the rooms below the Python objects reaches words, clocks, spins and identities in no other way.
+The rooms below the Python objects access shared words, the clock, spins and thread identity in no other way.
 """
 
 from __future__ import annotations

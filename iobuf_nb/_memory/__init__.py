@@ -1,1 +1,1 @@
-"""Memory: aligned, in tiers, as buffers and as struct iovec, and how long kernels may use it."""
+"""Memory: aligned allocation, tiers, buffers and struct iovec, and how kernels borrow it."""

@@ -1,7 +1,7 @@
 """Memory that starts on a page or on a cache line.
 
-Every function returns a zeroed uint8 numpy array over an anonymous private mapping of its own. The mapping lives
-exactly as long as the array or any view of it does, and goes back to the system with the last of them.
+Every function returns a zeroed uint8 numpy array over an anonymous private mapping of its own (mmap(2)). The mapping
+is unmapped when the array and all views of it are gone. All functions are thread-safe.
 """
 
 from __future__ import annotations
@@ -17,27 +17,47 @@ from numpy.typing import NDArray
 
 from .._jit import check
 
-#: Bytes that move between cores together: 64 on x86-64, 128 (the largest in use) elsewhere.
+#: Bytes of a cache line: 64 on x86-64, 128 (the largest in use) elsewhere.
 CACHE_LINE_SIZE = 64 if platform.machine().lower() in ("x86_64", "amd64") else 128
-MAX_BYTES = 2**47  # of one piece of memory: what a process can address on x86-64
+MAX_BYTES = 2**47  # of one allocation: the address space of a process on x86-64
 MAX_BUFFER_BYTES = 2**40
-MAX_ITEMS = 2**32  # of a queue, and buffers of a pool or an array
+MAX_ITEMS = 2**32  # items of a queue, buffers of a pool or an array
 _HUGE_PAGE = 2**21
 _page_size = mmap.PAGESIZE
 
 
 def page_size() -> int:
-    """Return the alignment in bytes that `aligned_mem` uses when it is told none: the system's page at first."""
+    """Return the default alignment of `aligned_mem` in bytes: the system's page size, or what `set_page_size` set.
+
+    Examples
+    --------
+    >>> page_size() == mmap.PAGESIZE
+    True
+    """
     return _page_size
 
 
 def set_page_size(size: int) -> None:
-    """Set what `page_size` returns for the whole process; a power of two from 64 to 2**30.
+    """Set the default alignment of `aligned_mem` for the whole process.
+
+    Memory that is already allocated does not change.
+
+    Parameters
+    ----------
+    size : int
+        Bytes, a power of two from 64 to 2**30.
 
     Raises
     ------
     TypeError, ValueError
-        `size` is not such a number; nothing changes.
+        `size` is not such a number; the default stays as it was.
+
+    Examples
+    --------
+    >>> set_page_size(65536)
+    >>> aligned_mem_block().nbytes
+    65536
+    >>> set_page_size(mmap.PAGESIZE)
     """
     global _page_size
     _page_size = check.power_of_two("size", size, 64, 2**30)
@@ -58,13 +78,13 @@ def aligned_mem(
     size : int
         Bytes, from 1 to 2**47.
     page_size : int, optional
-        Alignment in bytes, a power of two; by default `page_size()`.
+        Alignment in bytes, a power of two from 1 to 2**30; by default `page_size()`.
     huge_pages : bool
-        Ask for transparent huge pages (madvise(2), MADV_HUGEPAGE) and start on one. Linux only.
+        Ask for transparent huge pages (madvise(2), MADV_HUGEPAGE), and align to 2 MiB at least. Linux only.
     lock : bool
-        Keep the memory out of swap (mlock(2)).
+        Lock the memory into RAM (mlock(2)).
     populate : bool
-        Touch every page now, so that no later access faults.
+        Touch every page now, so that later accesses cause no page faults.
 
     Returns
     -------
@@ -73,11 +93,11 @@ def aligned_mem(
     Raises
     ------
     TypeError, ValueError
-        An argument is out of its range.
+        `size` or `page_size` is not an integer, or out of its range.
     MemoryError
-        The system has not that much address space to give.
+        The system cannot provide that much address space.
     OSError
-        It refuses huge pages, or to lock this much (RLIMIT_MEMLOCK).
+        The system refuses huge pages, or to lock this much memory (RLIMIT_MEMLOCK).
 
     Examples
     --------
@@ -91,10 +111,25 @@ def aligned_mem(
 
 
 def aligned_mem_blocks(n: int, page_size: int | None = None, **options: bool) -> NDArray[np.uint8]:
-    """Return `n` zeroed blocks of `page_size` bytes, each starting at a multiple of it.
+    """Return `n` zeroed blocks of `page_size` bytes, each starting at a multiple of it, in one mapping.
 
-    The result is an array of shape (n, page_size), a block in each row. `options` and errors are those of
-    `aligned_mem`; the blocks are one mapping.
+    Parameters
+    ----------
+    n : int
+        Blocks, from 1 to 2**32.
+    page_size : int, optional
+        Bytes of a block and its alignment, a power of two from 1 to 2**30; by default `page_size()`.
+    **options : bool
+        Those of `aligned_mem`; so are the errors.
+
+    Returns
+    -------
+    uint8 array of shape (n, page_size)
+
+    Raises
+    ------
+    ValueError
+        The blocks have more than 2**47 bytes in all.
 
     Examples
     --------
@@ -109,19 +144,48 @@ def aligned_mem_blocks(n: int, page_size: int | None = None, **options: bool) ->
 
 
 def aligned_mem_block() -> NDArray[np.uint8]:
-    """Return one zeroed page: `page_size()` bytes that start at a multiple of it."""
+    """Return one zeroed block of `page_size()` bytes that starts at a multiple of it; errors as in `aligned_mem`.
+
+    Examples
+    --------
+    >>> aligned_mem_block().nbytes == page_size()
+    True
+    """
     return aligned_mem(_page_size)
 
 
 def cache_line_aligned_mem(size: int, **options: bool) -> NDArray[np.uint8]:
-    """Return `size` zeroed bytes that start on a cache line; `options` and errors are those of `aligned_mem`."""
+    """Return `size` zeroed bytes that start on a cache line; `options` and errors are those of `aligned_mem`.
+
+    Examples
+    --------
+    >>> cache_line_aligned_mem(100).ctypes.data % CACHE_LINE_SIZE
+    0
+    """
     return aligned_mem(size, CACHE_LINE_SIZE, **options)
 
 
 def cache_line_aligned_mem_blocks(n: int, block_size: int, **options: bool) -> NDArray[np.uint8]:
-    """Return `n` zeroed blocks that share no cache line: an array of shape (n, block_size).
+    """Return `n` zeroed blocks that share no cache line, in one mapping.
 
-    Rows lie `block_size` rounded up to a cache line apart. `options` and errors are those of `aligned_mem`.
+    Parameters
+    ----------
+    n : int
+        Blocks, from 1 to 2**32.
+    block_size : int
+        Bytes of a block, from 1 to 2**40.
+    **options : bool
+        Those of `aligned_mem`; so are the errors.
+
+    Returns
+    -------
+    uint8 array of shape (n, block_size)
+        The distance between rows is `block_size` rounded up to a multiple of `CACHE_LINE_SIZE`.
+
+    Raises
+    ------
+    ValueError
+        The blocks have more than 2**47 bytes in all.
 
     Examples
     --------
@@ -137,7 +201,7 @@ def cache_line_aligned_mem_blocks(n: int, block_size: int, **options: bool) -> N
 
 
 def round_up(size: int, multiple: int) -> int:
-    """Return the smallest multiple of `multiple` that is not below `size`."""
+    """Return the smallest multiple of `multiple` that is at least `size`."""
     return -(-size // multiple) * multiple
 
 
@@ -147,17 +211,17 @@ def _map(size: int, alignment: int, *, huge_pages: bool, lock: bool, populate: b
             raise OSError("huge_pages=True needs Linux: this system has no MADV_HUGEPAGE")
         alignment = max(alignment, _HUGE_PAGE)
     slack = alignment if alignment > mmap.PAGESIZE else 0
-    # Private, so that a forked child gets its own copy instead of a second owner of every buffer.
+    # Private, so that a forked child gets a copy: with shared memory, both processes would own every buffer.
     kind: dict[str, Any] = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
     try:
         mapping = mmap.mmap(-1, size + slack, **kind)
     except (OSError, ValueError, OverflowError) as error:
-        raise MemoryError(f"the system has no {size} bytes of address space to give: {error}") from None
+        raise MemoryError(f"the system cannot provide {size} bytes of address space: {error}") from None
     if huge_pages:
         try:
             mapping.madvise(mmap.MADV_HUGEPAGE)
         except OSError as error:
-            raise OSError(error.errno, "huge_pages=True is refused by this kernel") from None
+            raise OSError(error.errno, "huge_pages=True is refused by this Linux") from None
     memory = np.frombuffer(mapping, np.uint8)
     start = -memory.ctypes.data % alignment
     memory = memory[start : start + size]

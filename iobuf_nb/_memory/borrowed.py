@@ -1,13 +1,12 @@
-"""Memory of ours inside kernels: not counted while it stays there, and never left to what would outlive it.
+"""Borrowed memory: arrays over a pool's buffers that kernels use without counting references.
 
-To count the references to a pool's memory would cost more than a get and a put together. So the array that a kernel
-gets of a buffer is of a numba type of its own, a `BorrowedArray`: it names what keeps the memory alive (NRT's
-``MemInfo``), as every array does, but its references are not counted, for the kernel's caller holds the pool. What it
-becomes when it is returned, kept in a container or unified with an array of another kind is an ordinary array, and
-from there on numba counts.
+Counting the references to a pool's memory would cost more than a get and a put together. So a kernel sees a buffer as
+a numba type of its own, a `BorrowedArray`. Like any array it points to the object that keeps the memory alive (NRT's
+``MemInfo``), but its references are not counted, because the kernel's caller keeps the pool alive. When it is returned,
+kept in a container or unified with an array of another kind it becomes an ordinary array, which numba counts.
 
-Handles name no memory at all. So containers that may outlive a call refuse them while a kernel is compiled, and a
-generator that Python gets keeps the handles that it was made with.
+Handles have no MemInfo. So containers that may outlive a call refuse them when a kernel is compiled, and a generator
+that is returned to Python keeps the handles that it was called with.
 """
 
 from __future__ import annotations
@@ -32,30 +31,30 @@ from .._jit.handle import HandleType, live
 
 
 def memory_info(array: NDArray[Any]) -> tuple[Any, int]:
-    """Return what keeps an array's memory alive for kernels: an object to hold as long as they may begin, its address.
+    """Return the MemInfo that keeps an array's memory alive for kernels, and its address.
 
-    Arrays that come out of kernels hold it too, and the memory with it.
+    Keep it as long as kernels may start with the address. Arrays that kernels return keep it, and the memory, alive.
     """
     address = _nrt_python.meminfo_new(array.ctypes.data, array)
     return _nrt_python._MemInfo(address), address
 
 
 class BorrowedArray(types.Array):
-    """The numba type of an array whose memory the caller of the kernel holds."""
+    """The numba type of an array whose memory is kept alive by the caller of the kernel."""
 
     def __init__(self, dtype: types.Type, ndim: int, layout: str, readonly: bool = False, aligned: bool = True) -> None:
         name = f"borrowed {types.Array(dtype, ndim, layout, readonly=readonly, aligned=aligned)}"
         super().__init__(dtype, ndim, layout, readonly=readonly, name=name, aligned=aligned)
 
     def copy(self, dtype: Any = None, ndim: Any = None, layout: Any = None, readonly: Any = None) -> types.Array:
-        """Return the type of an array made of this one, as numba asks for it."""
+        """Return the type of an array that numba derives from this one."""
         made = super().copy(dtype, ndim, layout, readonly)
-        # So it asks for slices and rows alone. Other views are counted, and so is what has memory of its own.
+        # Only slices and rows are derived like this. Other views, and arrays with memory of their own, are counted.
         sliced = None not in (ndim, layout) and dtype is readonly is None
         return _as(BorrowedArray, made) if sliced else made
 
     def unify(self, typingctx: Any, other: types.Type) -> Any:
-        """Unify with another array: both borrowed, or else both counted."""
+        """Unify with another array: borrowed if both are, otherwise counted."""
         unified = super().unify(typingctx, other)
         return unified and _as(BorrowedArray if isinstance(other, BorrowedArray) else types.Array, unified)
 
@@ -66,7 +65,7 @@ def _as(kind: type, array: types.Array) -> Any:
 
 @register_model(BorrowedArray)
 class _Model(models.StructModel):
-    """An array's layout, but for the mark that makes numba count."""
+    """The layout of an array, with a plain pointer in place of the MemInfo, so that numba does not count it."""
 
     def __init__(self, manager: Any, array: BorrowedArray) -> None:
         counted = manager.lookup(_as(types.Array, array))
@@ -78,16 +77,16 @@ class _Model(models.StructModel):
 @lower_cast(BorrowedArray, types.Array)
 @lower_cast(BorrowedArray, BorrowedArray)
 def _cast(context: Any, builder: Any, from_type: Any, to_type: Any, array: Any) -> Any:
-    return array  # numba counts what a cast returns by its new type
+    return array  # numba counts the result of a cast by its new type
 
 
 @lower_cast(types.Array, BorrowedArray)
 def _refuse_cast(context: Any, builder: Any, from_type: Any, to_type: Any, array: Any) -> Any:
-    raise errors.TypingError(f"cannot take {from_type} for a {to_type}: nothing would hold its memory")
+    raise errors.TypingError(f"cannot use {from_type} as a {to_type}: nothing would keep its memory alive")
 
 
 def _view(attribute: str) -> Any:
-    """Make the lowering of a view that numba counts by the type of what it is a view of."""
+    """Register the lowering of a view for which numba counts a reference, as of the ordinary array type."""
 
     def lower(context: Any, builder: Any, borrowed: BorrowedArray, array: Any) -> Any:
         counted = _as(types.Array, borrowed)
@@ -107,12 +106,12 @@ def _transpose(context: Any, builder: Any, signature: Any, args: Any) -> Any:
 @box(BorrowedArray)
 def _box(borrowed: BorrowedArray, array: Any, c: Any) -> Any:
     counted = _as(types.Array, borrowed)
-    c.context.nrt.incref(c.builder, counted, array)  # which boxing takes
+    c.context.nrt.incref(c.builder, counted, array)  # boxing consumes a reference
     return c.box(counted, array)
 
 
 def _adopt(array: NDArray[Any]) -> NDArray[Any]:
-    """Return the same array over memory that it keeps, if it lies in that of a pool."""
+    """Return an array over the same memory that keeps it alive, if it is in the memory of a pool."""
     for handle in [*live.values()]:
         memory = getattr(handle, "_buffers", np.empty(0)).base
         if memory is not None and 0 <= array.ctypes.data - memory.ctypes.data < memory.nbytes:
@@ -126,7 +125,7 @@ del pythonapi._boxers.functions[types.Array]
 
 @box(types.Array)
 def _box_array(array_type: types.Array, array: Any, c: Any) -> Any:
-    """Box an array as numba does, but for those inside a record, of which it does not know whose memory they are."""
+    """Box an array as numba does, except for arrays inside a record, for which numba knows no MemInfo."""
     boxed = cgutils.alloca_once_value(c.builder, boxing.box_array(array_type, array, c))
     unknown = cgutils.is_null(c.builder, c.context.make_helper(c.builder, array_type, array).meminfo)
     with c.builder.if_then(unknown, likely=False):
@@ -148,15 +147,15 @@ def _lend(typingctx: Any, array: Any, memory: Any) -> Any:
 
 @compiled_as(lambda array, memory: _lend(array, memory))
 def lend(array: Any, memory: int) -> Any:
-    """Return an array that numba does not count, over memory that the `memory_info` at an address keeps alive."""
+    """Return the array as a `BorrowedArray`, whose memory is kept alive by the `memory_info` at an address."""
     return array
 
 
-# ---- what may outlive a call -----------------------------------------------------------------------------------------
+# ---- containers and generators, which may outlive a call -------------------------------------------------------------
 
 
 def _is_ours(numba_type: types.Type) -> bool:
-    """Say whether values of a type are, or contain, what numba does not count."""
+    """Return whether values of a type are, or contain, handles or borrowed arrays."""
     if isinstance(numba_type, (types.Optional, types.List, types.BaseTuple)):
         inside = numba_type.types if isinstance(numba_type, types.BaseTuple) else [numba_type.dtype]
         return any(map(_is_ours, inside))
@@ -168,7 +167,7 @@ def _name(numba_type: types.Type) -> str:
 
 
 def _lasting(container: str, given: Any) -> Any:
-    """Return the type, or types by name, of what a container is to hold: arrays counted, handles refused."""
+    """Return the element type, or types by name, for a container: borrowed arrays become counted, handles refused."""
     if isinstance(given, dict):
         return type(given)((name, _lasting(container, inside)) for name, inside in given.items())
     if not isinstance(given, types.Type):
@@ -187,14 +186,14 @@ def _lasting(container: str, given: Any) -> Any:
 
 
 def _guard(kind: type, method: str, container: str, *parameters: str) -> None:
-    """Let a type of numba's see only types that last."""
+    """Wrap a method of one of numba's container types, so that it gets element types that may outlive a call."""
     original = getattr(kind, method)
     signature = inspect.signature(original)
 
     @functools.wraps(original)
     def guarded(*args: Any, **options: Any) -> Any:
         given = signature.bind(*args, **options)
-        if kind is not types.List or given.arguments.get("reflected"):  # what a kernel makes for itself ends with it
+        if kind is not types.List or given.arguments.get("reflected"):  # a list made in a kernel does not outlive it
             for name in parameters:
                 given.arguments[name] = _lasting(container, given.arguments[name])
         return original(*given.args, **given.kwargs)
@@ -202,7 +201,7 @@ def _guard(kind: type, method: str, container: str, *parameters: str) -> None:
     setattr(kind, method, guarded)
 
 
-# numba has no place of its own where a type could say that it must not be kept.
+# numba offers no hook for a type to say that containers must not keep it.
 _guard(types.ListType, "__init__", "a typed.List", "itemty")
 
 _guard(types.DictType, "__init__", "a typed.Dict", "keyty", "valty")
@@ -220,7 +219,7 @@ _make_generator = types.Generator.__init__
 
 @functools.wraps(_make_generator)
 def _make_guarded_generator(self: types.Generator, *args: Any, **options: Any) -> None:
-    """Refuse a generator that keeps from one yield to the next what lies in a stack frame, which ends at each."""
+    """Refuse a generator that keeps an object in its stack frame across a yield, where the frame ends."""
     _make_generator(self, *args, **options)
     for state in self.state_types:
         if getattr(state, "on_the_stack", False) and state not in self.arg_types:
@@ -241,18 +240,18 @@ del pythonapi._boxers.functions[types.Generator]
 
 @box(types.Generator)
 def _box_generator(numba_type: types.Generator, generator: Any, c: Any) -> Any:
-    """Box a generator so that what it was made with lives as long as it does."""
+    """Box a generator so that it keeps its handles and borrowed arrays alive."""
     made = boxing.box_generator(numba_type, generator, c)
     kept = [made]
     for place, argument in enumerate(t for t in numba_type.arg_types if not isinstance(t, types.Omitted)):
         if _is_ours(argument):
             pointer = cgutils.gep_inbounds(c.builder, generator, 0, 1, place)
             value = c.context.data_model_manager[argument].load_from_data_pointer(c.builder, pointer)
-            c.context.nrt.incref(c.builder, argument, value)  # which boxing takes
+            c.context.nrt.incref(c.builder, argument, value)  # boxing consumes a reference
             kept.append(c.box(argument, value))
     if len(kept) == 1:
         return made
-    # An argument that cannot be boxed has left an error behind.
+    # If an argument cannot be boxed, an error is set.
     boxed = cgutils.alloca_once_value(c.builder, c.pyapi.get_null_object())
     ended = functools.reduce(c.builder.or_, [cgutils.is_null(c.builder, one) for one in kept])
     with c.builder.if_then(c.builder.not_(ended)):

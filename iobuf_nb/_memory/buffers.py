@@ -1,4 +1,4 @@
-"""Buffers that are not a pool's: plain memory seen as bytes, or as rows of equal size."""
+"""Buffers outside a pool: plain memory viewed as bytes, or as rows of equal size."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .tier import Tier
 
 
 def memory_of(name: str, buffer: Any, writable: bool) -> NDArray[np.uint8]:
-    """Return the bytes of `buffer` as an array, without a copy, or refuse what is no plain contiguous memory."""
+    """Return the bytes of `buffer` as an array, without a copy; TypeError or ValueError unless plain and contiguous."""
     try:
         array = np.asarray(buffer if isinstance(buffer, np.ndarray) else memoryview(buffer))
     except TypeError:
         raise TypeError(f"{name} must be bytes-like or an array, not {buffer!r:.60}") from None
-    except (ValueError, RuntimeError):  # numpy knows no such items: pointers, for one, or single records
+    except (ValueError, RuntimeError):  # items that numpy does not know, such as pointers or single records
         array = np.frombuffer(buffer, np.uint8)
     if array.dtype.hasobject:
         raise TypeError(f"{name} must be plain memory, not an array of Python objects")
@@ -35,23 +35,23 @@ def view_as_buffers(mem: Any, tier: Tier | int, offset: int = 0, n: int | None =
     Parameters
     ----------
     mem : bytes-like or array
-        Contiguous; the view is read-only if it is.
+        Contiguous memory, of any dtype but Python objects.
     tier : Tier or int
-        Bytes of a buffer.
+        Bytes of a buffer, from 1 to 2**40.
     offset : int
-        The byte of `mem` where the first one starts.
+        The byte of `mem` at which the first buffer starts.
     n : int, optional
-        By default, as many as fit.
+        Number of buffers; by default, as many as fit.
 
     Returns
     -------
     uint8 array of shape (n, tier)
-        ``.copy()`` of it has memory of its own.
+        A view of `mem`, which it keeps alive; read-only if `mem` is.
 
     Raises
     ------
     TypeError, ValueError
-        `mem` is no contiguous memory, or the buffers reach beyond its end.
+        `mem` is not contiguous memory, or the buffers extend beyond its end.
 
     Examples
     --------
@@ -69,12 +69,29 @@ def view_as_buffers(mem: Any, tier: Tier | int, offset: int = 0, n: int | None =
 
 
 def new_buffers(n: int, size: int) -> NDArray[np.uint8]:
-    """Return `n` zeroed buffers of `size` bytes, one after the other from a page on: an array of shape (n, size).
+    """Return `n` zeroed buffers of `size` bytes, contiguous in memory, of which the first starts on a page.
 
-    Errors are those of `aligned_mem`.
+    Parameters
+    ----------
+    n : int
+        Number of buffers, from 1 to 2**32.
+    size : Tier or int
+        Bytes of a buffer, from 1 to 2**40.
+
+    Returns
+    -------
+    uint8 array of shape (n, size)
+
+    Raises
+    ------
+    TypeError, ValueError
+        `n` or `size` is not an integer, or out of its range; or the buffers have more than 2**47 bytes in all.
+    MemoryError
+        The system cannot provide that much address space.
 
     Examples
     --------
+    >>> from iobuf_nb import iovec_from_buffers
     >>> buffers = new_buffers(8, Tier.SMALL)
     >>> buffers.shape, len(iovec_from_buffers(buffers, writable=True))
     ((8, 1024), 8)

@@ -1,4 +1,4 @@
-"""What a buffer may be an array of: elements that kernels read as Python does."""
+"""Element types of buffers: the dtypes that kernels read as Python does."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numba.np.numpy_support import from_dtype
 
 
 def element_type(dtype: np.dtype[Any]) -> types.Type:
-    """Return the numba type of a dtype, or refuse what kernels cannot read, or read in another way than Python."""
+    """Return the numba type of a dtype; TypeError if kernels cannot read it, or read it differently from Python."""
     if dtype.subdtype is not None:
-        raise TypeError(f"dtype must be one whose arrays kernels can use, not {dtype}: make its axes those of shape")
+        raise TypeError(f"dtype must be one whose arrays kernels can use, not {dtype}: pass its axes in shape instead")
     if dtype.hasobject:
         raise TypeError(f"dtype must be one of plain memory, not {dtype}: use an ItemPool for Python objects")
     for where, leaf in _leaves("", dtype):
@@ -25,12 +25,12 @@ def element_type(dtype: np.dtype[Any]) -> types.Type:
             raise TypeError(f"dtype must be one whose arrays kernels can use, not {dtype}{of}")
     try:
         return from_dtype(dtype)
-    except (errors.NumbaError, AttributeError):  # the latter for records with rows of bools, times or text
+    except (errors.NumbaError, AttributeError):  # AttributeError: records with sub-arrays of bools, times or text
         raise TypeError(f"dtype must be one that numba knows, not {dtype}") from None
 
 
 def _leaves(where: str, dtype: np.dtype[Any]) -> list[tuple[str, np.dtype[Any]]]:
-    """Return the dtypes that a dtype is made of, with the names of the fields that lead there."""
+    """Return the scalar dtypes inside a dtype, each with the path of its field."""
     dtype = dtype.base
     if not dtype.names:
         return [(where, dtype)]

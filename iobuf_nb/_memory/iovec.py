@@ -1,7 +1,8 @@
-"""``struct iovec`` arrays: memory in several pieces, as readv(2), sendmsg(2) and io_uring take it.
+"""``struct iovec`` arrays: lists of buffers, as readv(2), sendmsg(2) and io_uring take them.
 
-An iovec is an array of `IOVEC_DTYPE`, an entry for each piece. In Python it is an `IoVec`, which keeps the memory that
-it points at alive and in its place; inside a kernel it is a plain structured array, and the kernel's caller does that.
+An iovec is an array of `IOVEC_DTYPE` with one entry for each buffer. In Python it is an `IoVec`, which keeps the
+memory that it points at alive and in place; inside a kernel it is a plain structured array, and the kernel's caller
+must keep the memory alive.
 """
 
 from __future__ import annotations
@@ -24,73 +25,86 @@ from .._jit.handle import HandleType
 from .aligned import MAX_ITEMS
 from .buffers import memory_of
 
-#: ``struct iovec``: an address and a number of bytes. Signed, because numba turns int64 + uint64 into a float.
+#: ``struct iovec``: an address and a length in bytes. Signed, because numba turns int64 + uint64 into a float.
 IOVEC_DTYPE = np.dtype([("base", np.intp), ("len", np.intp)])
 
 assert IOVEC_DTYPE.itemsize == 16, "entries must have the layout of the C struct"
 
 IOVEC_TYPE = from_dtype(IOVEC_DTYPE)
-_REGISTERED_BYTES = 2**30  # the most that io_uring_register(2) takes for one fixed buffer
+_REGISTERED_BYTES = 2**30  # the most that io_uring_register(2) accepts for one fixed buffer
 
 
-class _Owners:
-    """What an iovec and all its views, which are of the same entries, know of the memory that these point at."""
+class _Memory:
+    """What an iovec and its views share: the objects that keep its memory alive, and whether it can be read into."""
 
     def __init__(self, kept: list[Any], unfit: str | None = None, changed: bool = False) -> None:
         self.kept = kept
-        self.unfit = unfit  # why one cannot read into it
-        self.changed = changed  # since it was looked whether entries overlap
+        self.unfit = unfit  # why it cannot be read into
+        self.changed = changed  # since entries were last checked for overlaps
 
-    def add(self, *others: _Owners) -> None:
-        """Keep what the others keep."""
+    def add(self, *others: _Memory) -> None:
+        """Keep alive what the others keep alive."""
         self.changed = True
         for other in others:
             self.unfit = self.unfit or other.unfit
             self.kept += [new for new in other.kept if not any(new is old for old in self.kept)]
 
 
-# Of numpy's functions, those that write into their first argument.
+# numpy functions that write into their first argument.
 _IN_PLACE = {np.copyto, np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal}
 
 
 class IoVec(np.ndarray):
-    """An array of `IOVEC_DTYPE`, of shape (n,), that keeps what it points at alive and unresizable.
+    """An array of `IOVEC_DTYPE`, of shape (n,), that keeps the memory it points at alive and in place.
 
-    Slices and copies keep it too, and so does what numpy's functions make of several. `iovec_from_buffers` and
-    `BufferPool.iovec` make them.
+    Slices, copies and the results of numpy functions keep it too. Make one with `iovec_from_buffers` or
+    `BufferPool.iovec`.
+
+    Parameters
+    ----------
+    n : int
+        Number of entries, from 0 to 2**32; they are zeroed.
+    owners : object
+        The object that keeps alive what the entries will point at.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        `n` is not an integer, or out of its range, or too large for the memory of the system.
 
     Notes
     -----
-    Entries that are assigned to it bring along what their own IoVec keeps; those of a plain array, which keeps nothing,
-    are refused with TypeError. So are plain arrays in Python by the functions of `syscalls`: what ``np.array(iovec)``
-    makes, or what a kernel returns. Integers are taken as they are: who writes an address answers for it.
+    Entries assigned from another IoVec bring along what that keeps alive. Entries of a plain array, which keeps
+    nothing alive, are refused with TypeError; so are plain arrays passed to the functions of `syscalls` in Python, such
+    as ``np.array(iovec)`` or an iovec that a kernel returned. Integers are written as they are: the caller must keep
+    the memory at such an address alive.
     """
 
-    _owners: _Owners
+    _memory: _Memory
 
     def __new__(cls, n: int, owners: Any) -> IoVec:
-        """Return `n` zeroed entries that keep `owners`; TypeError, ValueError or MemoryError for other `n`."""
+        """Return `n` zeroed entries that keep `owners` alive; TypeError, ValueError or MemoryError for other `n`."""
         iovec = super().__new__(cls, check.integer("n", n, 0, MAX_ITEMS), IOVEC_DTYPE)
         iovec.fill(0)
-        iovec._owners = _Owners([owners])
+        iovec._memory = _Memory([owners])
         return iovec
 
     def __array_finalize__(self, origin: Any) -> None:
-        """Take over what the array keeps that this one is a slice or a copy of."""
-        self._owners = getattr(origin, "_owners", None) or _Owners([])
-        if self.flags.owndata:  # a copy goes its own way
-            self._owners = _Owners([*self._owners.kept], self._owners.unfit, self._owners.changed)
+        """Keep alive what the array keeps that this one is a slice or a copy of."""
+        self._memory = getattr(origin, "_memory", None) or _Memory([])
+        if self.flags.owndata:  # a copy changes independently
+            self._memory = _Memory([*self._memory.kept], self._memory.unfit, self._memory.changed)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Write entries, and keep what they point at; TypeError for those of an array that keeps nothing."""
-        kept = [_Owners([*found._owners.kept], found._owners.unfit) for found in _iovecs_in(value)]
+        """Write entries and keep alive what they point at; TypeError for entries of a plain array."""
+        kept = [_Memory([*found._memory.kept], found._memory.unfit) for found in _iovecs_in(value)]
         super().__setitem__(key, value)
-        if self.flags.owndata and isinstance(key, slice) and key == slice(None):  # nothing is left of what was there
-            self._owners.kept, self._owners.unfit = [], None
-        self._owners.add(*kept)
+        if self.flags.owndata and isinstance(key, slice) and key == slice(None):  # all entries were replaced
+            self._memory.kept, self._memory.unfit = [], None
+        self._memory.add(*kept)
 
     def __array_function__(self, function: Any, kinds: Any, args: Any, kwargs: Any) -> Any:
-        """Let what a numpy function makes keep what all its arguments keep; without that, it is a plain array."""
+        """Make the result of a numpy function keep what its arguments keep; without any, it is a plain array."""
         written = kwargs.get("out", args[0] if function in _IN_PLACE else None)
         try:
             found = [*_iovecs_in((args, [*kwargs.values()]))]
@@ -100,7 +114,7 @@ class IoVec(np.ndarray):
             found = []
         made = super().__array_function__(function, kinds, args, kwargs)
         if isinstance(written, IoVec):
-            written._owners.add(*(iovec._owners for iovec in found))
+            written._memory.add(*(iovec._memory for iovec in found))
         return _keeping(made, found)
 
     def __reduce__(self) -> Any:
@@ -108,7 +122,7 @@ class IoVec(np.ndarray):
 
 
 def _iovecs_in(given: Any) -> Iterator[IoVec]:
-    """Find the iovecs in something; refuse entries of which nothing is known."""
+    """Find the iovecs in an argument; TypeError for entries of plain arrays, unless they are all empty."""
     if isinstance(given, (tuple, list)):
         for one in given:
             yield from _iovecs_in(one)
@@ -121,15 +135,15 @@ def _iovecs_in(given: Any) -> Iterator[IoVec]:
 
 
 def keeps_nothing(iovec: Any) -> TypeError:
-    """Return the error for a plain array in the place of an iovec."""
+    """Return the error for a plain array passed as an iovec."""
     return TypeError(
-        "iovec must be an IoVec, as BufferPool.iovec and iovec_from_buffers make them, or buffers: a plain array of "
-        f"IOVEC_DTYPE keeps no memory alive, and only kernels take it; it is {iovec!r:.60}"
+        f"iovec must be an IoVec, made by BufferPool.iovec or iovec_from_buffers, or buffers, not {iovec!r:.60}: "
+        "a plain array of IOVEC_DTYPE keeps no memory alive, and only kernels accept it"
     )
 
 
 def _keeping(made: Any, found: list[IoVec]) -> Any:
-    """Return what a numpy function made of these, with iovecs in it that keep what they keep; of none, plain arrays."""
+    """Make the iovecs in the result of a numpy function keep what the arguments keep; plain arrays without any."""
     if isinstance(made, (tuple, list)):
         return type(made)(_keeping(one, found) for one in made)
     if not isinstance(made, np.ndarray) or made.dtype != IOVEC_DTYPE:
@@ -138,8 +152,8 @@ def _keeping(made: Any, found: list[IoVec]) -> Any:
         return made.view(np.ndarray)
     if not any(np.may_share_memory(made, iovec) for iovec in found):  # views have theirs
         made = made.view(IoVec)
-        made._owners = _Owners([])
-        made._owners.add(*(iovec._owners for iovec in found))
+        made._memory = _Memory([])
+        made._memory.add(*(iovec._memory for iovec in found))
     return made
 
 
@@ -151,17 +165,17 @@ def iovec_from_buffers(buffers: Iterable[Any], *, writable: bool = False) -> IoV
     buffers : iterable of bytes, bytearray, memoryview, mmap or numpy arrays
         Contiguous; of any length, 0 included.
     writable : bool
-        The iovec is to be read into: refuse read-only and overlapping memory now rather than when it is used.
+        Whether the iovec will be read into: refuse read-only and overlapping memory now rather than on use.
 
     Returns
     -------
     IoVec
-        Of shape (number of buffers,). While it lives, a bytearray among them cannot be resized, nor an mmap closed.
+        Of shape (number of buffers,). While it exists, its bytearrays cannot be resized, nor its mmaps closed.
 
     Raises
     ------
     TypeError, ValueError
-        A buffer is no plain memory, or not contiguous; with `writable`, read-only or overlapping.
+        A buffer is not plain memory, or not contiguous; with `writable`, also read-only or overlapping.
 
     Examples
     --------
@@ -173,34 +187,35 @@ def iovec_from_buffers(buffers: Iterable[Any], *, writable: bool = False) -> IoV
 
 
 def iovec_of(name: str, buffers: Any, writable: bool) -> IoVec:
-    """Return an iovec over `buffers`, which errors call by `name`."""
+    """Return an iovec over `buffers`; errors name the argument `name`."""
     if isinstance(buffers, (bytes, bytearray, memoryview)):
         raise TypeError(f"{name} must be a sequence of buffers, not one: {buffers!r:.60}")
     try:
         buffers = list(buffers)
     except TypeError:
         raise TypeError(f"{name} must be a sequence of buffers, not {buffers!r:.60}") from None
-    pieces = [memory_of(f"{name}[{k}]", buffer, writable) for k, buffer in enumerate(buffers)]
-    iovec = IoVec(len(pieces), pieces)
-    iovec["base"] = [piece.ctypes.data for piece in pieces]
-    iovec["len"] = [piece.nbytes for piece in pieces]
-    read_only = [k for k, piece in enumerate(pieces) if not piece.flags.writeable]
-    iovec._owners.unfit = f"{name}[{read_only[0]}] is read-only" if read_only else _overlap(iovec)
-    iovec._owners.changed = False
+    arrays = [memory_of(f"{name}[{k}]", buffer, writable) for k, buffer in enumerate(buffers)]
+    iovec = IoVec(len(arrays), arrays)
+    iovec["base"] = [array.ctypes.data for array in arrays]
+    iovec["len"] = [array.nbytes for array in arrays]
+    read_only = [k for k, array in enumerate(arrays) if not array.flags.writeable]
+    iovec._memory.unfit = f"{name}[{read_only[0]}] is read-only" if read_only else _overlap(iovec)
+    iovec._memory.changed = False
     if writable:
         require_writable(iovec)
     return iovec
 
 
 def require_writable(iovec: Any) -> None:
-    """Refuse an iovec that cannot be read into."""
-    owners = getattr(iovec, "_owners", None)
-    unfit = owners and (owners.unfit or (_overlap(iovec) if owners.changed else None))
+    """Raise ValueError for an iovec that cannot be read into."""
+    memory = getattr(iovec, "_memory", None)
+    unfit = memory and (memory.unfit or (_overlap(iovec) if memory.changed else None))
     if unfit:
         raise ValueError(f"an iovec to be read into must be over writable memory without overlaps, but {unfit}")
 
 
 def _overlap(iovec: IoVec) -> str | None:
+    """Return which entries overlap, or None."""
     used = np.flatnonzero(iovec["len"])
     order = used[np.argsort(iovec["base"][used], kind="stable")]
     ends = (iovec["base"] + iovec["len"])[order[:-1]]
@@ -213,7 +228,7 @@ def iovec_over(pool: Any, indices: Any, lengths: Any) -> Any:
     indices = _integers("indices", indices)
     iovec = IoVec(len(indices), pool)
     fill_iovec(iovec, pool, indices, lengths)
-    iovec._owners = _Owners([pool], _overlap(iovec))
+    iovec._memory = _Memory([pool], _overlap(iovec))
     return iovec
 
 
@@ -230,7 +245,7 @@ def _iovec_over_in_kernel(pool: Any, indices: Any, lengths: Any) -> Any:
 
 
 def _require_integers(indices: Any, lengths: Any) -> None:
-    """Refuse, while a kernel is compiled, what `_integers` refuses in Python."""
+    """Raise TypingError at compile time for what `_integers` refuses in Python."""
     for name, values in (("indices", indices), ("lengths", lengths)):
         if name == "lengths" and values in (None, types.none):
             continue
@@ -239,12 +254,13 @@ def _require_integers(indices: Any, lengths: Any) -> None:
 
 
 def _integers(name: str, values: Any) -> NDArray[np.int64]:
+    """Return a sequence of integers as an int64 array; TypeError for anything else."""
     try:
         array = np.asarray(values)
-    except ValueError:  # rows of several lengths
+    except ValueError:  # rows of different lengths
         raise TypeError(f"{name} must be a sequence of integers, not {values!r:.60}") from None
     empty = array.size == 0 and array.dtype == np.float64  # what numpy makes of []
-    # In a list of both, numpy makes integers of bools.
+    # In a mixed list, numpy converts bools to integers.
     bools = isinstance(values, (list, tuple)) and any(isinstance(value, (bool, np.bool_)) for value in values)
     if array.ndim != 1 or bools or not (array.dtype.kind in "iu" or empty):
         raise TypeError(f"{name} must be a sequence of integers, not {values!r:.60}")
@@ -256,24 +272,27 @@ def fill_iovec(iovec: Any, pool: Any, indices: Any, lengths: Any = None) -> int:
 
     Parameters
     ----------
-    iovec : array of IOVEC_DTYPE, 1-D
-        At least as long as `indices`.
+    iovec : array of IOVEC_DTYPE, 1-D, contiguous, writable
+        At least as long as `indices`; further entries stay as they are.
     pool : BufferPool
-        Must outlive the use of `iovec`, unless that is an `IoVec`, in Python: a plain array keeps nothing alive.
-    indices : integers
-        In a kernel, an array, 1-D.
-    lengths : integers, optional
-        Bytes of each, at most the pool's `buffer_size`, which is the default.
+        In Python an `IoVec` keeps it alive; a plain array does not, so the pool must outlive its use.
+    indices : sequence of integers
+        Indices of buffers, from 0 to capacity - 1; they need not be checked out. In a kernel, a 1-D array.
+    lengths : sequence of integers, optional
+        Bytes of each buffer, from 0 to the pool's `buffer_size`, which is the default. In a kernel, a 1-D array.
 
     Returns
     -------
     int
-        Bytes in all.
+        The total number of bytes.
 
     Raises
     ------
-    IndexError, TypeError, ValueError
-        There is no such buffer; the arrays do not fit each other; a length is out of its range.
+    IndexError
+        An index is out of range.
+    TypeError, ValueError
+        An argument has the wrong type; the lengths of the arrays do not match; a length is out of range. After any
+        error, `iovec` is as it was.
 
     Examples
     --------
@@ -293,7 +312,7 @@ def fill_iovec(iovec: Any, pool: Any, indices: Any, lengths: Any = None) -> int:
         iovec, pool, _integers("indices", indices), None if lengths is None else _integers("lengths", lengths)
     )
     if isinstance(iovec, IoVec):
-        iovec._owners.add(_Owners([pool]))
+        iovec._memory.add(_Memory([pool]))
     return total
 
 
@@ -302,9 +321,9 @@ def _fill(iovec, pool, indices, lengths):
     if len(indices) > len(iovec):
         raise FormattedValueError("iovec must have an entry for each index, {}, not {}", len(indices), len(iovec))
     if lengths is not None and len(lengths) != len(indices):
-        raise FormattedValueError("lengths must be as many as indices, {}, not {}", len(indices), len(lengths))
+        raise FormattedValueError("lengths must have one entry per index, {}, not {}", len(indices), len(lengths))
     total = np.int64(0)
-    for k in range(len(indices)):  # nothing is written before all is found good
+    for k in range(len(indices)):  # everything is checked before anything is written
         length = pool.buffer_size if lengths is None else np.int64(lengths[k])
         if indices[k] < 0 or indices[k] >= pool.capacity:
             last = pool.capacity - 1
@@ -328,13 +347,13 @@ def _fill_in_kernel(iovec: Any, pool: Any, indices: Any, lengths: Any = None) ->
 
 
 def check_pool(pool: Any) -> None:
-    """Refuse what is no pool of buffers."""
-    if not hasattr(pool, "arena"):  # the class is not known here
+    """Raise TypeError unless the argument is a `BufferPool`."""
+    if not hasattr(pool, "arena"):  # this room cannot import the class
         raise TypeError(f"pool must be a BufferPool, not {pool!r:.60}")
 
 
 def check_iovec(iovec: Any, writable: bool = False) -> None:
-    """Refuse, in Python, what `require_iovec` refuses in kernels."""
+    """Raise TypeError for what `require_iovec` refuses in kernels."""
     fits = isinstance(iovec, np.ndarray) and iovec.dtype == IOVEC_DTYPE and iovec.ndim == 1 and iovec.flags.c_contiguous
     if not fits or (writable and not iovec.flags.writeable):
         kind = "a writable" if writable else "a"
@@ -342,7 +361,7 @@ def check_iovec(iovec: Any, writable: bool = False) -> None:
 
 
 def require_iovec(iovec: types.Type, writable: bool = False) -> None:
-    """Refuse, while a kernel is compiled, what is no iovec."""
+    """Raise TypingError at compile time unless the type is that of an iovec."""
     fits = isinstance(iovec, types.Array) and iovec.dtype == IOVEC_TYPE and iovec.ndim == 1 and iovec.layout == "C"
     if not fits or (writable and not iovec.mutable):
         kind = "a writable" if writable else "a"
@@ -354,20 +373,20 @@ def advance_iovec(iovec: Any, n: int) -> int:
 
     Parameters
     ----------
-    iovec : array of IOVEC_DTYPE, 1-D
-        Changed in place: its entries then cover what is left.
+    iovec : array of IOVEC_DTYPE, 1-D, contiguous, writable
+        Changed in place: its entries then cover the rest.
     n : int
         Bytes, from 0 to the total of the iovec.
 
     Returns
     -------
     int
-        Where the first entry with anything left stands, len(iovec) if none has: go on with ``iovec[first:]``.
+        The position of the first entry that is not empty, len(iovec) if all are: continue with ``iovec[first:]``.
 
     Raises
     ------
     TypeError, ValueError
-        `iovec` is no such array; `n` is out of its range.
+        `iovec` is not such an array; `n` is not an integer, or out of range.
 
     Examples
     --------
@@ -406,10 +425,22 @@ def _advance_in_kernel(iovec: Any, n: Any) -> Any:
 
 
 def iovec_addr_len(iovec: Any) -> tuple[int, int]:
-    """Return the address and the number of entries, for a system call of one's own; (0, 0) if there are none.
+    """Return the address and the number of entries of an iovec, to pass to a system call; (0, 0) if it is empty.
 
-    The same in Python and in kernels. The iovec must live until the call is over. TypeError if it is no array of
-    `IOVEC_DTYPE`, one-dimensional and contiguous.
+    The same in Python and in kernels. Keep the iovec alive until the call returns.
+
+    Parameters
+    ----------
+    iovec : array of IOVEC_DTYPE, 1-D, contiguous
+
+    Returns
+    -------
+    tuple of two ints
+
+    Raises
+    ------
+    TypeError
+        `iovec` is not such an array.
 
     Examples
     --------
@@ -427,18 +458,23 @@ def _addr_len_in_kernel(iovec: Any) -> Any:
 
 
 def iovec_from_registered(pool: Any) -> IoVec:
-    """Return the whole arena of a `BufferPool` as io_uring_register(2) takes it for fixed buffers.
+    """Return the whole memory of a `BufferPool` as io_uring_register(2) takes it for fixed buffers.
+
+    Parameters
+    ----------
+    pool : BufferPool
+        Kept alive by the result.
 
     Returns
     -------
     IoVec
-        Pieces of at most 1 GiB, io_uring's limit, each of whole buffers: buffer i lies in piece
-        ``i // per_piece``, with ``per_piece = iovec["len"][0] // pool.stride``.
+        Entries of at most 1 GiB, io_uring's limit, each a whole number of buffers: buffer i is in entry
+        ``i // per_entry``, with ``per_entry = iovec["len"][0] // pool.stride``.
 
     Raises
     ------
     TypeError, ValueError
-        `pool` is no such pool; one buffer alone is larger than 1 GiB.
+        `pool` is not a `BufferPool`; a single buffer is larger than 1 GiB.
 
     Examples
     --------
@@ -447,11 +483,11 @@ def iovec_from_registered(pool: Any) -> IoVec:
     [65536]
     """
     check_pool(pool)
-    per_piece = _REGISTERED_BYTES // pool.stride
-    if per_piece == 0:
+    per_entry = _REGISTERED_BYTES // pool.stride
+    if per_entry == 0:
         raise ValueError(f"pool must have buffers of at most {_REGISTERED_BYTES} bytes, not {pool.stride}")
-    firsts = range(0, pool.capacity, per_piece)
+    firsts = range(0, pool.capacity, per_entry)
     iovec = IoVec(len(firsts), pool)
     iovec["base"] = [pool.arena + first * pool.stride for first in firsts]
-    iovec["len"] = [min(per_piece, pool.capacity - first) * pool.stride for first in firsts]
+    iovec["len"] = [min(per_entry, pool.capacity - first) * pool.stride for first in firsts]
     return iovec

@@ -11,7 +11,7 @@ from .._jit import check
 
 
 class Tier(IntEnum):
-    """A buffer size in bytes; each tier is four times the one before.
+    """A buffer size in bytes; each tier is four times the previous one.
 
     In kernels a tier is a constant: ``Tier.SMALL.size``, ``Tier.SMALL.value`` and comparisons work there.
 
@@ -39,7 +39,18 @@ class Tier(IntEnum):
 
     @classmethod
     def for_size(cls, n: int) -> Tier:
-        """Return the smallest tier whose buffers hold `n` bytes; ValueError above GIANT, TypeError for no integer."""
+        """Return the smallest tier whose buffers hold `n` bytes.
+
+        Parameters
+        ----------
+        n : int
+            Bytes, from 1 to 262144 (GIANT).
+
+        Raises
+        ------
+        TypeError, ValueError
+            `n` is not an integer, or out of its range.
+        """
         n = check.integer("n", n, 1, cls.GIANT)
         return next(tier for tier in cls if n <= tier)
 

@@ -1,7 +1,7 @@
-"""Pacing a loop that tries again: `SpinWait` for what another core is about to finish, `Backoff` for the outside world.
+"""Pacing a retry loop: `SpinWait` for what another core is about to finish, `Backoff` for everything slower.
 
-Both keep their state in a few words of their own, so the same object goes on at its pace whether Python or a kernel
-calls it. Made inside a kernel, they live in its stack frame and cannot leave it. Neither is for two threads at once.
+Both keep their state in a few words of memory, so the same object keeps its pace whether Python or a kernel calls it.
+Objects made inside a kernel live in its stack frame and cannot leave it. Neither class is thread-safe.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _WORDS = 5
 TURN = 0
 
 # Backoff; durations in nanoseconds
-BLOCK = 0  # counts from 1; a block of n is n sleeps of min(n * base, max)
-SLEPT = 1  # sleeps of this block that are over
+BLOCK = 0  # from 1; block n is n sleeps of min(n * base, max)
+SLEPT = 1  # sleeps of this block that are done
 BASE = 2
 MAX = 3
 RANDOM = 4
@@ -54,13 +54,13 @@ class BackoffType(SpinWaitType):
 
 
 def _on_the_stack(numba_type: HandleType) -> Any:
-    """Make the intrinsic that gives a handle over words in the caller's stack frame."""
+    """Return an intrinsic that makes a handle over words in the caller's stack frame."""
 
     def typed(typingctx: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             words = cgutils.alloca_once(builder, ir.ArrayType(ir.IntType(64), _WORDS), zfill=False)
             model = context.data_model_manager[numba_type]
-            handle = ir.Constant(model.get_value_type(), None)  # all members 0: no Python object has this address
+            handle = ir.Constant(model.get_value_type(), None)  # all members 0: not the address of a Python object
             return model.set(builder, handle, builder.bitcast(words, ir.IntType(64).as_pointer()), "_words")
 
         return numba_type(), codegen
@@ -70,7 +70,7 @@ def _on_the_stack(numba_type: HandleType) -> Any:
 
 @hot
 def spin_once(waiter):
-    """Spin for the turn that is due, and count it."""
+    """Spin for one turn and count it."""
     turn = load(waiter._words, TURN, "relaxed")
     store(waiter._words, TURN, turn + 1, "relaxed")
     spin(turn)
@@ -78,10 +78,11 @@ def spin_once(waiter):
 
 @kernel_face(SpinWaitType)
 class SpinWait(Handle):
-    """Spin a little more at each turn: 1, 2, 4 ... 128 pauses, then give the processor away at every turn.
+    """Spin with exponential back-off: 1, 2, 4 ... 128 pauses, then yield the processor (sched_yield(2)) each turn.
 
-    For waits of microseconds, until another thread has finished what it is in the middle of. Never sleeps, so it may
-    hold the GIL; in a loop that waits for Python code, use `Backoff`.
+    For waits of a few microseconds, until another thread finishes what it has started. It never sleeps, and keeps the
+    GIL if the caller holds it; to wait for Python code, use `Backoff`. Works the same in Python and in kernels. Not
+    thread-safe: each waiting thread needs its own.
 
     Examples
     --------
@@ -101,23 +102,23 @@ class SpinWait(Handle):
 
     @in_kernels
     def once(self) -> None:
-        """Wait for one turn."""
+        """Spin for one turn: pauses for the first eight, then a yield of the processor."""
         spin_once(self)
 
     @in_kernels
     def reset(self) -> None:
-        """Begin again with a single pause."""
+        """Start over with a single pause."""
         store(self._words, TURN, 0, "relaxed")
 
     @property
     @in_kernels
     def will_yield(self) -> bool:
-        """Whether the next turn gives the processor away."""
+        """Whether the next turn yields the processor."""
         return load(self._words, TURN, "relaxed") >= SPINS
 
 
 def as_limits(base: float, max: float) -> tuple[float, float]:
-    """Return limits as floats, or refuse those that no sleep could keep to."""
+    """Return the limits of a `Backoff` as floats; TypeError or ValueError if they are not valid."""
     allowed = "a number of seconds > 0"
     shortest = check.seconds("base", base, allowed)
     if not shortest > 0:
@@ -147,7 +148,7 @@ def _as_limits_in_kernel(base: Any, max: Any) -> Any:
 
 @hot
 def set_limits(backoff, limits):
-    """Write the limits, which must have been checked."""
+    """Write limits that `as_limits` has checked."""
     base, max = limits
     store(backoff._words, BASE, int(base * 1e9), "relaxed")
     store(backoff._words, MAX, int(max * 1e9), "relaxed")
@@ -169,9 +170,9 @@ def next_ns(backoff):
 
 @kernel
 def sleep_once(backoff):
-    """Sleep for as long as is due, and count it."""
+    """Sleep once, with jitter, and count it."""
     ns = next_ns(backoff)
-    # A linear congruential generator (Knuth, TAOCP 3.3.4, MMIX); its high bits spread the sleepers apart.
+    # A linear congruential generator (Knuth, TAOCP 3.3.4, MMIX); its high bits are the random ones.
     random = plus(times(load(backoff._words, RANDOM, "relaxed"), 6364136223846793005), 1442695040888963407)
     store(backoff._words, RANDOM, random, "relaxed")
     sleep(ns + (ns >> 3) * (random >> 32) // 2**31)
@@ -183,9 +184,10 @@ def sleep_once(backoff):
 
 @kernel_face(BackoffType)
 class Backoff(Handle):
-    """Sleep between tries at what others decide, longer and longer: block n is n sleeps of min(n * base, max) seconds.
+    """Sleep between retries, with linear back-off: block n is n sleeps of min(n * base, max) seconds.
 
-    Every sleep is off by up to an eighth (12.5 %) either way, so that those who began together do not stay together.
+    Each sleep is longer or shorter by a random jitter of up to an eighth (12.5 %), so that threads that start together
+    drift apart. Works the same in Python and in kernels.
 
     Parameters
     ----------
@@ -201,16 +203,17 @@ class Backoff(Handle):
     duration : float
         Seconds of the next sleep, before jitter.
     base, max : float
-        The limits in force.
+        The current limits, in seconds.
 
     Raises
     ------
     TypeError, ValueError
-        A limit is not such a number.
+        `base` or `max` is not a number, or out of its range.
 
     Notes
     -----
-    `wait` sleeps without the GIL, in any kernel, and ends with what a signal handler raises.
+    `wait` releases the GIL while it sleeps, even in a kernel compiled without ``nogil``. On the main thread it ends
+    with the exception of a signal handler that raises. Not thread-safe: each waiting thread needs its own.
 
     Examples
     --------
@@ -231,22 +234,22 @@ class Backoff(Handle):
 
     @in_kernels
     def wait(self) -> None:
-        """Sleep for as long as is due."""
+        """Sleep for `duration` seconds, with jitter; each sleep may move on to the next block."""
         sleep_once(self)
 
     @in_kernels
     def reset(self) -> None:
-        """Begin again with the first block."""
+        """Start over with the first block."""
         restart(self)
 
     @in_kernels
     def set_base(self, base: float) -> None:
-        """Set `base`, in seconds, which `max` must not be below; TypeError or ValueError otherwise."""
+        """Set `base`, in seconds, > 0 and at most `max`; TypeError or ValueError otherwise."""
         set_limits(self, as_limits(base, self.max))
 
     @in_kernels
     def set_max(self, max: float) -> None:
-        """Set `max`, in seconds, which must not be below `base`; TypeError or ValueError otherwise."""
+        """Set `max`, in seconds, from `base` to 2**33; TypeError or ValueError otherwise."""
         set_limits(self, as_limits(self.base, max))
 
     @property
@@ -270,7 +273,7 @@ class Backoff(Handle):
     @property
     @in_kernels
     def max(self) -> float:
-        """Seconds of the longest sleep."""
+        """Seconds of the longest sleep, before jitter."""
         return load(self._words, MAX, "relaxed") / 1e9
 
 
@@ -282,7 +285,7 @@ _spin_wait_on_the_stack = _on_the_stack(SPIN_WAIT_TYPE)
 _backoff_on_the_stack = _on_the_stack(BACKOFF_TYPE)
 
 
-# Inlined before anything is compiled, so that the stack frame is that of the kernel that asked.
+# Inlined before compilation, so that the words are in the stack frame of the calling kernel.
 @overload(SpinWait, inline="always")
 @functools.partial(refusing, name="SpinWait")
 def _spin_wait_in_kernel():

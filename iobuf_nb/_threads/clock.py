@@ -20,7 +20,7 @@ FOREVER_NS = 2**62
 
 
 def limit_ns(block: bool, timeout: float | None) -> int:
-    """Return the longest wait in nanoseconds that `block` and `timeout` (seconds) ask for; -1 without limit."""
+    """Return the longest wait, in nanoseconds, for `block` and `timeout` (in seconds); -1 for no limit."""
     if type(block) is not bool:
         block = check.block(block)
     limit = check.timeout_ns(timeout)
@@ -49,8 +49,6 @@ def _limit_in_kernel(block: Any, timeout: Any) -> Any:
     return limit
 
 
-# ---- the C functions behind it, found by name when a kernel is linked ------------------------------------------------
-
 _CLOCK_MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 1)
 
 
@@ -63,7 +61,7 @@ def _now_in_kernel():
 
 @compiled_as(lambda: _now_in_kernel())
 def now_ns() -> int:
-    """Return the monotonic clock in nanoseconds."""
+    """Return the time of the monotonic clock in nanoseconds."""
     return time.monotonic_ns() if seam.hook is None else int(seam.hook("now", None, -1, ""))
 
 
@@ -76,7 +74,7 @@ def _nap_in_kernel(ns):
 
 @compiled_as(lambda ns: _nap_in_kernel(ns))
 def nap(ns: int) -> None:
-    """Sleep `ns` nanoseconds without the GIL, whatever signals come."""
+    """Sleep `ns` nanoseconds without the GIL and without running signal handlers."""
     time.sleep(ns / 1e9)
 
 
@@ -95,5 +93,5 @@ def _sleep_in_kernel(ns):
 
 @compiled_as(lambda ns: _sleep_in_kernel(ns))
 def sleep(ns: int) -> None:
-    """Sleep `ns` nanoseconds without the GIL; a signal whose handler raises ends it."""
+    """Sleep `ns` nanoseconds without the GIL; a signal handler that raises ends the sleep."""
     time.sleep(ns / 1e9)

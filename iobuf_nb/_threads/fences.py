@@ -1,7 +1,7 @@
-"""Asymmetric fences: a cheap side for the thread that runs often, an expensive side for the one that runs rarely.
+"""Asymmetric fences: a cheap fence for the side that runs often, an expensive one for the side that runs rarely.
 
-One thread stores, passes `light_fence` and loads what a second thread stores; the second stores, passes `heavy_fence`
-and loads what the first stores. Then at least one of the two sees the other's store, as with two full fences.
+One thread stores a word, executes `light_fence` and loads another; a second thread stores that other word, executes
+`heavy_fence` and loads the first. Then at least one of the two sees the other's store, as with two full fences.
 """
 
 from __future__ import annotations
@@ -22,14 +22,19 @@ def _light_fence_in_kernel():
 
 @compiled_as(_light_fence_in_kernel)
 def light_fence() -> None:
-    """Keep the compiler from moving accesses across: the cheap side of a pair with `heavy_fence`.
+    """Keep the compiler from moving memory accesses across this point: the cheap half of a pair with `heavy_fence`.
 
-    It costs no instruction, so the processor may still let a later load pass an earlier store.
+    It emits no instruction, so the processor may still execute a later load before an earlier store.
 
     Notes
     -----
-    One thread stores, passes a light fence and loads what a second thread stores; the second stores, passes a heavy
-    fence and loads what the first stores. Then not both can miss the other's store, just as with two full fences.
+    One thread stores a word, executes a light fence and loads another; a second thread stores that other word,
+    executes a heavy fence and loads the first. Then at least one of them sees the other's store, as with two full
+    fences.
+
+    Examples
+    --------
+    >>> light_fence()
     """
     if seam.hook is not None:
         seam.hook("light_fence", None, -1, "seq_cst")
@@ -45,16 +50,21 @@ def _heavy_fence_in_kernel():
 
 @compiled_as(_heavy_fence_in_kernel)
 def heavy_fence() -> bool:
-    """Make every running thread of this process pass a full fence, this one included: the dear side of a pair.
+    """Execute a full fence on all running threads of this process: the expensive half of a pair with `light_fence`.
 
-    It is membarrier(2), some microseconds long. Where `register_heavy_fence` says True it can be relied upon, until a
-    sandbox forbids it later.
+    It calls membarrier(2), which takes some microseconds. After `register_heavy_fence` has returned True it works,
+    unless a sandbox forbids the system call later.
 
     Returns
     -------
     bool
-        Whether it was done. If not, only this thread has passed a fence, and what other threads stored before their
-        light fences may still be out of sight: the caller must leave alone what only the pair makes safe.
+        Whether all threads executed a fence. If False, only this thread did, and stores that other threads made before
+        their light fences may not be visible yet: the caller must not do what relies on the pair.
+
+    Examples
+    --------
+    >>> if register_heavy_fence():
+    ...     assert heavy_fence()
     """
     if not INTERPRETED:
         return bool(_native_heavy_fence())
@@ -63,12 +73,13 @@ def heavy_fence() -> bool:
 
 @functools.cache
 def register_heavy_fence() -> bool:
-    """Say whether this system has what `heavy_fence` needs, and make it ready for this process and forked children.
+    """Register this process, and its forked children, for `heavy_fence`; return whether that works here.
 
     Returns
     -------
     bool
-        False where there is no membarrier(2), or a sandbox forbids it: then both sides of a pair need a `fence`.
+        False if there is no membarrier(2), or a sandbox forbids it: then both sides of a pair need a full `fence`.
+        The result is cached.
     """
     return int(_membarrier(_REGISTER)) == 0 and int(_membarrier(_EXPEDITE)) == 0
 

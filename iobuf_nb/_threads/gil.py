@@ -1,7 +1,7 @@
-"""The GIL, signals, and which thread and process this is.
+"""The GIL, signals, and the identity of this thread and process.
 
-A wait never sleeps with the GIL, whether or not the kernel around it was compiled with ``nogil``. The main thread
-checks for signals at least every `LOOK_NS`; if a Python handler raises, the wait ends with the handler's exception,
+A wait never sleeps while holding the GIL, even in a kernel compiled without ``nogil``. The main thread checks for
+signals at least every `LOOK_NS`; if a Python handler raises, the wait ends with the handler's exception, such as
 KeyboardInterrupt for Ctrl-C.
 """
 
@@ -24,19 +24,19 @@ from .._jit.faces import compiled_as
 from .._jit.python_api import own_thread_state, restore_thread, running_thread_state, save_thread
 from .libc import getpid, pthread_self
 
-LOOK_NS = 50_000_000  # the main thread looks for signals this often at least
+LOOK_NS = 50_000_000  # the longest that the main thread goes without checking for signals
 
 
 @hot
 def _release_gil_in_kernel():
-    # PyGILState_Check will not do: it says yes to everybody while the interpreter ends, or once it has had a child.
+    # Not PyGILState_Check: it always returns 1 during finalization, and once a subinterpreter has been created.
     own = own_thread_state()
     return save_thread() if own != 0 and own == running_thread_state() else 0
 
 
 @compiled_as(lambda: _release_gil_in_kernel())
 def release_gil() -> int:
-    """Let go of the GIL if this thread holds it; `regain_gil` needs what this returns."""
+    """Release the GIL if this thread holds it; return a state for `regain_gil`."""
     return 0
 
 
@@ -48,7 +48,7 @@ def _regain_gil_in_kernel(state):
 
 @compiled_as(lambda state: _regain_gil_in_kernel(state))
 def regain_gil(state: int) -> None:
-    """Take the GIL back if `release_gil` let go of it."""
+    """Acquire the GIL again if `release_gil` released it."""
 
 
 @kernel
@@ -59,18 +59,18 @@ def _check_signals_in_kernel():
 
 @compiled_as(lambda: _check_signals_in_kernel())
 def check_signals() -> None:
-    """On the main thread, run the handlers of signals that have come, and raise what they raise."""
+    """On the main thread, run the handlers of pending signals, and raise what they raise."""
 
 
 @compiled_as(lambda: pthread_self())
 def thread_id() -> int:
-    """Return the identity of this thread, the number that `threading.get_ident` gives."""
+    """Return the identifier of this thread, as `threading.get_ident` does."""
     return threading.get_ident() if seam.hook is None else int(seam.hook("thread_id", None, -1, ""))
 
 
 @compiled_as(lambda: np.int64(getpid()))
 def process_id() -> int:
-    """Return the identity of this process."""
+    """Return the identifier of this process."""
     return os.getpid()
 
 

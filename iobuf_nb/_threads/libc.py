@@ -1,6 +1,6 @@
-"""The C library's functions, declared once: as kernels link them, and through ctypes where kernels are interpreted.
+"""The C library's functions, declared once: kernels link them by name; with the JIT off they go through ctypes.
 
-All of them return -1 and set errno on failure; read it with `last_error` at once.
+On failure most of them return -1 and set errno, which `last_error` must read at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numba import types
 from .._jit.compile import c_function
 from .._jit.faces import compiled_as
 
-# Numbers of system calls that the C library has no function for: futex(2) and membarrier(2); -1 where there is none.
+# Numbers of the system calls that the C library does not wrap, futex(2) and membarrier(2); -1 if not available.
 _NUMBERS = {
     "x86_64": (202, 324),
     "aarch64": (98, 283),
@@ -53,7 +53,7 @@ _errno = types.ExternalFunction(
 
 @compiled_as(lambda: np.int64(_errno()[0]))
 def last_error() -> int:
-    """Return errno, which any other call may overwrite."""
+    """Return errno; any other call may overwrite it."""
     return ctypes.get_errno()
 
 

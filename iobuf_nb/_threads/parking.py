@@ -1,17 +1,18 @@
 """Parking: how a thread gives up the processor until another thread wakes it.
 
-A wait has three stages: try, without waiting; spin, `pause` a bounded number of times, then yield the processor; park
-on a futex word (futex(2)) until another thread wakes it. Where there is no futex, parking is a short sleep.
+A wait has three stages: try, without waiting; spin: a bounded number of pauses, then yields of the processor; park on a
+futex word (futex(2)) until another thread wakes it. Where there is no futex, parking is a short sleep.
 
 No lost wake-up
-    A waiter counts itself in, reads the event word, tries once more, and parks only while the event word still holds
-    what it read. A waker makes its change (a put), then looks whether anyone is counted in, and if so changes the
-    event word and wakes one. A wake-up would be lost if the waiter's last try missed the change and the waker missed
-    the waiter: each side writes one word and then reads the other's. Release and acquire do not exclude that (a store
-    may pass a later load); sequential consistency does, so those four accesses are ``seq_cst``. On x86-64 that costs
-    the waker nothing: its compare-and-swap is a full barrier already, and the load that follows is a plain one.
+    A waiter registers (increments the count of waiters), reads the event word, tries once more, and parks only while
+    the event word is unchanged. A waker makes its change (a put), then loads the count of waiters, and if it is not 0
+    changes the event word and wakes one. A wake-up would be lost if the waiter's last try missed the change and the
+    waker missed the waiter: each side writes one word and then reads the other's. Release and acquire allow that (a
+    store may be reordered with a later load); sequential consistency does not, so those four accesses are ``seq_cst``.
+    On x86-64 that costs the waker nothing: its compare-and-swap is a full barrier already, and the load after it is a
+    plain one.
 
-    No wake-up is swallowed either: a thread that was woken tries once more before it leaves, for whatever reason.
+    No wake-up is wasted either: a thread that was woken tries once more before it leaves, for whatever reason.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from .libc import FUTEX, pthread_self, sched_yield, syscall, write
 
 ALL_WAITERS = 2**31 - 1
 SPINS = 8  # turn t < 8 pauses 2**t times: 255 pauses, some 10 us in all
-SPIN_TURNS = 12  # the others give the processor away
+SPIN_TURNS = 12  # the turns after the first SPINS yield the processor
 _NAP_NS = 1_000_000  # where there is no futex
 
 
@@ -49,7 +50,7 @@ def _spin_in_kernel(turn):
 
 @compiled_as(lambda turn: _spin_in_kernel(turn))
 def spin(turn: int) -> None:
-    """Give others a moment, the longer the higher `turn` (0, 1, 2 ...): pauses at first, then the processor."""
+    """Spin for turn `turn` (0, 1, 2 ...): 2**turn pauses while turn < SPINS, then one yield of the processor."""
     if seam.hook is not None:
         seam.hook("pause", None, -1, "", 1)
     else:
@@ -78,7 +79,7 @@ def _park_in_kernel(address, expected, most_ns):
 
 @compiled_as(lambda words, i, expected, most_ns: _park_in_kernel(_address(words, i), expected, most_ns))
 def park(words: Any, i: int, expected: int, most_ns: int) -> None:
-    """Sleep until somebody wakes word `i`, unless it no longer holds `expected`; at most `most_ns`, at times less."""
+    """Sleep until word `i` is woken, if it still holds `expected`; at most `most_ns`, and wake-ups may be spurious."""
     if seam.hook is not None:
         seam.hook("park", words, i, "seq_cst", expected, most_ns <= FOREVER_NS // 2)
     else:
@@ -92,7 +93,7 @@ def _wake_in_kernel(address, count):
 
 @compiled_as(lambda words, i, count: _wake_in_kernel(_address(words, i), count))
 def wake(words: Any, i: int, count: int) -> int:
-    """Wake up to `count` of those who park on word `i`; return how many it woke."""
+    """Wake up to `count` threads parked on word `i`; return how many were woken."""
     return 0 if seam.hook is None else seam.hook("wake", words, i, "seq_cst", count)
 
 
@@ -105,14 +106,14 @@ def _signal_fd_in_kernel(fd):
 
 @compiled_as(lambda fd: _signal_fd_in_kernel(fd))
 def notify_eventfd(fd: int) -> None:
-    """Make an eventfd readable; a negative `fd` is none."""
+    """Make an eventfd readable; does nothing for a negative `fd`."""
     if fd >= 0:
         os.eventfd_write(fd, 1)
 
 
 @intrinsic
 def _address(typingctx: Any, words: Any, i: Any) -> Any:
-    """Return the address of a word, whose low half is what futex(2) looks at on a little-endian machine."""
+    """Return the address of a word: on a little-endian machine, of its low half, which futex(2) compares."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         return builder.ptrtoint(builder.gep(args[0], [args[1]]), ir.IntType(64))

@@ -197,7 +197,7 @@ def test_what_is_dropped_while_its_kernel_runs_cannot_be_returned():
     assert find_handle(descriptor) is queue
     del queue
     gc.collect()
-    with pytest.raises(RuntimeError, match="what this kernel returns is gone: it was dropped while the kernel ran"):
+    with pytest.raises(RuntimeError, match="the object that this kernel returns is gone: it was dropped"):
         find_handle(descriptor)
 
 

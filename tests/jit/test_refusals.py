@@ -351,7 +351,7 @@ def test_keywords_are_taken_outside_of_try_and_by_position_in_it():
         ),
         (lambda p, q, s, v, w: p.put_many(w), IndexError, "index must be from 0 to 1, not 8"),
         (lambda p, q, s, v, w: p.iovec(w)[0], IndexError, "indices must be from 0 to capacity - 1, 1, not 8"),
-        (lambda p, q, s, v, w: p.iovec(w[:0], w)[0], ValueError, "lengths must be as many as indices, 0, not 2"),
+        (lambda p, q, s, v, w: p.iovec(w[:0], w)[0], ValueError, "lengths must have one entry per index, 0, not 2"),
         (
             lambda p, q, s, v, w: p.iovec(w[:1] - 8, w[:1] + 9)[0],
             ValueError,

@@ -84,7 +84,7 @@ def test_fill_takes_the_first_entries(face):
         (2, [-1], None, IndexError, "indices must be from 0 to capacity - 1"),
         (2, [1], [65], ValueError, "lengths must be from 0 to buffer_size"),
         (2, [1], [-1], ValueError, "lengths must be from 0 to buffer_size"),
-        (2, [1, 2], [3], ValueError, "lengths must be as many as indices"),
+        (2, [1, 2], [3], ValueError, "lengths must have one entry per index"),
         (2, [1, 2, 3], None, ValueError, "iovec must have an entry for each index"),
         (2, [1, 4], None, IndexError, "indices must be from 0 to capacity - 1"),
         (2, [1, 2], [1, 65], ValueError, "lengths must be from 0 to buffer_size"),

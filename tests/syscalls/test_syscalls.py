@@ -292,10 +292,10 @@ def test_buffered_files_are_taken_at_an_offset_only(tmp_path):
         opened.seek(0)
         assert opened.read(8) == b"READ-++-"
         for function in (syscalls.read, syscalls.read_full, syscalls.write, syscalls.recv, syscalls.send_full):
-            with pytest.raises(TypeError, match="fd must not be a buffered file, which .* pass fd.fileno"):
+            with pytest.raises(TypeError, match="fd must not be a buffered file, whose .* pass fd.fileno"):
                 function(opened, buffer)
         for function in (syscalls.readv, syscalls.readv_full, syscalls.writev):
-            with pytest.raises(TypeError, match="fd must not be a buffered file, which .* pass fd.fileno"):
+            with pytest.raises(TypeError, match="fd must not be a buffered file, whose .* pass fd.fileno"):
                 function(opened, [buffer])
     with tempfile.NamedTemporaryFile() as named:
         named.write(b"more")

@@ -29,7 +29,7 @@ def test_files_with_buffers_are_taken_at_an_offset_only(make, tmp_path):
             (registered.write_fixed, (opened, index, -1)),
             (registered.receive, (opened,)),
         ):
-            with pytest.raises(TypeError, match="fd must not be a buffered file, which stands elsewhere"):
+            with pytest.raises(TypeError, match="fd must not be a buffered file, whose position differs"):
                 function(*arguments)
         for function, arguments in (
             (registered.read_fixed, (zipped, index, 0)),
