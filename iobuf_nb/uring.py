@@ -1,27 +1,28 @@
 """io_uring over the buffers of a pool: reads, writes and receives by index, without a copy. Linux 6.0 or newer.
 
-A `Ring` is one io_uring(7). A `RegisteredPool` ties a `BufferPool` to it: its memory is pinned once and for all, and an
-operation names a buffer by the pool's own index. Finished ones come out of a `BoundedQueue`, as indices again.
+A `Ring` is one io_uring(7). A `RegisteredPool` ties a `BufferPool` to it: the memory is pinned once, and operations
+name buffers by the pool's own indices. Completed ones come out of a `BoundedQueue`, as indices again.
 
 Three steps
-    1. queue: `read_fixed`, `write_fixed`, `read_batch`, `receive` fill entries that the kernel shares: no system call;
-    2. `submit`, or `complete`, which submits too: one system call for all of them;
-    3. `complete` writes ``lengths[index]`` for each operation that has ended, then puts its index into the queue, from
-       where any thread takes it.
+    1. Queue: `read_fixed`, `write_fixed`, `read_batch` and `receive` fill entries shared with Linux, without a system
+       call.
+    2. Submit: `submit`, or `complete`, which also submits; one system call for all queued operations.
+    3. Complete: `complete` writes ``lengths[index]`` for each operation that has ended, then puts its index into the
+       queue, from which any thread gets it.
 
-Who holds a buffer
-    From when it is queued until its index comes out of the queue a buffer is the kernel's. In a checked pool
-    its word of `owners` is then the holder's negative, which `put` refuses like any buffer that is not out: no put, no
-    second operation, and so nobody else who could get it. Operations that are still under way when the registration
+Ownership
+    From when an operation is queued until its index comes out of the queue, the buffer belongs to Linux. In a checked
+    pool its owner word is then the negative of its owner, and `put` refuses the buffer like any that is not checked
+    out: it cannot be put, queued a second time, or got by another thread. Operations in flight when the registration
     ends, by `close` or by garbage collection, are cancelled and waited for first.
 
-Nothing is lost
-    A read or write is queued only where its completion has room in the kernel's completion queue, and a completion
-    leaves that only once its index is in the `BoundedQueue`.
+No completion is lost
+    A read or write is queued only if the completion queue has room for its completion, and a completion leaves that
+    queue only once its index is in the `BoundedQueue`.
 
 Errors
-    In a kernel the methods that queue, submit or wait return a count or -errno, like the functions of `syscalls`, and
-    in Python they raise OSError. Misuse raises in both.
+    In a kernel, the methods that queue, submit or wait return a count or -errno, like the functions of `syscalls`; in
+    Python they raise OSError. Misuse raises in both.
 """
 
 from __future__ import annotations
@@ -29,10 +30,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import struct
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import carray
@@ -57,7 +57,20 @@ from ._pools.repr import ReprMixin
 from ._threads.clock import limit_ns
 from ._threads.gil import LOOK_NS
 from ._threads.outcomes import FORKED, FULL, LEAST_ERRNO, NOT_OUT, OUT_OF_RANGE, UNDER_WAY, Closed, WouldBlock
-from ._uring.liburing import CANCEL_ALL, CQE_MORE, MAX_ENTRIES, call
+from ._uring.liburing import (
+    BUF_BYTES,
+    CQE_BYTES,
+    CQE_MORE,
+    MAX_ENTRIES,
+    PARAMS_CQ_ENTRIES,
+    PARAMS_SQ_ENTRIES,
+    URING_BYTES,
+    buf_reg,
+    call,
+    cancel_all_reg,
+    new_params,
+    timespec,
+)
 from ._uring.operations import (
     BUFFER,
     ENTRIES,
@@ -86,22 +99,26 @@ from ._uring.operations import (
 from .atomics import load
 from .syscalls import as_descriptor
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = ["RegisteredPool", "Ring"]
 
 
 @compiled_as(lambda fd, at_offset: check.integer("fd", fd, -1, 2**31 - 1))
 def as_fd(fd: Any, at_offset: bool) -> int:
-    """Return a file descriptor; in Python also that of a socket or file, as the functions of `syscalls` take it."""
+    """Return a file descriptor; in Python also that of a socket or file, as in `syscalls`."""
     return as_descriptor(fd, at_offset)
 
 
 def as_queue(registered: Any, queue: Any) -> Any:
-    """Return a queue that every index of the pool fits into, or refuse it."""
+    """Return `queue` if every index of the pool fits into it, or raise."""
     if not isinstance(queue, BoundedQueue):
         raise TypeError(f"queue must be a BoundedQueue, not {queue!r:.60}")
     if min(queue.capacity, queue.limit) < registered.pool.capacity:
         raise ValueError(
-            f"queue must have a capacity of at least the pool's, {registered.pool.capacity}, not {queue.capacity}"
+            "queue must have a capacity and a limit of at least the pool's capacity, "
+            f"{registered.pool.capacity}, not {queue.capacity} and {queue.limit}"
         )
     return queue
 
@@ -113,9 +130,11 @@ def _as_queue_in_kernel(registered: Any, queue: Any) -> Any:
 
     def checked(registered, queue):
         if min(queue.capacity, queue.limit) < registered.pool.capacity:
-            least = registered.pool.capacity
             raise FormattedValueError(
-                "queue must have a capacity of at least the pool's, {}, not {}", least, queue.capacity
+                "queue must have a capacity and a limit of at least the pool's capacity, {}, not {} and {}",
+                registered.pool.capacity,
+                queue.capacity,
+                queue.limit,
             )
         return queue
 
@@ -129,7 +148,7 @@ def _outcome_in_kernel(registered, index, status):
         if status == NOT_OUT:
             refuse(registered.pool, index, NOT_OUT)
         if status == UNDER_WAY:
-            raise FormattedValueError("index must be that of a buffer at rest; {} has an operation under way", index)
+            raise FormattedValueError("index must be that of an idle buffer; {} has an operation under way", index)
         if status == FORKED:
             raise RuntimeError(_NOT_IN_A_CHILD)
         if status == FULL:
@@ -139,13 +158,13 @@ def _outcome_in_kernel(registered, index, status):
 
 
 _NOT_IN_A_CHILD = "a forked child cannot use the ring that its parent made"
-_QUEUE_FULL = "the queue holds other items: no completed index fits into it, and they wait where they are"
+_QUEUE_FULL = "the queue holds other items and is full: completed indices stay in the ring until it has room"
 _ENDED = "the registration of this pool with its ring has been closed"
 
 
 @compiled_as(_outcome_in_kernel)
 def outcome(registered: Any, index: Any, status: int) -> int:
-    """Return a count, or raise what the status stands for; a kernel gets an -errno back."""
+    """Return a count, or raise the error that a status stands for; in a kernel, -errno is returned."""
     if LEAST_ERRNO <= status < 0:
         raise OSError(-status, os.strerror(-status))
     return int(_outcome_in_kernel(registered, index, status))
@@ -153,7 +172,7 @@ def outcome(registered: Any, index: Any, status: int) -> int:
 
 @compiled_as(lambda words, n, memory: lend(carray(words, n), memory))
 def results(words: Any, n: int, memory: int) -> Any:
-    """Return words that completions write as an array to read."""
+    """Return the words that completions write, as a read-only array."""
     view = words.view()
     view.flags.writeable = False
     return view
@@ -165,28 +184,26 @@ class Ring(Handle, ReprMixin):
     Parameters
     ----------
     entries : int
-        Operations that can be queued between two submits, from 1 to 32768; the kernel rounds up to a power of two.
-        Up to twice as many can be under way.
+        Operations that can be queued between two submits; from 1 to 32768, rounded up to a power of two by Linux. Up to
+        twice as many can be in flight.
 
     Attributes
     ----------
     entries : int
-        As rounded.
+        After rounding.
 
     Raises
     ------
     ImportError
         The package liburing is missing or too old: ``pip install 'iobuf-nb[uring]'``.
     OSError
-        io_uring is not to be had here; it says what stands in the way.
+        io_uring is not available here; the message gives the reason.
     TypeError, ValueError
-        `entries` is out of its range.
+        `entries` is not an integer, or is out of range.
 
-    Notes
-    -----
-    Not for several threads at once: like the kernel's, its queues have one user at a time, who may change. What a
-    thread submitted and left waiting for a pipe or socket when it ended fails with -ECANCELED once data comes, and
-    leaves the data there. A forked child cannot use the ring.
+    Notes ----- Not thread-safe: its queues may be used by one thread at a time, though not always the same one.
+    Operations that a thread submitted on a pipe or socket and that still wait for data when the thread ends fail with
+    -ECANCELED once data arrives, and leave the data unread. A forked child cannot use the ring.
 
     Examples
     --------
@@ -202,22 +219,21 @@ class Ring(Handle, ReprMixin):
 
     def __init__(self, entries: int = 64) -> None:
         entries = check.integer("entries", entries, 1, MAX_ENTRIES)
-        # liburing's struct io_uring takes 216 bytes; later versions may use more, and cannot say how many.
-        memory = aligned_mem(1024)
-        parameters = np.zeros(30, np.uint32)  # struct io_uring_params; its first two: entries, completions
-        status = call("io_uring_queue_init_params", entries, memory.ctypes.data, parameters.ctypes.data)
+        memory = aligned_mem(URING_BYTES)
+        params = new_params()
+        status = call("io_uring_queue_init_params", entries, memory.ctypes.data, params.ctypes.data)
         if status < 0:
             raise _refusal(-status, f"Ring({entries})")
-        self.entries = int(parameters[0])
+        self.entries = int(params[PARAMS_SQ_ENTRIES])
         self._uring = memory.ctypes.data
         self._words = np.zeros(ENTRIES + self.entries, np.int64)
         self._words[PROCESS] = os.getpid()
-        self._words[LIMIT] = parameters[1]
+        self._words[LIMIT] = params[PARAMS_CQ_ENTRIES]
         self._exit = weakref.finalize(self, _exit, memory, self._words[PROCESS])
         self._describe(RING_TYPE)
 
     def close(self) -> None:
-        """Close the registration of its pool, as that one's `close` does, then the ring; twice is no error."""
+        """Close its `RegisteredPool`, if any, then the ring. Closing twice is not an error. Python only."""
         registered = self._registered and self._registered()
         if registered:
             registered.close()
@@ -225,17 +241,17 @@ class Ring(Handle, ReprMixin):
 
     @property
     def closed(self) -> bool:
-        """Whether it has been closed; Python only."""
+        """Whether the ring has been closed. Python only."""
         return not self._exit.alive
 
-    def __enter__(self) -> Ring:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def _register(self, pool: BufferPool, receive: int) -> RegisteredPool:
-        """Do what `BufferPool.register` says."""
+        """Implement `BufferPool.register`."""
         return RegisteredPool(pool, self, receive)
 
     def _figures(self) -> dict[str, object]:
@@ -252,32 +268,33 @@ class RegisteredPool(Handle, ReprMixin):
     Parameters
     ----------
     pool : BufferPool
-        With buffers of at most 1 GiB. All of its memory is pinned: RLIMIT_MEMLOCK bounds it unless one is root.
+        With buffers of at most 1 GiB. All of its memory is pinned, which RLIMIT_MEMLOCK limits for users other than
+        root.
     ring : Ring
         One that no other pool is registered with.
     receive : int
-        How many buffers, at most, the kernel may have in advance for `receive`; up to 32768, and the pool must
-        then have no more than 65536. 0: there is no receiving.
+        Maximum number of buffers provided to Linux in advance for `receive`; up to 32768, and then the pool may have at
+        most 65536 buffers. 0 disables receiving.
 
     Attributes
     ----------
     pool, ring
-        As given; readable in kernels too, and kept alive.
+        As given, and kept alive; readable in kernels.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is out of its range; the ring is in use.
+        An argument has the wrong type or is out of range; the ring has another pool registered.
     Closed
         The ring is closed.
     OSError
-        The kernel refuses, for example for RLIMIT_MEMLOCK.
+        Linux refuses, for example because of RLIMIT_MEMLOCK.
+    RuntimeError
+        This is a forked child of the process that made the ring.
 
-    Notes
-    -----
-    One thread at a time uses the registration; any thread takes indices from the queue, reads `lengths` and puts
-    buffers back. The buffer of a queued operation must stay out until its index comes out of the queue; a checked
-    pool sees to that.
+    Notes ----- Only one thread at a time may use the registration; any thread may get indices from the queue, read
+    `lengths` and put buffers. The buffer of a queued operation must stay checked out until its index comes out of the
+    queue; a checked pool enforces this.
 
     Examples
     --------
@@ -311,7 +328,7 @@ class RegisteredPool(Handle, ReprMixin):
         if before and not before.closed:
             raise ValueError(f"ring must be one that no other pool is registered with; {ring} has one")
         pieces = iovec_from_registered(pool)
-        compile_for(give, pool, 0)  # the collector may have to call it, and is no place to compile a kernel
+        compile_for(give, pool, 0)  # a finalizer may have to call it, and must not compile a kernel
         status = call("io_uring_register_buffers", ring._uring, pieces.ctypes.data, len(pieces))
         if status < 0:
             raise _refusal(-status, f"pinning {pool.capacity * pool.stride} bytes")
@@ -321,17 +338,16 @@ class RegisteredPool(Handle, ReprMixin):
         self._per_piece = int(pieces["len"][0]) // pool.stride
         entries = 1 << max(self._provide - 1, 0).bit_length()
         self._mask = entries - 1
-        slots = aligned_mem(16 * entries)
+        slots = aligned_mem(BUF_BYTES * entries)
         self._group = slots.ctypes.data
         arrays = np.zeros((4, pool.capacity), np.int64)
         self._states, self._length_words, self._offset_words, self._descriptor_words = arrays
         self._memory, self._memory_info = memory_info(arrays)
-        # The arrays go along, for as long as the kernel may write into what they stand for.
+        # The finalizer keeps the memory alive for as long as Linux may write to it.
         self._parts = ring, pool, self._number, self._states, slots
         self._end = weakref.finalize(self, _unregister, *self._parts)
         if self._provide:
-            # struct io_uring_buf_reg
-            request = ctypes.create_string_buffer(struct.pack("QIHH3Q", self._group, entries, 0, 0, 0, 0, 0))
+            request = buf_reg(self._group, entries)
             status = call("io_uring_register_buf_ring", ring._uring, ctypes.addressof(request), 0)
             if status < 0:
                 self._end()
@@ -342,68 +358,73 @@ class RegisteredPool(Handle, ReprMixin):
     @property
     @in_kernels
     def in_flight(self) -> int:
-        """How many operations are queued or under way, receivers included; readable in kernels."""
+        """Number of operations queued or in flight, receivers included; readable in kernels."""
         return 0 if self.closed else under_way(self.ring._words)
 
     @property
     @in_kernels
     def closed(self) -> bool:
-        """Whether it, or its ring, has been closed; readable in kernels."""
+        """Whether the registration, or its ring, has been closed; readable in kernels."""
         return load(self.ring._words, NUMBER) != self._number
 
     @property
     @in_kernels
     def lengths(self) -> NDArray[np.int64]:
-        """What became of the last operation on each buffer: bytes, 0 at the end of a file or stream, or -errno.
+        """Result of the last operation on each buffer: bytes, 0 at the end of a file or stream, or -errno.
 
-        Written before the index comes out of the queue. A file's bytes may come in more than one read: where a length
-        is short of what was asked, the rest has not been read.
+        A read-only int64 array of shape (capacity,); readable in kernels. Written before the index comes out of the
+        queue. A read may be short before the end of a file: if a length is smaller than requested, the rest has not
+        been read.
         """
         return results(self._length_words, self.pool.capacity, self._memory_info)
 
     @property
     @in_kernels
     def offsets(self) -> NDArray[np.int64]:
-        """Where in its file the last read or write of each buffer began."""
+        """File offset of the last read or write of each buffer: a read-only int64 array of shape (capacity,)."""
         return results(self._offset_words, self.pool.capacity, self._memory_info)
 
     @property
     @in_kernels
     def descriptors(self) -> NDArray[np.int64]:
-        """The file descriptor of the last operation on each buffer: which socket it was received from."""
+        """File descriptor of the last operation on each buffer, such as the socket it was received from.
+
+        A read-only int64 array of shape (capacity,); readable in kernels.
+        """
         return results(self._descriptor_words, self.pool.capacity, self._memory_info)
 
     @in_kernels
     def read_fixed(self, fd: Any, index: int, offset: int, length: int = -1) -> int:
-        """Queue a read into a buffer that is out.
+        """Queue a read into a checked-out buffer.
 
         Parameters
         ----------
         fd : int
-            In Python also a socket or file, as `syscalls` takes it. It must stay open until the read has completed.
+            In Python also a socket or file, as in `syscalls`. It must stay open until the read has completed.
         index : int
-            The buffer, which must stay out until then.
+            The buffer, which must stay checked out until then.
         offset : int
-            Where in the file; -1: where it stands, as pipes and sockets need.
+            File offset; -1 for the current position, as pipes and sockets require.
         length : int
-            Bytes to read, from 0; by default the whole buffer.
+            Bytes to read; the whole buffer by default.
 
         Returns
         -------
         int
-            0, or in a kernel -errno, and then nothing is queued: EBUSY when as many operations are under way as the
-            ring has room for completions. A full submission queue is submitted, and is no error.
+            0; in a kernel, -errno if nothing was queued: EBUSY if the completion queue has no room for another
+            operation in flight. If the submission queue is full, it is submitted.
 
         Raises
         ------
         IndexError, TypeError, ValueError
-            An argument is out of its range; the buffer is not out, or has an operation under way.
+            An argument has the wrong type or is out of range; the buffer is not checked out, or has an operation in
+            flight.
         Closed
             The registration is closed.
         OSError
-            Python only, in place of -errno.
+            In Python, instead of -errno.
         RuntimeError
-            This is a forked child.
+            This is a forked child of the process that made the ring.
         """
         index, offset = as_index(index), check.integer("offset", offset, -1, 2**63 - 1)
         fd = as_fd(fd, offset >= 0)
@@ -412,7 +433,7 @@ class RegisteredPool(Handle, ReprMixin):
 
     @in_kernels
     def write_fixed(self, fd: Any, index: int, offset: int, length: int = -1) -> int:
-        """Queue a write from a buffer that is out; all else is as in `read_fixed`."""
+        """Queue a write from a checked-out buffer; otherwise as `read_fixed`."""
         index, offset = as_index(index), check.integer("offset", offset, -1, 2**63 - 1)
         fd = as_fd(fd, offset >= 0)
         length = check.integer("length", length, -1, self.pool.buffer_size)
@@ -420,30 +441,28 @@ class RegisteredPool(Handle, ReprMixin):
 
     @in_kernels
     def read_batch(self, fd: Any, offset: int, end: int) -> int:
-        """Take free buffers, read a file on into them, a buffer each, and submit.
+        """Get free buffers, queue reads of consecutive parts of a file into them, and submit.
 
         Parameters
         ----------
         fd : int
             As in `read_fixed`.
         offset, end : int
-            Where in the file to begin and to stop.
+            File offsets at which to start and to stop.
 
         Returns
         -------
         int
-            How far it came, `end` or less: where to begin next time. `offset` itself while no buffer is free or no
-            more operations can be under way. In a kernel also -errno.
+            The offset reached, at most `end`: where to continue. Equal to `offset` if no buffer is free or the
+            completion queue has no room. In a kernel also -errno.
 
         Raises
         ------
         TypeError, ValueError, Closed, OSError, RuntimeError
             As in `read_fixed`.
 
-        Notes
-        -----
-        ``offsets[index]`` says which part of the file a buffer is for, and ``lengths[index]`` how much of it there is.
-        It does not wait for a buffer, nor does `complete` while nothing is under way: ``pool.put(pool.get())`` does.
+        Notes ----- ``offsets[index]`` is the file offset of a buffer, and ``lengths[index]`` the number of bytes read.
+        Neither this nor, with nothing in flight, `complete` waits for a free buffer: ``pool.put(pool.get())`` does.
 
         Examples
         --------
@@ -468,12 +487,12 @@ class RegisteredPool(Handle, ReprMixin):
 
     @in_kernels
     def receive(self, fd: Any) -> int:
-        """Receive from a socket until it ends, each time into a buffer that the kernel picks when data comes.
+        """Receive from a socket until the stream ends, each time into a buffer that Linux picks when data arrives.
 
-        What comes is delivered by `complete`: a buffer with ``lengths[index]`` bytes and ``descriptors[index]``, the
-        socket. At the end of the stream, or on an error, one last index comes with a length of 0 or -errno: that of a
-        buffer taken now, which stands for this receiver. All of them are the consumer's to put back, and `complete`
-        hands the kernel more as they come.
+        `complete` delivers what arrives: an index with ``lengths[index]`` bytes and, in ``descriptors[index]``, the
+        socket. At the end of the stream, or on an error, it delivers one last index, with a length of 0 or -errno: that
+        of a buffer taken now, which represents this receiver. The consumer puts all of these buffers back, and
+        `complete` provides Linux with more as they become free.
 
         Parameters
         ----------
@@ -483,7 +502,8 @@ class RegisteredPool(Handle, ReprMixin):
         Returns
         -------
         int
-            0, or in a kernel -errno: ENOBUFS if no buffer is free, or the registration was made without ``receive=``.
+            0; in a kernel also -errno: ENOBUFS if no buffer is free, or if the registration was made without
+            ``receive=``.
 
         Raises
         ------
@@ -513,7 +533,10 @@ class RegisteredPool(Handle, ReprMixin):
 
     @in_kernels
     def submit(self) -> int:
-        """Hand the kernel all that is queued: how many operations; in a kernel also -errno."""
+        """Submit all queued operations to Linux; return how many, in a kernel also -errno.
+
+        Errors are those of `read_fixed`.
+        """
         return outcome(self, -1, submit_all(self))
 
     @in_kernels
@@ -523,30 +546,27 @@ class RegisteredPool(Handle, ReprMixin):
         Parameters
         ----------
         queue : BoundedQueue
-            With room for every index of the pool, and used for nothing else.
+            With a capacity and a limit of at least the pool's capacity, and used for nothing else.
         at_least : int
-            How many to wait for, unless fewer are under way; 0: do not wait.
+            Number of completions to wait for, or until nothing is in flight; 0 to not wait.
         timeout : float, optional
-            The longest wait in seconds; by default there is no limit.
+            Longest wait in seconds; no limit by default.
 
         Returns
         -------
         int
-            How many indices it put, more or, in the end or after `timeout`, fewer than asked for. In a kernel also
-            -errno, if it put none.
+            Number of indices put into the queue: possibly more than `at_least`; fewer after `timeout`, or if nothing is
+            left in flight. In a kernel also -errno, if none was put.
 
         Raises
         ------
         WouldBlock
-            Other items fill the queue. No completion is lost: they come with the next call that finds room.
+            The queue is full of other items. No completion is lost: they are delivered by a later call that finds room.
         TypeError, ValueError, Closed, OSError, RuntimeError
             As in `read_fixed`.
 
-        Notes
-        -----
-        It waits without the GIL, and ends with KeyboardInterrupt on Ctrl-C in the main thread. What went wrong with
-        an operation is in `lengths`. A queue that has been closed takes indices all the same, for no buffer may be
-        lost.
+        Notes ----- Waiting releases the GIL and ends with KeyboardInterrupt on Ctrl-C in the main thread. Errors of
+        operations are in `lengths`. A closed queue still accepts indices, so that no buffer is lost.
         """
         queue = as_queue(self, queue)
         at_least = check.integer("at_least", at_least, 0, 2**31 - 1)
@@ -554,16 +574,16 @@ class RegisteredPool(Handle, ReprMixin):
         return outcome(self, -1, gather(self, queue, at_least, limit))
 
     def close(self) -> None:
-        """End the registration; closing twice is no error. Python only.
+        """End the registration. Closing twice is not an error. Python only.
 
-        Operations under way are cancelled and waited for, and those never submitted are dropped: they reach no
-        queue. Buffers that `read_batch` or `receive` took for them go back to the pool; others stay with those who hold
-        them. Garbage collection does the same.
+        Operations in flight are cancelled and waited for, and those not yet submitted are dropped: none of them reaches
+        a queue. Buffers that `read_batch` or `receive` took for them return to the pool; others stay with their owners.
+        Garbage collection does the same.
         """
         _unregister(*self._parts)
         self._end.detach()
 
-    def __enter__(self) -> RegisteredPool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -581,7 +601,7 @@ def _exit(memory: NDArray[np.uint8], process: int) -> None:
         call("io_uring_queue_exit", memory.ctypes.data)
 
 
-_stuck: list[Any] = []  # what the kernel may still write into, because waiting for it was cut short
+_stuck: list[Any] = []  # memory that Linux may still write to, because a drain was interrupted
 
 
 def _unregister(ring: Ring, pool: BufferPool, number: int, states: NDArray[np.int64], slots: Any) -> None:
@@ -598,22 +618,21 @@ def _unregister(ring: Ring, pool: BufferPool, number: int, states: NDArray[np.in
 
 
 def _drain(ring: Ring, pool: BufferPool, states: NDArray[np.int64]) -> None:
-    """Take every buffer out of the kernel's hands. A signal may cut it short anywhere; it can be called again."""
+    """Complete or cancel every operation. A signal may interrupt it anywhere; it can be called again."""
     uring, words = ring._uring, ring._words
-    for k in range(call("io_uring_sq_ready", uring)):  # never submitted, and not to be any more
+    for k in range(call("io_uring_sq_ready", uring)):  # not yet submitted: turn them into no-ops
         call("io_uring_prep_nop", words[ENTRIES + (words[TAIL] - 1 - k) % ring.entries])
-    # struct io_uring_sync_cancel_reg, which does not wait; struct timespec; a completion and where it is.
-    cancel = ctypes.create_string_buffer(struct.pack("QiI2q4Q", 0, -1, CANCEL_ALL, 0, 0, 0, 0, 0, 0))
-    timespec = np.array([0, LOOK_NS])
-    cqe = np.zeros(3, np.int64)
+    cancel = cancel_all_reg()
+    timeout = np.array(timespec(LOOK_NS))
+    cqe = np.zeros(3, np.int64)  # its address; then a copy
     address = cqe.ctypes.data
     while ((states > IDLE) & (states <= RECEIVER)).any():
         call("io_uring_register_sync_cancel", uring, ctypes.addressof(cancel))
-        status = call("io_uring_submit_and_wait_timeout", uring, address, 1, timespec.ctypes.data, 0)
+        status = call("io_uring_submit_and_wait_timeout", uring, address, 1, timeout.ctypes.data, 0)
         if status < 0 and -status not in (errno.ETIME, errno.EINTR, errno.EAGAIN, errno.EBUSY):
             raise _refusal(-status, "closing")
         while call("io_uring_peek_batch_cqe", uring, address, 1):
-            ctypes.memmove(address + 8, int(cqe[0]), 16)
+            ctypes.memmove(address + 8, int(cqe[0]), CQE_BYTES)
             index, flags = cqe[1], cqe[2:].view(np.int32)[1]
             if not flags & CQE_MORE:
                 if states[index] == THEIRS:
@@ -636,22 +655,22 @@ def _finish(pool: BufferPool, states: NDArray[np.int64], index: Any) -> None:
 
 
 def _refusal(code: int, what: str) -> OSError:
-    """Return the error for what the kernel refuses, with the reason as far as one can know it."""
+    """Return the error for a refusal by Linux, with the reason as far as it can be known."""
     reason = os.strerror(code)
     if code in (errno.EPERM, errno.EACCES):
         switch = Path("/proc/sys/kernel/io_uring_disabled")
         value = switch.read_text().strip() if switch.exists() else "0"
         if value == "0":
-            reason += ": a seccomp filter or a security module forbids io_uring here, as containers often do"
+            reason += ": a seccomp filter or a security module forbids io_uring here, as is common in containers"
         else:
-            reason += f": kernel.io_uring_disabled is {value} (sysctl), so that io_uring is forbidden to this user"
+            reason += f": the sysctl kernel.io_uring_disabled is {value}, which forbids io_uring to this user"
     elif code == errno.ENOSYS:
-        reason += ": this kernel has no io_uring, or a seccomp filter hides it"
+        reason += ": this Linux has no io_uring, or a seccomp filter hides it"
     elif code == errno.EINVAL:
-        reason += f": this kernel is {os.uname().release}, and io_uring is used as of Linux 6.0"
+        reason += f": iobuf_nb.uring needs Linux 6.0 or newer, and this is {os.uname().release}"
     elif code == errno.ENOMEM:
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-        reason += f": RLIMIT_MEMLOCK allows a user {soft} bytes, up to {hard} (-1: without limit); see ulimit -l"
+        reason += f": RLIMIT_MEMLOCK allows {soft} bytes, at most {hard} (-1: no limit); see ulimit -l"
     return OSError(code, f"{what} is refused by io_uring ({reason})")

@@ -1,1 +1,1 @@
-"""Pools: queues and pools as objects in Python and in kernels, magazines, coroutines, forks."""
+"""Pools: queues and pools as objects for Python and kernels, magazines, coroutines, repairs after a fork."""

@@ -1,9 +1,9 @@
-"""Coroutines that wait for a pool's buffers, without blocking their loop and without polling.
+"""Coroutines that wait for buffers of a pool, without blocking their event loop and without polling.
 
-Each event loop has a `LoopWaiters` of its own, served in its own thread: no thread hands a buffer to a loop that may be
-closed before it comes round. What a put gives to coroutines, and how they are counted, is told in `_handover`; here is how
-their loops hear of it. A put writes to one eventfd, and every loop with a line listens to that through an epoll
-instance of its own, edge-triggered: so each write reaches all of them, and none can take it from another.
+Each event loop has its own `LoopWaiters`, served in the loop's own thread, so no thread hands a buffer to a loop that
+may be closed before it runs again. `_free.handover` describes which puts go to coroutines and how waiting coroutines
+are counted; this module is how loops hear of puts. A put writes to one eventfd, and every loop with waiting coroutines
+watches it through an edge-triggered epoll instance of its own: each write reaches all loops, and none can consume it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from ..atomics import load, store
 from .bounded_queue import BoundedQueue
 from .magazine import reserve
 
-_NO_EPOLL_S = 0.005  # where there is no epoll, a line looks by itself this often
+_NO_EPOLL_S = 0.005  # polling interval where the system has no epoll
 _making = fork_safe_lock()
 
 
 def getters_of(pool: Any) -> Getters:
-    """Return the lines of a pool, which are made when a coroutine waits for the first time."""
+    """Return the waiting coroutines of a pool; made when the first coroutine waits."""
     with _making:
         if pool._getters is None:
             pool._getters = Getters(pool)
@@ -38,10 +38,10 @@ def getters_of(pool: Any) -> Getters:
 
 
 class Getters:
-    """The lines of all event loops whose coroutines wait for buffers of one pool."""
+    """The coroutines that wait for buffers of one pool, by event loop."""
 
     def __init__(self, pool: Any) -> None:
-        self._waiting: dict[asyncio.AbstractEventLoop, LoopWaiters] = {}  # lines that are not empty
+        self._waiting: dict[asyncio.AbstractEventLoop, LoopWaiters] = {}  # those with coroutines waiting
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopWaiters] = weakref.WeakKeyDictionary()
         self._listen = -1
         self.handed = BoundedQueue(pool.capacity)
@@ -58,7 +58,7 @@ class Getters:
         return bool(self._waiting)
 
     async def get(self, pool: Any, timeout: float | None) -> int:
-        """Return the index of a buffer as soon as it is this coroutine's turn; if ended before, take nothing along."""
+        """Return the index of a buffer when it is this coroutine's turn; a coroutine that ends earlier keeps none."""
         loop = asyncio.get_running_loop()
         self._forget_closed()
         line = self._by_loop.get(loop) or self._by_loop.setdefault(loop, LoopWaiters(pool, self._listen))
@@ -69,9 +69,9 @@ class Getters:
                 line.listen(loop)
                 self._waiting[loop] = line
             line.enter(future)
-            line.serve()  # a put that came too early to notice this coroutine is noticed here
+            line.serve()  # a put just before `enter` did not see this coroutine
             return await future
-        except BaseException:  # cancelled, or closed because nobody will ever resume it
+        except BaseException:  # cancelled, or closed without being resumed
             if future.done() and not future.cancelled() and future.exception() is None:
                 pool.put(future.result())
             raise
@@ -83,14 +83,14 @@ class Getters:
                 line.stop_listening(loop)
 
     def _forget_closed(self) -> None:
-        """Drop the lines of loops that have been closed: their coroutines will never be resumed."""
+        """Drop the waiters of closed loops, whose coroutines will never be resumed."""
         for loop, line in list(self._waiting.items()):
             if loop.is_closed() and self._waiting.pop(loop, None) is not None:
                 for future in list(line.waiting):
                     line.leave(future)
 
     def abandon(self) -> None:
-        """In a forked child, close the descriptors that it has of the parent's, while they are sure to be these."""
+        """In a forked child, close the descriptors inherited from the parent, before their numbers are reused."""
         for line in self._by_loop.values():
             line.close()
         if self._listen >= 0 and self._closing.detach():
@@ -98,10 +98,10 @@ class Getters:
 
 
 class LoopWaiters:
-    """The coroutines of one event loop that wait, first come, first served; all of it runs in the loop's thread."""
+    """The waiting coroutines of one event loop, first come, first served; runs in the loop's thread only."""
 
     def __init__(self, pool: Any, descriptor: int) -> None:
-        self.waiting: dict[asyncio.Future[int], None] = {}  # in order, and quick to leave from anywhere
+        self.waiting: dict[asyncio.Future[int], None] = {}  # an ordered set
         self._pool = weakref.proxy(pool)
         self._queue = pool._queue
         self._tick: asyncio.TimerHandle | None = None
@@ -111,21 +111,21 @@ class LoopWaiters:
             self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLET)
 
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to hear of puts."""
+        """Start watching for puts."""
         if self._epoll is not None:
             loop.add_reader(self._epoll.fileno(), self._on_event)
         else:
             self._look(loop)
 
     def stop_listening(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Hear of puts no longer."""
+        """Stop watching for puts."""
         if self._tick is not None:
             self._tick.cancel()
         elif not loop.is_closed():
             loop.remove_reader(self._epoll.fileno())
 
     def close(self) -> None:
-        """Close its descriptor."""
+        """Close the epoll descriptor."""
         if self._epoll is not None:
             self._epoll.close()
 
@@ -138,21 +138,21 @@ class LoopWaiters:
         self.serve()
 
     def enter(self, future: asyncio.Future[int]) -> None:
-        """Count a coroutine in."""
+        """Add a coroutine to those waiting."""
         self.waiting[future] = None
         ask(self._queue)
 
     def leave(self, future: asyncio.Future[int]) -> None:
-        """Count a coroutine out, unless it has been served."""
+        """Remove a coroutine from those waiting, unless it has been served."""
         if future in self.waiting:
             del self.waiting[future]
             take_request_back(self._queue)
 
     def serve(self) -> None:
-        """Hand free buffers to those who wait, in their order."""
+        """Hand free buffers to the waiting coroutines, in order."""
         while self.waiting:
             future = next(iter(self.waiting))
-            if future.done():  # its time is over, or it was cancelled, and it has not gone yet
+            if future.done():  # timed out or cancelled, but its coroutine has not run since
                 self.leave(future)
             elif self._pool.closed:
                 self.leave(future)
@@ -164,7 +164,7 @@ class LoopWaiters:
                 return
 
     def _take(self) -> int:
-        """Take a buffer for the first in line, and count that out; or EMPTY."""
+        """Take a buffer for the first waiting coroutine and remove that one; return its index, or EMPTY."""
         pool = self._pool
         index = take_handed(self._queue)
         if index >= 0:
@@ -180,4 +180,4 @@ class LoopWaiters:
 
 def _expire(future: asyncio.Future[int]) -> None:
     if not future.done():
-        future.set_exception(WouldBlock("no buffer became free for as long as aget was to wait"))
+        future.set_exception(WouldBlock("no buffer became free before aget timed out"))

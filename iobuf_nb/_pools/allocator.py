@@ -1,11 +1,11 @@
-"""What hands out a pool's indices and takes them back, the pool or a magazine: get, put and lease, written once."""
+"""Get, put and lease, written once for what hands out a pool's indices: the pool itself, or a magazine over it."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from llvmlite import ir
@@ -39,11 +39,13 @@ from .._threads.outcomes import (
 from ..atomics import load
 from .repr import ReprMixin
 
-_INTEGERS = int, np.int64  # the common ones, which need no check
+Value = TypeVar("Value")  #: what an index stands for: an array, or an item
+
+_INTEGERS = int, np.int64  # the common types, which need no check
 
 
 def as_index(index: Any) -> int:
-    """Return an index as an int64; what no int64 can hold is out of range anyway."""
+    """Return an index as an int64; -1 for an integer too large for one, which is out of range anyway."""
     number = operator.index(index) if type(index) in _INTEGERS else check.index("index", index)
     return number if -(2**63) <= number < 2**63 else -1
 
@@ -55,17 +57,19 @@ def _as_index_in_kernel(index: Any) -> Any:
 
 
 def refuse(pool: Any, index: Any, status: int) -> None:
-    """Raise what a `status` that is not OK stands for; the same in Python and in kernels."""
+    """Raise the error that a `status` other than OK stands for, the same in Python and in kernels."""
     if status == OUT_OF_RANGE:
         raise FormattedIndexError("index must be from 0 to {}, not {}", pool.capacity - 1, index)
-    raise FormattedValueError("index must be that of a buffer that is out; {} was put already, or never got", index)
+    raise FormattedValueError(
+        "index must be that of a buffer that is checked out; {} was put already or never got", index
+    )
 
 
 compiled_as(refuse)(refuse)
 
 
 def checked_index(pool: Any, index: Any) -> int:
-    """Return `index` as an int of [0, capacity), or raise."""
+    """Return `index` as an int from 0 to `capacity` - 1, or raise."""
     number = as_index(index)
     if not 0 <= number < pool.capacity:
         refuse(pool, index, OUT_OF_RANGE)
@@ -73,25 +77,25 @@ def checked_index(pool: Any, index: Any) -> int:
 
 
 def check_indices(name: str, array: Any, writable: bool) -> None:
-    """Refuse what cannot hold indices, be it to read or to write them."""
+    """Raise unless `array` can hold indices, to be read or, if `writable`, to be written."""
     if not (isinstance(array, np.ndarray) and array.dtype == np.int64 and array.ndim == 1):
         raise TypeError(f"{name} must be a one-dimensional int64 array, not {array!r:.60}")
     if writable and not array.flags.writeable:
-        raise ValueError(f"{name} must be a writable array, to be filled, not a read-only one")
+        raise ValueError(f"{name} must be a writable array, not a read-only one")
 
 
 @kernel_overload(check_indices)
 def _check_indices_in_kernel(name: Any, array: Any, writable: Any) -> Any:
-    name = getattr(name, "literal_value", "indices")  # numba tries again without literals, if this refuses
+    name = getattr(name, "literal_value", "indices")  # numba retries without literals if this refuses
     if not (isinstance(array, types.Array) and array.dtype == types.int64 and array.ndim == 1):
         raise errors.TypingError(f"{name} must be a one-dimensional int64 array, not {array}")
     if getattr(writable, "literal_value", True) and not array.mutable:
-        raise errors.TypingError(f"{name} must be a writable array, to be filled, not a read-only one")
+        raise errors.TypingError(f"{name} must be a writable array, not a read-only one")
     return lambda name, array, writable: None
 
 
 def elements(indices: Any) -> Any:
-    """Return an array of indices as functions take it that must not count references to it: in kernels, a pointer."""
+    """Return an array of indices for functions that must not count references to it: in kernels, a pointer."""
     return indices
 
 
@@ -112,14 +116,14 @@ def _elements_in_kernel(indices: Any) -> Any:
 
 @hot
 def count_or_rest(pool, count, n):
-    """Return how many were taken of `n`, or REST less that if magazines may have the others."""
+    """Return how many of `n` were taken, or REST minus that if magazines may hold more."""
     return count if count == n or load(pool._deques, COUNT) == 0 else REST - count
 
 
-class Allocator(Handle, ReprMixin):
-    """What hands out the indices of a pool's buffers and takes them back: the pool itself, or a magazine over it.
+class Allocator(Handle, ReprMixin, Generic[Value]):
+    """The interface shared by pools and magazines: hand out the indices of a pool's buffers and take them back.
 
-    Subclasses say how one is taken and given, and waited for; `_wait` and the like are part of kernels, too.
+    Subclasses define how to take, give and wait for one index; `_wait` and its siblings run in kernels too.
     """
 
     __slots__ = ()
@@ -127,47 +131,47 @@ class Allocator(Handle, ReprMixin):
     capacity: int
 
     def _take(self) -> int:
-        """Take a free buffer: its index, or EMPTY."""
+        """Take a free buffer; return its index, or EMPTY."""
         raise NotImplementedError
 
     def _wait(self, limit: int) -> int:
-        """Take a free buffer as soon as there is one, or say as `wait` does why not."""
+        """Wait for a free buffer; return its index, or a status as `wait_to_get` does."""
         raise NotImplementedError
 
     def _give(self, index: int) -> int:
-        """Give a buffer back: OK, or why not."""
+        """Return a buffer; OK, or the status of a refusal."""
         raise NotImplementedError
 
     def _take_many(self, out: NDArray[np.int64]) -> int:
-        """Take up to len(out) free buffers: how many."""
+        """Take up to len(out) free buffers; return how many."""
         raise NotImplementedError
 
     def _give_many(self, indices: NDArray[np.int64]) -> int:
-        """Give all the buffers back and return -1, or give none and return where the first refused one stands."""
+        """Return all buffers and -1, or return none of them and the position of the first refused one."""
         raise NotImplementedError
 
-    def value(self, index: int) -> Any:
+    def value(self, index: int) -> Value:
         """Return what an index stands for."""
         raise NotImplementedError
 
     @in_kernels
     def try_get(self) -> int:
-        """Take a free buffer and return its index, or return -1 at once if none is free or the pool is closed.
+        """Check out a free buffer and return its index, or -1 if none is free or the pool is closed.
 
-        Lock-free. The buffer belongs to the calling thread until somebody puts it back.
+        Never blocks; lock-free. The calling thread owns the buffer until any thread returns it with `put`.
         """
         return self._take()
 
     @in_kernels
     def get(self, block: bool = True, timeout: float | None = None) -> int:
-        """Take a free buffer and return its index, waiting for one if need be.
+        """Check out a free buffer and return its index, waiting for one if necessary.
 
         Parameters
         ----------
         block : bool
-            False: do not wait.
+            If False, do not wait.
         timeout : float, optional
-            The longest wait in seconds; by default there is no limit.
+            Longest wait in seconds; no limit by default.
 
         Returns
         -------
@@ -177,23 +181,25 @@ class Allocator(Handle, ReprMixin):
         Raises
         ------
         WouldBlock
-            No buffer was free and there was no (more) time to wait; also where `nonblocking` is set.
+            No buffer became free in time, or none is free and `block` is False or the pool is `nonblocking`.
         Closed
-            The pool is closed, or was while this waited.
+            The pool is closed, or was closed during the wait.
         TypeError, ValueError
-            `block` is no bool; `timeout` is not None or a number >= 0.
+            `block` is not a bool; `timeout` is neither None nor a number >= 0.
+        RuntimeError
+            No buffer is free, and this is a forked child, which nothing could wake; or membarrier(2) has begun to fail.
 
-        Notes
-        -----
-        Any number of threads may wait. A wait releases the GIL, also in a kernel that holds it, and ends with
-        KeyboardInterrupt on Ctrl-C in the main thread. Inside `prange` numba delivers no exceptions reliably, Ctrl-C
-        included: use `timeout` or `try_get` there. A kernel's own ``except`` cannot catch what a signal raised.
+        Notes ----- Any number of threads may wait. Waiting releases the GIL, even in a kernel that holds it, and ends
+        with KeyboardInterrupt on Ctrl-C in the main thread. Inside `prange`, numba does not deliver exceptions
+        reliably, KeyboardInterrupt included: use `timeout` or `try_get` there. An ``except`` in a kernel cannot catch
+        what a signal handler raised.
 
-        On Python 3.11 and 3.12 numba drops the names of keywords in a call inside ``try``. Where that changes what a
-        call means, the kernel is not compiled: write ``get(True, 0.1)`` for ``get(timeout=0.1)`` there.
+        On Python 3.11 and 3.12 numba drops the names of keyword arguments in calls inside ``try``. A kernel in which
+        that would change the meaning of a call is not compiled: there, write ``get(True, 0.1)`` for
+        ``get(timeout=0.1)``.
 
-        In a kernel Ctrl-C ends waits and nothing else. In Python, in the main thread alone, it may come when `get` has
-        returned and its index has no name yet, in `lease` too: then `holders` still tells that this thread has it.
+        In a kernel, Ctrl-C interrupts waits only. In Python, in the main thread, it may arrive after `get` has returned
+        but before its index is assigned, in `lease` too: `holders` then still reports this thread as the owner.
         """
         limit = limit_ns(block, timeout)
         index = self._take()
@@ -206,75 +212,96 @@ class Allocator(Handle, ReprMixin):
             if index == UNFENCED:
                 raise RuntimeError(NO_FENCE)
             if index == EMPTY:
-                raise WouldBlock("no buffer became free for as long as get was to wait")
+                raise WouldBlock("no buffer became free before get timed out")
         return index
 
     @in_kernels
     def try_put(self, index: int) -> bool:
-        """Give a buffer back and return True; False, and nothing changed, if it is not out or no such buffer exists.
+        """Return a buffer to the pool; return whether it was accepted.
 
-        Lock-free. Any thread may put. Without `checked`, only the range is looked at. A closed pool takes buffers back.
+        Returns False, without effect, if the index is out of range or not checked out. Never blocks; lock-free. Any
+        thread may return any buffer, also to a closed pool. A pool made with ``checked=False`` checks the range only.
         TypeError if `index` is not an integer.
         """
         return self._give(as_index(index)) == OK
 
     @in_kernels
     def put(self, index: int) -> None:
-        """Give a buffer back; never waits, for there is always room.
+        """Return a buffer to the pool. Never blocks: there is always room.
+
+        Parameters
+        ----------
+        index : int
+            A buffer that is checked out, by this thread or another.
 
         Raises
         ------
         IndexError
             `index` is not from 0 to `capacity` - 1.
         ValueError
-            The buffer is not out: put twice, or never got. Needs `checked`.
+            The buffer is not checked out: put already, or never got. Checked pools only.
         TypeError
             `index` is not an integer.
 
-        Notes
-        -----
-        A buffer put twice is caught unless somebody else got it in between: then it is out, and the second put takes
-        it out of their hands.
+        Notes ----- A double put is detected unless another thread has got the buffer in between: then it is checked out
+        again, and the second put takes it away from its new owner.
         """
         status = self._give(as_index(index))
         if status != OK:
             refuse(self, index, status)
 
     def _refuse(self, index: int, status: int) -> None:
-        """Raise why `put` was refused, from the C function that tried."""
+        """Raise the error of a refused `put`, on behalf of the C method."""
         refuse(self, index, status)
 
     @in_kernels
     def get_many(self, out: NDArray[np.int64]) -> int:
-        """Take as many free buffers as there are, len(out) at most, into the front of `out`; return how many.
+        """Check out up to len(out) free buffers, write their indices to the front of `out`, and return how many.
 
         Parameters
         ----------
-        out : int64 array, 1-D
+        out : array of int64, shape (n,)
+            Writable.
 
-        Notes
-        -----
-        Never waits: 0 means that none was free or the pool is closed. Each buffer is taken by itself.
+        Returns
+        -------
+        int
+            From 0 to n; 0 if no buffer is free or the pool is closed.
 
         Raises
         ------
         TypeError, ValueError
-            `out` is no such array, or a read-only one.
+            `out` is not such an array; it is read-only.
+
+        Notes
+        -----
+        Never blocks. Each buffer is taken on its own: other threads may get and put in between.
         """
         check_indices("out", out, True)
         return self._take_many(out)
 
     def _take_rest(self, out: NDArray[np.int64], done: int) -> int:
-        """Go on with `get_many` where the C function stopped, without the GIL."""
+        """Continue `get_many` where the C method stopped, without the GIL."""
         return done + self._take_many(out[done:])
 
     @in_kernels
     def put_many(self, indices: NDArray[np.int64]) -> None:
-        """Give all these buffers back; if one of them cannot be, give none back and raise as `put` does.
+        """Return all these buffers to the pool, or none of them if one is refused.
 
         Parameters
         ----------
-        indices : int64 array, 1-D
+        indices : array of int64, shape (n,)
+
+        Raises
+        ------
+        IndexError, ValueError
+            As in `put`, for the first refused index; no buffer has been returned.
+        TypeError
+            `indices` is not such an array.
+
+        Notes
+        -----
+        Never blocks. A pool made with ``checked=False`` checks the range only.
         """
         check_indices("indices", indices, False)
         refused = self._give_many(indices)
@@ -283,18 +310,19 @@ class Allocator(Handle, ReprMixin):
 
     @in_kernels
     def _refuse_many(self, indices: NDArray[np.int64], position: int) -> None:
-        """Raise why `put_many` was refused."""
+        """Raise the error of a refused `put_many`."""
         index = indices[position]
         refuse(self, index, OUT_OF_RANGE if index < 0 or index >= self.capacity else NOT_OUT)
 
     @contextmanager
-    def lease(self, block: bool = True, timeout: float | None = None) -> Iterator[Any]:
-        """Get a buffer (an item) for the length of a ``with`` block, and put it back whatever happens there.
+    def lease(self, block: bool = True, timeout: float | None = None) -> Iterator[Value]:
+        """Check out a buffer for the duration of a ``with`` block and return it at the end, also after an error.
 
-        Parameters and errors are those of `get`.
+        Yields what `value` returns. Parameters and errors are those of `get`. Python only.
 
         Examples
         --------
+        >>> from iobuf_nb import BufferPool
         >>> pool = BufferPool(4, 4096)
         >>> with pool.lease() as buffer:
         ...     buffer[0] = 7

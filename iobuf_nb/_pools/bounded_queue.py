@@ -1,4 +1,4 @@
-"""`BoundedQueue`: the queue as an object, the same in Python and in kernels."""
+"""`BoundedQueue`: the lock-free queue of `_free.queue` as an object, the same in Python and in kernels."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from .._threads.outcomes import CLOSED, EMPTY, FORKED, NO_WAIT_IN_A_CHILD, OK, C
 from ..atomics import load
 from .repr import ReprMixin
 
-_SPARE_BITS = 10  # limit <= capacity << 10 leaves 2**52 puts before a state repeats
+_SPARE_BITS = 10  # limit <= capacity << 10 leaves 2**52 puts before a state can repeat
 
 
 @kernel_face(QueueType)
 class BoundedQueue(Handle, ReprMixin):
-    """A lock-free bounded FIFO of integers, the same in Python and in kernels.
+    """A lock-free bounded FIFO queue of integers, the same in Python and in kernels.
 
-    Any number of threads may put and get at once. Every method but `close` and `get`/`put` with waiting is lock-free;
-    a thread that is stopped anywhere stops nobody else.
+    Any number of threads may put and get concurrently. Everything but `close` and a `get` or `put` that waits is
+    lock-free: a thread suspended at any point does not block the others.
 
     Parameters
     ----------
     capacity : int
-        The most items it holds, exactly; from 1 to 2**32.
+        Maximum number of items, exactly; from 1 to 2**32.
     limit : int, optional
-        Items are integers from 0 to `limit` - 1; by default `capacity`, at most 1024 times it and 2**32.
+        Items are integers from 0 to `limit` - 1. By default `capacity`; at most 1024 * `capacity`, and at most 2**32.
 
     Attributes
     ----------
     capacity, limit : int
-        As given; readable in kernels too.
+        As given; readable in kernels.
 
     Raises
     ------
     TypeError, ValueError, MemoryError
-        An argument is out of its range, or the system cannot give the memory.
+        An argument is out of range; the system cannot provide the memory.
 
     Examples
     --------
@@ -54,7 +54,7 @@ class BoundedQueue(Handle, ReprMixin):
     >>> queue.try_get(), queue.try_get(), queue.try_get()
     (5, 3, -1)
 
-    Inside a kernel it is the same object with the same methods:
+    The same object works in kernels, with the same methods:
 
     >>> from numba import njit
     >>> @njit(nogil=True)
@@ -76,7 +76,7 @@ class BoundedQueue(Handle, ReprMixin):
         most = min(MAX_ITEMS, self.capacity << _SPARE_BITS)
         self.limit = self.capacity if limit is None else check.integer("limit", limit, 1, most)
         self._index_bits = (max(self.capacity, self.limit) - 1).bit_length()
-        # A fresh zeroed mapping is an empty queue: every state is 0, waiting for the put of lap 0.
+        # A zeroed mapping is an empty queue: every slot has state 0, ready for the put of lap 0.
         self._words = aligned_mem(8 * (SLOTS + self.capacity), 8 * LINE_PAIR).view(np.int64)
         assert self._words.ctypes.data % (8 * LINE_PAIR) == 0, "the cursors must start cache lines of their own"
         assert max(self.capacity, self.limit) <= 1 << self._index_bits, "slots and items must fit below the state"
@@ -84,14 +84,14 @@ class BoundedQueue(Handle, ReprMixin):
         self._describe(QUEUE_TYPE)
 
     def _put_first(self, n: int) -> None:
-        """Put the items 0 to n-1 at once into a queue that nobody has used yet; n < capacity."""
+        """Put the items 0 to n-1 into a queue that has never been used; n < capacity."""
         self._words[SLOTS : SLOTS + n] = np.arange(n) + (1 << self._index_bits)
         self._words[TAIL] = n
 
     @in_kernels
     def _get_or_closed(self) -> int:
-        """Take the oldest item: EMPTY if there is none, CLOSED if there never will be."""
-        # Read first: what was put before the queue was closed is still taken.
+        """Take the oldest item; EMPTY if there is none, CLOSED if there is none and the queue is closed."""
+        # Read the flag before the queue: items put before the close are still delivered.
         # C2 acquires from C1. Mutant: "a getter looks whether the queue is closed after it found nothing"
         closed = load(self._words, CLOSED_FLAG, "seq_cst")
         item = get_and_wake(self)
@@ -99,14 +99,16 @@ class BoundedQueue(Handle, ReprMixin):
 
     @in_kernels
     def _put_or_closed(self, item: int) -> int:
-        """Append `item`: 0, EMPTY if there is no room, CLOSED if it never will be taken."""
+        """Append `item`; 0, EMPTY if the queue is full, or CLOSED."""
         if load(self._words, CLOSED_FLAG, "seq_cst"):  # C2 acquires from C1
             return CLOSED
         return 0 if put_and_wake(self, item) else EMPTY
 
     @in_kernels
     def try_put(self, item: int) -> bool:
-        """Append `item` and return True, or return False at once if the queue is full or closed.
+        """Append `item`; return False, without effect, if the queue is full or closed.
+
+        Never blocks; lock-free.
 
         Raises
         ------
@@ -118,30 +120,37 @@ class BoundedQueue(Handle, ReprMixin):
 
     @in_kernels
     def try_get(self) -> int:
-        """Take the oldest item, or return -1 at once if there is none."""
+        """Remove and return the oldest item, or return -1 if the queue is empty. Never blocks; lock-free."""
         return get_and_wake(self)
 
     @in_kernels
     def put(self, item: int, block: bool = True, timeout: float | None = None) -> None:
-        """Append `item`, waiting for room if need be.
+        """Append `item`, waiting for room if necessary.
 
         Parameters
         ----------
         item : int
             From 0 to `limit` - 1.
         block : bool
-            False: do not wait.
+            If False, do not wait.
         timeout : float, optional
-            The longest wait in seconds; by default there is no limit.
+            Longest wait in seconds; no limit by default.
 
         Raises
         ------
         WouldBlock
-            There was no room and no (more) time to wait.
+            The queue stayed full until the timeout, or is full and `block` is False.
         Closed
             The queue is closed.
         TypeError, ValueError
-            An argument is out of its range, or of another kind: `item` must be no bool, and `block` one.
+            An argument has the wrong type or is out of range: `item` must be an integer, not a bool, and `block` a
+            bool.
+        RuntimeError
+            The queue is full, and this is a forked child, which nothing could wake.
+
+        Notes
+        -----
+        Waiting releases the GIL and ends with KeyboardInterrupt on Ctrl-C in the main thread; see `BufferPool.get`.
         """
         item = check.integer("item", item, 0, self.limit - 1)
         limit = limit_ns(block, timeout)
@@ -152,13 +161,14 @@ class BoundedQueue(Handle, ReprMixin):
             if result == FORKED:
                 raise RuntimeError(NO_WAIT_IN_A_CHILD)
             if result == EMPTY:
-                raise WouldBlock("the queue stayed full for as long as put was to wait")
+                raise WouldBlock("the queue stayed full until put timed out")
 
     @in_kernels
     def get(self, block: bool = True, timeout: float | None = None) -> int:
-        """Take the oldest item, waiting for one if need be.
+        """Remove and return the oldest item, waiting for one if necessary.
 
-        Parameters, WouldBlock and errors are those of `put`. Closed comes only once a closed queue is empty.
+        Parameters and errors are those of `put`, with WouldBlock for a queue that stays empty. Closed is raised only
+        when a closed queue is empty.
         """
         limit = limit_ns(block, timeout)
         item = get_and_wake(self)
@@ -169,27 +179,27 @@ class BoundedQueue(Handle, ReprMixin):
             if item == FORKED:
                 raise RuntimeError(NO_WAIT_IN_A_CHILD)
             if item == EMPTY:
-                raise WouldBlock("the queue stayed empty for as long as get was to wait")
+                raise WouldBlock("the queue stayed empty until get timed out")
         return item
 
     @in_kernels
     def was_size(self) -> int:
-        """Return how many items it held a moment ago; exact while nobody else puts or gets."""
+        """Return the number of items it held a moment ago; exact while no other thread puts or gets."""
         return size(self)
 
     @in_kernels
     def close(self) -> None:
-        """Refuse further puts; gets take what is left and then end with Closed. Closing twice is no error.
+        """Refuse further puts; gets drain the queue and then raise Closed. Closing twice is not an error.
 
-        A put that runs at the same time may still land after a get has found the queue closed and empty: close when
-        those who put have ended.
+        A put concurrent with `close` may still land after a get has found the queue closed and empty: close it after
+        its producers have finished.
         """
         close_queue(self)
 
     @property
     @in_kernels
     def closed(self) -> bool:
-        """Whether it has been closed."""
+        """Whether the queue has been closed."""
         return load(self._words, CLOSED_FLAG) != 0  # C2 acquires from C1
 
     def _figures(self) -> dict[str, object]:
@@ -206,6 +216,6 @@ def _put_in_range(queue, item):
     return OK if offer(queue, item) else NO_ROOM
 
 
-#: Every pool has a queue: so their methods are compiled together.
+#: Every pool has a queue, so their methods are compiled together.
 METHODS = Group()
 METHODS.add(BoundedQueue, lambda: [Operations(QUEUE_TYPE, get_and_wake, _put_in_range)])

@@ -1,15 +1,15 @@
-"""What a forked child mends: in its copy, all that the parent's other threads were in the middle of.
+"""Repairs in a forked child: completes, in its copy, what the parent's other threads were doing.
 
-A fork copies memory and one thread. Wherever the others stood, they left whole queues behind, but a buffer may have
-been on its way: taken from the ring and not yet anybody's, or given up and not yet back. The child has one thread and
-nothing moves, so it can see which buffers are nowhere, and puts them into the ring. With that:
+A fork copies the memory and one thread. Wherever the other threads were, they left the queues valid, but a buffer may
+have been in transit: taken from the free queue without an owner yet, or disowned and not yet back in it. The child has
+one thread and nothing moves, so it can see which buffers are nowhere and put them into the free queue. Afterwards:
 
-- every buffer is free, or out and named by `holders`, and anybody may put it: what bulk puts were
-  giving back, and what io_uring had in the parent, is its holders' again: the copy is out of their reach;
-- nobody waits: the counts of waiters start again, and the parent's event loops and their descriptors are let go of;
-- what lies in magazines can be got, also of threads that the child does not have; theirs can be closed.
+- every buffer is free, or checked out and named by `holders`, and any thread may put it. Buffers that bulk puts were
+  returning, or that io_uring was using in the parent, belong to their owners again: the system cannot reach the copy;
+- there are no waiters: their counts are reset, and the parent's event loops and their descriptors are dropped;
+- buffers in magazines can be got, also those of threads that the child does not have; those magazines can be closed.
 
-In a pool that is not checked nobody can tell a buffer that is out from one on its way: both are out there for good.
+An unchecked pool cannot tell a checked-out buffer from one in transit: in the child, both stay checked out.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _OF_WAITERS = [GETTERS, PUTTERS, GET_FD, REQUESTS, HANDED, STALE]
 
 
 def mend() -> None:
-    """Mend every queue and pool that there is, while no other thread runs. Compiles nothing and takes no lock."""
+    """Repair every queue and pool, while no other thread runs. Compiles nothing and takes no lock."""
     handles = list(live.values())
     for handle in handles:
-        if isinstance(handle, BoundedQueue):  # pools have them, too
+        if isinstance(handle, BoundedQueue):  # the free queues of pools among them
             handle._words[_OF_WAITERS] = 0
     for handle in handles:
         if isinstance(handle, (BufferPool, ItemPool)):
@@ -42,7 +42,7 @@ def mend() -> None:
 
 
 def mend_pool(pool: Any) -> None:
-    """Mend one pool."""
+    """Repair one pool."""
     deque.mend(pool._deques)
     restore(pool._owners, pool._bulks)
     on_their_way = []
@@ -58,16 +58,16 @@ def mend_pool(pool: Any) -> None:
 
 
 def _items(queue: BoundedQueue) -> list[int]:
-    """Return what a queue at rest holds."""
+    """Return the items of a queue that no thread is using."""
     slots = queue._words[SLOTS:]
     full = slots >> queue._index_bits & 1 == 1
     return list((slots[full] & ((1 << queue._index_bits) - 1)).tolist())
 
 
 def _put(queue: BoundedQueue, items: Iterable[int]) -> None:
-    """Append items, for which there must be room, to a queue at rest."""
+    """Append items, for which there must be room, to a queue that no thread is using."""
     slots = queue._words[SLOTS:]
-    tail = int(((slots >> queue._index_bits) + 1 >> 1).sum())  # a slot's state tells how many puts it has seen
+    tail = int(((slots >> queue._index_bits) + 1 >> 1).sum())  # the state of a slot counts the puts into it
     for position, item in enumerate(items, tail):
         lap, slot = divmod(position, queue.capacity)
         slots[slot] = 2 * lap + 1 << queue._index_bits | item

@@ -1,4 +1,4 @@
-"""How a pool's buffers lie in memory, and how an index becomes one of them."""
+"""How the buffers of a pool lie in memory, and how an index becomes an array."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .allocator import as_index, checked_index, refuse
 
 
 class BufferPoolType(PoolType):
-    """The numba type of `BufferPool`: the element type and the number of dimensions are part of it."""
+    """The numba type of `BufferPool`: includes the element type and the number of dimensions."""
 
     def __init__(self, dtype: types.Type, ndim: int, checked: bool) -> None:
         self.dtype = dtype
@@ -58,14 +58,14 @@ def _buffer_in_kernel(pool, index):
 
 @compiled_as(_buffer_in_kernel)
 def buffer(pool: Any, index: Any) -> Any:
-    """Return the buffer of a checked index, without a copy."""
-    if type(index) is int and 0 <= index < pool.capacity:  # the common case, in half the time
+    """Return buffer `index` as an array, without a copy; raise if the index is out of range."""
+    if type(index) is int and 0 <= index < pool.capacity:  # the common case, twice as fast
         return pool._buffers[index]
     return pool._buffers[checked_index(pool, index)]
 
 
 def copy_into(target: NDArray[Any], data: Any) -> None:
-    """Copy `data` over the beginning of `target`: an array of its dtype, or bytes if it is a row of bytes."""
+    """Copy `data` to the beginning of `target`: an array of its dtype, or bytes if `target` is a row of bytes."""
     if isinstance(data, (bytes, bytearray, memoryview)):
         data = np.frombuffer(memoryview(data).tobytes(), np.uint8)
     elif not isinstance(data, (np.ndarray, np.generic)):
@@ -76,7 +76,10 @@ def copy_into(target: NDArray[Any], data: Any) -> None:
     if data.dtype != target.dtype:
         raise TypeError(f"data must be of dtype {target.dtype}, not {data.dtype}")
     if data.ndim != target.ndim or data.shape[1:] != target.shape[1:]:
-        raise ValueError(f"data must have the shape of the buffer, {target.shape}, or be shorter; it has {data.shape}")
+        raise ValueError(
+            f"data must have the shape of the buffer, {target.shape}, or be shorter along its first axis; "
+            f"it has {data.shape}"
+        )
     if len(data) > len(target):
         raise ValueError(f"data must not be longer than the buffer: {len(data)} > {len(target)}")
     target[: len(data)] = data
@@ -92,7 +95,7 @@ def _copy_in_kernel(target: Any, data: Any) -> Any:
 
     def copy(target, data):
         if not is_bytes and data.shape[1:] != target.shape[1:]:
-            raise ValueError("data must have the shape of the buffer, but for its first axis")
+            raise ValueError("data must have the shape of the buffer, or be shorter along its first axis")
         if len(data) > len(target):
             raise FormattedValueError("data must not be longer than the buffer: {} > {}", len(data), len(target))
         for k in range(len(data)):
@@ -102,7 +105,7 @@ def _copy_in_kernel(target: Any, data: Any) -> Any:
 
 
 def layout_of(size: Any, shape: Any, dtype: Any) -> tuple[tuple[int, ...], np.dtype[Any], types.Type]:
-    """Return a buffer's shape, dtype and numba element type from BufferPool's arguments."""
+    """Return the shape, dtype and numba element type of a buffer, from the arguments of BufferPool."""
     if (size is None) == (shape is None):
         raise TypeError("a BufferPool needs either size or shape (with dtype)")
     if shape is None:
@@ -116,14 +119,14 @@ def layout_of(size: Any, shape: Any, dtype: Any) -> tuple[tuple[int, ...], np.dt
     try:
         element = np.dtype(np.uint8 if dtype is None else dtype)
     except (TypeError, ValueError):
-        raise TypeError(f"dtype must be something numpy takes for a dtype, not {dtype!r}") from None
+        raise TypeError(f"dtype must be a numpy dtype or convertible to one, not {dtype!r}") from None
     numba_element = element_type(element)
     check.integer("bytes of a buffer (shape, dtype)", math.prod(lengths) * element.itemsize, 1, MAX_BUFFER_BYTES)
     return lengths, element, numba_element
 
 
 def stride_of(size: int) -> int:
-    """Return the bytes from one buffer to the next."""
+    """Return the distance in bytes from one buffer to the next."""
     if size >= page_size():
         return round_up(size, page_size())
     return round_up(size, CACHE_LINE_SIZE) if size >= CACHE_LINE_SIZE else 1 << (size - 1).bit_length()

@@ -1,23 +1,23 @@
-"""Magazines: a thread's own stack of free buffers, over a pool that all share.
+"""Magazines: a thread's own stack of free buffers, over a pool shared by all threads.
 
-A put goes to the top of the thread's stack and the next get takes it from there, still warm in the cache, at the price
-of some plain loads and stores; the pool's ring is touched only when the stack is full or empty. Nothing is lost for
-the others: each magazine is a work-stealing deque (`_deque`), and who finds the ring empty, waits or not, takes the
-oldest buffer out of somebody's magazine.
+A put pushes to the thread's stack and the next get pops the same buffer, still warm in the cache, for the cost of a
+few plain loads and stores; the pool's free queue is used only when the stack is full or empty. Free buffers in a
+magazine stay available to all: each magazine is a work-stealing deque (`_free.deque`), and a get that finds the free
+queue empty steals the oldest buffer of a magazine.
 
-- EMPTY stays exact: `try_get` of the pool or of any magazine says -1 only if there was a moment without a free buffer.
-- A waiter is not passed over: a put that finds somebody waiting for a buffer goes to the ring and wakes them.
-- A magazine whose thread has died keeps nothing from anybody.
+- EMPTY is exact: `try_get` of the pool or of any magazine returns -1 only if at some moment no buffer was free.
+- Waiters are not bypassed: a put that sees a waiter goes to the free queue and wakes it.
+- The magazine of a thread that has ended withholds no buffer.
 
-For that, buffers do not move between ring and magazines in halves or wholes, as they do in Bonwick & Adams (USENIX
-2001): on their way they would be free and in no place where they could be found.
+For these reasons buffers do not move between the free queue and magazines in batches, as in Bonwick & Adams (USENIX
+2001): in transit they would be free but nowhere to be found.
 """
 
 from __future__ import annotations
 
 import functools
 import operator
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 from numba import types
@@ -55,11 +55,16 @@ from .._threads.fences import register_heavy_fence
 from .._threads.gil import thread_id
 from .._threads.outcomes import CLOSED, EMPTY, OK
 from ..atomics import compare_and_swap, load, store
-from .allocator import Allocator, count_or_rest, elements
+from .allocator import Allocator, Value, count_or_rest, elements
 from .repr import ReprMixin
 
-NOBODY = -1  # the user of a deque whose magazine is closed
-SIZE = 3  # where among a magazine's members its size stands
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .pool import _Pool
+
+NOBODY = -1  # the owner of a deque whose magazine is closed
+SIZE = 3  # position of `size` among the members of a magazine
 
 
 class MagazineType(HandleType):
@@ -91,7 +96,7 @@ def _checked(magazine):
     return lambda magazine: checked
 
 
-@overload_attribute(MagazineType, "_asymmetric")  # a constant in kernels, as `checked` is
+@overload_attribute(MagazineType, "_asymmetric")  # a constant in kernels, like `checked`
 def _asymmetric(magazine):
     asymmetric = magazine.asymmetric
     return lambda magazine: asymmetric
@@ -104,18 +109,18 @@ def _capacity(magazine):
 
 @kernel
 def adopt(magazine):
-    """Make this thread the user of a magazine that has none, or refuse."""
+    """Make this thread the owner of a magazine that has none, or raise."""
     words, owner_word = magazine.pool._deques, magazine._base + OWNER
     out_of_line()
     # U1 acquires from U2; U1 releases to U3. Mutant: "a user takes a magazine by a plain store"
     if not compare_and_swap(words, owner_word, 0, thread_id()):
         owner = load(words, owner_word)  # U3 acquires from U1, U2
-        raise FormattedRuntimeError("the magazine belongs to another thread until that releases it: thread {}", owner)
+        raise FormattedRuntimeError("the magazine belongs to another thread until it is released: thread {}", owner)
 
 
 @hot
 def enter(magazine):
-    """Say whether a magazine is open; refuse one that another thread uses."""
+    """Return whether a magazine is open; raise if another thread owns it."""
     is_open = magazine.size > 0
     # U3 acquires from U1, U2
     if magazine.pool.checked and is_open and load(magazine.pool._deques, magazine._base + OWNER) != thread_id():
@@ -125,7 +130,7 @@ def enter(magazine):
 
 @hot
 def take_from(magazine):
-    """Take a free buffer, the one put last if it is still here: its index, or EMPTY."""
+    """Take a free buffer, the most recently put one if it is still here; return its index, or EMPTY."""
     pool = magazine.pool
     if not enter(magazine) or load(pool._queue._words, CLOSED_FLAG):  # C2 acquires from C1
         return EMPTY
@@ -138,14 +143,14 @@ def take_from(magazine):
 
 @kernel
 def take_elsewhere(pool):
-    """Take a free buffer that is not in this thread's magazine."""
+    """Take a free buffer from outside this thread's magazine."""
     out_of_line()
     return take(pool)
 
 
 @hot
 def give_to(magazine, index):
-    """Give a buffer back: OK, or why not, and nothing changed."""
+    """Return a buffer: OK, or the status of a refusal, without effect."""
     keeps = enter(magazine)
     status = disown(magazine.pool, index, False)
     if status == OK:
@@ -155,7 +160,7 @@ def give_to(magazine, index):
 
 @hot
 def put_free(magazine, index, keeps):
-    """Push a free index; give it to others if it is not to be kept, if there is no room, or if somebody waits."""
+    """Push a free index, or release it to others: if the magazine is closed or full, or if a thread waits."""
     pool = magazine.pool
     words = pool._queue._words
     # K1 is ordered with W1, H1, L6: a hint that spares the push; K2 decides.
@@ -170,15 +175,15 @@ def put_free(magazine, index, keeps):
 
 
 @kernel
-def release_elsewhere(ring, index):
-    """Give a free index to others."""
+def release_elsewhere(queue, index):
+    """Release a free index to other threads."""
     out_of_line()
-    release(ring, index)
+    release(queue, index)
 
 
 @kernel
 def take_many_from(magazine, out, n, seek):
-    """Take up to `n` free buffers: how many. Without `seek` other magazines are left alone."""
+    """Take up to `n` free buffers; return how many. Other magazines are searched only if `seek` is True."""
     pool = magazine.pool
     if not enter(magazine) or load(pool._queue._words, CLOSED_FLAG):  # C2 acquires from C1
         return 0
@@ -190,7 +195,7 @@ def take_many_from(magazine, out, n, seek):
 
 @kernel
 def give_many_to(magazine, indices, n):
-    """Give `n` buffers back and return -1, or give none and return where the first refused one stands."""
+    """Return `n` buffers and -1, or return none of them and the position of the first refused one."""
     pool = magazine.pool
     words = pool._queue._words
     keeps = enter(magazine)
@@ -213,58 +218,62 @@ _reserving = fork_safe_lock()
 
 
 def reserve(pool: Any) -> int:
-    """Return the number of a deque that nobody uses; what its last user left in it is in its next one's hands."""
+    """Return the number of an unused deque; indices left in it by its previous owner are its next owner's."""
     try:
         number = pool._free_deques.pop()
     except IndexError:
         with _reserving:
             number = load(pool._deques, COUNT)  # L4 acquires from L5
             if number == MAX_DEQUES:
-                raise RuntimeError(f"a pool has at most {MAX_DEQUES} open magazines, and this one has them") from None
+                raise RuntimeError(f"a pool can have at most {MAX_DEQUES} open magazines: close one first") from None
             store(pool._deques, COUNT, number + 1, "seq_cst")  # L5 releases to L4
     store(pool._deques, base_of(number) + OWNER, 0)  # U2 releases to U1, U3
     return number
 
 
 @kernel_face(MagazineType)
-class Magazine(Allocator):
+class Magazine(Allocator[Value]):
     """A thread's own stack of free buffers over a pool, the same in Python and in kernels.
 
-    It has the pool's methods: a put keeps the buffer here while there is room, and a get takes the one that was put
-    last; otherwise the pool's ring gives and takes. Buffers got through a magazine may be put through the pool or
-    another magazine, and the other way round. A buffer that lies here is free: whoever finds the pool's ring empty
-    takes it, so that `try_get`, here and on the pool, says -1 only if there was a moment without a free buffer.
+    It has the methods of the pool: a put keeps the buffer here while there is room, and a get takes the most recently
+    put one; otherwise they use the pool's free queue. Buffers got through a magazine may be put through the pool or
+    another magazine, and vice versa. Buffers kept here are free: a get that finds the pool's free queue empty steals
+    them, so `try_get`, here and on the pool, returns -1 only if at some moment no buffer was free.
 
     Parameters
     ----------
     pool : BufferPool or ItemPool
-        ``pool.magazine(size)`` is the same.
+        ``pool.magazine(size)`` is equivalent.
     size : int
-        The most buffers it keeps; from 1 to 512.
+        Maximum number of buffers to keep; from 1 to 512.
 
     Attributes
     ----------
-    pool, size
-        As given; readable in kernels, `size` as 0 when closed.
-    capacity, checked
-        Those of the pool.
+    pool : BufferPool or ItemPool
+        As given; readable in kernels.
+    size : int
+        As given, or 0 once closed; readable in kernels.
+    capacity : int
+        That of the pool.
+    checked : bool
+        That of the pool.
 
     Raises
     ------
     RuntimeError
         The pool has 256 open magazines already.
     TypeError, ValueError
-        An argument is out of its range.
+        An argument has the wrong type or is out of range.
 
     Notes
     -----
-    A magazine is for one thread at a time. If the pool is checked, it belongs to the thread that uses it first, until
-    `release`; every other thread gets RuntimeError, whatever it calls. If the pool is not checked, nobody looks.
-    Only `close` may be called by any thread, when no kernel that was given the magazine is running.
+    A magazine is for one thread at a time. If the pool is checked, it belongs to the first thread that gets or puts
+    through it, until `release`; a get, put or release by another thread raises RuntimeError. If the pool is not
+    checked, this is not verified. Any thread may call `close`, but only while no kernel that was passed the magazine
+    is running.
 
-    A thread that ends without closing its magazine takes nothing along: its buffers can be got all the same. So can
-    those in a magazine that is closed or dropped: they stay where they are, free, until somebody takes them, or the
-    next magazine that is opened takes them over.
+    A thread that ends without closing its magazine strands no buffer, and neither does a magazine that is closed or
+    dropped: its buffers stay where they are, free, until a get takes them or the next new magazine takes them over.
 
     Examples
     --------
@@ -293,7 +302,7 @@ class Magazine(Allocator):
 
     pool: Any
 
-    def __init__(self, pool: Any, size: int = 32) -> None:
+    def __init__(self, pool: _Pool[Value], size: int = 32) -> None:
         if not isinstance(pool, Allocator) or isinstance(pool, Magazine):
             raise TypeError(f"pool must be a BufferPool or an ItemPool, not {pool!r:.60}")
         self.size = check.integer("size", size, 1, DEQUE_CAPACITY)
@@ -307,7 +316,7 @@ class Magazine(Allocator):
 
     @property
     def capacity(self) -> int:  # type: ignore[override]
-        """How many buffers the pool has."""
+        """Number of buffers in the pool."""
         return self.pool.capacity
 
     @property
@@ -316,13 +325,13 @@ class Magazine(Allocator):
         return self.pool.checked
 
     @in_kernels
-    def value(self, index: int) -> Any:
-        """Return what an index stands for; see the pool's method, also for IndexError and TypeError."""
+    def value(self, index: int) -> Value:
+        """Return what the pool's `value` returns for `index`: an array, or an item; errors are the same."""
         return self.pool.value(index)
 
     @in_kernels
     def set_value(self, index: int, data: Any) -> None:
-        """Write what an index stands for; see the pool's method, also for IndexError, TypeError and ValueError."""
+        """Do what the pool's `set_value` does; errors are the same."""
         self.pool.set_value(index, data)
 
     @in_kernels
@@ -347,12 +356,14 @@ class Magazine(Allocator):
 
     @in_kernels
     def was_size(self) -> int:
-        """Return how many free buffers it held a moment ago; any thread may ask."""
+        """Return the number of free buffers it held a moment ago. Any thread may call this."""
         return held(self.pool._deques, self._base) if self.size else 0
 
     @in_kernels
     def release(self) -> None:
-        """Let another thread be the next user, with all that lies here.
+        """Give up ownership: the next thread that uses the magazine owns it, with the buffers kept here.
+
+        Does nothing if the magazine is closed.
 
         Raises
         ------
@@ -366,14 +377,15 @@ class Magazine(Allocator):
     @property
     @in_kernels
     def closed(self) -> bool:
-        """Whether it has been closed; then gets find nothing, and puts go to the pool. Readable in kernels."""
+        """Whether it has been closed: gets then find nothing, and puts go to the pool. Readable in kernels."""
         return self.size == 0
 
     def close(self) -> None:
-        """End its use; closing twice, or by several threads at once, is no error. Python only.
+        """Close the magazine; closing twice, or from several threads at once, is not an error. Python only.
 
-        What lies here stays free and can be got through the pool: nothing is moved, so no buffer is out of sight for a
-        moment. Buffers that are out are not touched: put them through this, which hands them on, or the pool.
+        Buffers kept here stay free and can be got through the pool: none is moved, so none is out of reach for a
+        moment. Checked-out buffers are not affected: put them through the pool, or through this magazine, which passes
+        them on to the pool.
         """
         self.size, size = 0, int(self._members[SIZE])
         # U4 is ordered with U4: one thread alone frees the deque.
@@ -381,41 +393,51 @@ class Magazine(Allocator):
             store(self.pool._deques, self._base + OWNER, NOBODY)  # U2 releases to U1, U3
             self.pool._free_deques.extend(self._to_free)
 
-    def __enter__(self) -> Magazine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:
-        # Its buffers stay where they are, since everybody finds them there: this may be any thread, in any state.
+        # The buffers stay where they are, in reach of all threads: this may run in any thread, in any state.
         if hasattr(self, "_to_free"):
-            self.pool._free_deques.extend(self._to_free)  # nothing is left there after a close that came to its end
+            self.pool._free_deques.extend(self._to_free)  # exhausted if `close` has completed
 
     def _figures(self) -> dict[str, object]:
         return {"pool": repr(self.pool), "size": self.size, "held": self.was_size()}
 
     def _occupancy(self) -> float:
-        # It may hold more than `size` that it took over from the last one with its number.
+        # It may hold more than `size`: what it took over from the previous magazine with its deque.
         return min(self.was_size() / self.size, 1.0) if self.size else 0.0
 
 
-class MagazineSet(Handle, ReprMixin):
-    """One magazine for each thread of a team, by its number: for ``prange`` and thread pools.
+class MagazineSet(Handle, ReprMixin, Generic[Value]):
+    """Magazines for a team of threads, one for each thread number: for ``prange`` and thread pools.
 
     Parameters
     ----------
     pool : BufferPool or ItemPool
     n : int
-        How many magazines; at most 256 can be open for one pool.
+        Number of magazines; from 1 to 256, the most that a pool can have open.
     size : int
-        Of each; see `Magazine`.
+        Size of each; see `Magazine`.
+
+    Attributes
+    ----------
+    pool, n
+        As given; `n` is readable in kernels.
+
+    Raises
+    ------
+    RuntimeError, TypeError, ValueError
+        As for `Magazine`.
 
     Notes
     -----
     ``magazines[k]`` is magazine `k`, in Python and in kernels; IndexError if `k` is not from 0 to n - 1, TypeError if
-    it is not an integer. It belongs to the thread that uses it first until `Magazine.release`: so release it at the end
-    of the thread's share of the work. Other errors are those of `Magazine`.
+    it is not an integer. It belongs to the first thread that uses it until `Magazine.release`, so release it at the end
+    of each thread's share of the work.
 
     Examples
     --------
@@ -437,9 +459,9 @@ class MagazineSet(Handle, ReprMixin):
 
     __slots__ = ("_all", "_magazines", "n", "pool")
 
-    def __init__(self, pool: Any, n: int, size: int = 32) -> None:
+    def __init__(self, pool: _Pool[Value], n: int, size: int = 32) -> None:
         self.n = check.integer("n", n, 1, MAX_DEQUES)
-        self._all: list[Magazine] = []
+        self._all: list[Magazine[Value]] = []
         try:
             for _ in range(self.n):
                 self._all.append(Magazine(pool, size))
@@ -453,18 +475,18 @@ class MagazineSet(Handle, ReprMixin):
     def __len__(self) -> int:
         return self.n
 
-    def __getitem__(self, k: int) -> Magazine:
+    def __getitem__(self, k: int) -> Magazine[Value]:
         number = check.index("k", k)
         if not 0 <= number < self.n:
             raise IndexError(f"k must be from 0 to {self.n - 1}, not {k}")
         return self._all[number]
 
     def close(self) -> None:
-        """Close them all; see `Magazine.close`."""
+        """Close all magazines of the set; see `Magazine.close`."""
         for magazine in self._all:
             magazine.close()
 
-    def __enter__(self) -> MagazineSet:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -499,13 +521,13 @@ def _len(magazines: Any) -> Any:
 
 @hot
 def _take_near(magazine, out, n):
-    """Take up to `n` buffers from here or the free queue: how many, or REST less that if there may be others."""
+    """Take up to `n` buffers from here or the free queue; return how many, or REST minus that if there may be more."""
     return count_or_rest(magazine.pool, take_many_from(magazine, out, n, False), n)
 
 
 @hot
 def _is_ours(magazine):
-    """Say whether this thread may use a magazine without a question."""
+    """Return whether this thread may use a magazine without adopting it first."""
     # U3 acquires from U1, U2
     return not magazine.pool.checked or load(magazine.pool._deques, magazine._base + OWNER) == thread_id()
 

@@ -1,6 +1,6 @@
-"""Pools: buffers (or objects) handed out by index, each to one owner at a time.
+"""Pools: buffers, or Python objects, checked out by index, each to one owner at a time.
 
-The free indices are `_free.free_list`; what gets and puts them is `allocator`; where the buffers lie is `layout`.
+`_free.free_list` holds the free indices, `allocator` gets and puts them, and `layout` maps them to memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -34,19 +34,35 @@ from .._memory.iovec import IoVec, iovec_over
 from .._threads.clock import limit_ns
 from .._threads.outcomes import CLOSED, EMPTY, NO_WAIT_IN_A_CHILD, UNFENCED, Closed, WouldBlock
 from ..atomics import load, store
-from .allocator import Allocator, checked_index, count_or_rest, elements
+from .allocator import Allocator, Value, checked_index, count_or_rest, elements
 from .bounded_queue import METHODS, BoundedQueue
 from .layout import BufferPoolType, buffer, buffer_pool_type, copy_into, layout_of, stride_of
 from .magazine import Magazine
 
 if TYPE_CHECKING:
+    from typing_extensions import Self, TypedDict, Unpack
+
     from ..uring import RegisteredPool, Ring
     from .aio import Getters
 
+    class _Options(TypedDict, total=False):
+        """The arguments of `BufferPool` that do not change its type."""
+
+        checked: bool
+        nonblocking: bool
+        page_size: int | None
+        huge_pages: bool
+        lock: bool
+        populate: bool
+
+
+Item = TypeVar("Item")
+Element = TypeVar("Element", bound=np.generic)  #: the scalar type of a dtype
+
 
 @kernel_face(PoolType)
-class _Pool(Allocator):
-    """What all pools share: indices that are free or held."""
+class _Pool(Allocator[Value]):
+    """What all pools share: indices that are free or have an owner."""
 
     __slots__ = ("_bulks", "_deques", "_free_deques", "_getters", "_owners", "_queue", "capacity", "checked")
 
@@ -56,19 +72,19 @@ class _Pool(Allocator):
         self.capacity = capacity
         self.checked = bool(checked)
         self._getters: Getters | None = None
-        # Some slots more than indices: a get and the put after it then touch different cache lines (a third faster).
+        # More slots than indices, so that a get and the put after it touch different cache lines (a third faster).
         self._queue = BoundedQueue(min(capacity + LINE_PAIR, MAX_ITEMS), capacity)
         self._queue._put_first(capacity)
         self._owners = aligned_mem(8 * round_up(capacity, ROWS), 8 * LINE_PAIR).view(np.int64)
         self._bulks = bulk_words(capacity)
         self._deques = aligned_mem(8 * DEQUE_WORDS, 8 * LINE_PAIR).view(np.int64)
-        self._free_deques: deque[int] = deque()  # numbers whose magazines are closed
+        self._free_deques: deque[int] = deque()  # numbers of deques whose magazines are closed
         self.nonblocking = nonblocking
 
     @property
     @in_kernels
     def _words(self) -> Any:
-        """The words of the ring, on which those who wait for a buffer wait."""
+        """The words of the free queue, which `wait_to_get` waits on."""
         return self._queue._words
 
     @in_kernels
@@ -100,24 +116,39 @@ class _Pool(Allocator):
         return give_many(self, elements(indices), len(indices))
 
     async def aget(self, timeout: float | None = None) -> int:
-        """Take a free buffer and return its index, letting the event loop run on while there is none.
+        """Check out a free buffer and return its index, yielding to the event loop until one is free. Python only.
 
-        Parameters and errors are those of `get`, and so is what the index means; Python only.
+        Parameters
+        ----------
+        timeout : float, optional
+            Longest wait in seconds; no limit by default.
+
+        Returns
+        -------
+        int
+            From 0 to `capacity` - 1. The owner is the thread that runs the event loop.
 
         Raises
         ------
+        WouldBlock
+            No buffer became free in time, or none is free and the pool is `nonblocking`.
+        Closed
+            The pool is closed, or was closed during the wait.
+        TypeError, ValueError
+            `timeout` is neither None nor a number >= 0.
         RuntimeError
-            This is a forked child of the pool's process.
+            No buffer is free, and this is a forked child of the process that made the pool.
 
         Notes
         -----
-        First come, first served, in each event loop; several loops, in several threads, may wait for one pool. A
-        coroutine that is cancelled or closed takes no buffer along. Any put, also one in a kernel, ends the wait
-        through a file descriptor that the loop listens to: nothing polls.
+        First come, first served within each event loop; several loops, in several threads, may wait for one pool. A
+        coroutine that is cancelled or closed keeps no buffer. Every put, also one in a kernel, wakes the loop through a
+        file descriptor that it watches: there is no polling.
 
-        Threads are quicker than a loop to take what was put. So of the puts that come while coroutines wait, every
-        other one hands its buffer over to them: the n-th in line has its turn after 2n puts at the latest, however many
-        threads get and put. What a loop has not fetched after 50 ms, because it is blocked or was closed, others take.
+        Threads are faster than an event loop at taking a buffer that was put. So while coroutines wait, every other put
+        hands its buffer to them: the n-th coroutine in line is served after at most 2n puts, however many threads get
+        and put. A buffer that its loop has not fetched within 50 ms, because the loop is blocked or closed, can be got
+        by others.
 
         Examples
         --------
@@ -131,22 +162,22 @@ class _Pool(Allocator):
         >>> asyncio.run(both())
         """
         limit = limit_ns(True, timeout)
-        if not self._getters:  # nobody to push in before
+        if not self._getters:  # no coroutine waits, so none is overtaken
             index = take(self)
             if index >= 0:
                 return index
         if self.closed:
             raise Closed("get from a closed pool")
         if self.nonblocking:
-            raise WouldBlock("no buffer is free, and this pool does not wait")
+            raise WouldBlock("no buffer is free, and the pool is nonblocking")
         if os.getpid() != load(self._queue._words, PROCESS):  # N4 reads a constant
             raise RuntimeError(NO_WAIT_IN_A_CHILD)
-        from .aio import getters_of  # asyncio takes long to import
+        from .aio import getters_of  # imported here: asyncio is slow to import
 
         return await getters_of(self).get(self, None if limit < 0 else limit / 1e9)
 
-    def magazine(self, size: int = 32) -> Magazine:
-        """Return a magazine over this pool: a stack of at most `size` free buffers for one thread; Python only.
+    def magazine(self, size: int = 32) -> Magazine[Value]:
+        """Return a magazine over this pool: one thread's stack of at most `size` free buffers. Python only.
 
         See `iobuf_nb.Magazine`, also for errors.
         """
@@ -154,7 +185,7 @@ class _Pool(Allocator):
 
     @in_kernels
     def available(self) -> int:
-        """Return how many buffers were free a moment ago; exact while nobody else gets or puts."""
+        """Return the number of buffers that were free a moment ago; exact while no other thread gets or puts."""
         return min(size(self._queue) + total(self._deques), self.capacity)
 
     @property
@@ -166,7 +197,7 @@ class _Pool(Allocator):
     @property
     @in_kernels
     def nonblocking(self) -> bool:
-        """Whether `get` raises WouldBlock instead of waiting, in Python and in kernels; settable in Python."""
+        """Whether `get` and `aget` raise WouldBlock instead of waiting; readable in kernels, settable in Python."""
         return load(self._queue._words, NONBLOCKING_FLAG) != 0  # W5 acquires from S1
 
     @nonblocking.setter
@@ -174,8 +205,11 @@ class _Pool(Allocator):
         store(self._queue._words, NONBLOCKING_FLAG, int(bool(value)), "seq_cst")  # S1 releases to W5
 
     @asynccontextmanager
-    async def alease(self, timeout: float | None = None) -> AsyncIterator[Any]:
-        """Get a buffer as `aget` does for the length of an ``async with`` block, and put it back whatever happens."""
+    async def alease(self, timeout: float | None = None) -> AsyncIterator[Value]:
+        """Check out a buffer for the duration of an ``async with`` block and return it at the end, also after an error.
+
+        Yields what `value` returns. Parameters and errors are those of `aget`.
+        """
         index = await self.aget(timeout)
         try:
             yield self.value(index)
@@ -183,20 +217,20 @@ class _Pool(Allocator):
             self.put(index)
 
     def holders(self) -> dict[int, int]:
-        """Return the thread identity (`threading.get_ident`) that holds each buffer that is out, by index.
+        """Return the owner of each checked-out buffer: a dict from index to thread identity (`threading.get_ident`).
 
-        A snapshot that other threads may outdate at once. A buffer handed on to another thread counts as held by the
-        one that got it. ValueError if the pool was made with ``checked=False``.
+        A snapshot, which other threads may outdate at once. The owner is the thread that got the buffer, also after it
+        has passed it on to another. ValueError if the pool was made with ``checked=False``. Python only.
         """
         if not self.checked:
-            raise ValueError("holders() needs a pool made with checked=True; this one does not write them down")
+            raise ValueError("holders() needs a pool made with checked=True; this one does not record owners")
         return owners.holders(self._owners, self._bulks)
 
     def close(self) -> None:
-        """End all waiting and further gets with Closed; closing twice is no error.
+        """Close the pool: waits and further gets end with Closed. Closing twice is not an error.
 
-        Buffers that are still out stay valid and may be put back. In Python they are named in a ResourceWarning;
-        inside a kernel `close` only closes. A checked pool that is dropped unclosed with buffers out warns likewise.
+        Checked-out buffers stay valid and may be put back. In Python a ResourceWarning names them; in a kernel, `close`
+        does not warn. A checked pool that is dropped unclosed with buffers checked out warns too.
         """
         if not self.closed:
             close_queue(self._queue)
@@ -205,23 +239,23 @@ class _Pool(Allocator):
     def _warn_of_leaks(self, how: str, out: int) -> None:
         if out == 0:
             return
-        message = f"{type(self).__name__} of {self.capacity} was {how} with {out} of its buffers still out"
+        message = f"{type(self).__name__} of {self.capacity} was {how} with {out} of its buffers still checked out"
         if self.checked:
             names = {thread.ident: thread.name for thread in threading.enumerate()}
-            held = [f"{i} by {names.get(who, f'thread {who}')}" for i, who in list(self.holders().items())[:8]]
+            held = [f"{i} by {names.get(owner, f'thread {owner}')}" for i, owner in list(self.holders().items())[:8]]
             message += ": " + ", ".join(held) + (", ..." if out > len(held) else "")
         warnings.warn(message, ResourceWarning, stacklevel=3)
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if finalizing():  # the names below may be gone
+        if finalizing():  # module globals may be gone
             return
-        # Plain reads: nobody else can use the pool any more, and the collector is no place to compile a kernel.
+        # Plain reads: no other thread can use the pool any more, and a finalizer must not compile a kernel.
         if hasattr(self, "_members") and self.checked and not self._queue._words[CLOSED_FLAG]:
             self._warn_of_leaks("dropped", int(np.count_nonzero(self._owners)))
 
@@ -234,47 +268,53 @@ class _Pool(Allocator):
 
 
 @kernel_face(BufferPoolType)
-class BufferPool(_Pool):
-    """A lock-free pool of page-aligned buffers, the same in Python and in kernels.
+class BufferPool(_Pool[NDArray[Element]], Generic[Element]):
+    """A lock-free pool of buffers in one aligned arena, the same in Python and in kernels.
 
-    All memory is allocated, zeroed, when the pool is made. `get` hands out the index of a free buffer, `value` turns it
-    into an array without a copy, `put` takes it back. Any number of threads may do so at once.
+    All memory is allocated, zeroed, when the pool is made. `get` checks out a free buffer and returns its index,
+    `value` returns that buffer as an array without a copy, and `put` returns it to the pool. Any number of threads may
+    do so concurrently.
 
     Parameters
     ----------
     capacity : int
-        How many buffers, exactly; from 1 to 2**32.
+        Number of buffers, exactly; from 1 to 2**32.
     size : Tier or int, optional
         Bytes of a buffer, which is then a uint8 array; from 1 to 2**40.
     shape, dtype : optional, instead of `size`
-        Shape and element type of a buffer: ``BufferPool(16, shape=(64, 64), dtype="f4")``. What kernels cannot read, or
-        would read in another way, is refused: objects, halves, another byte order than the machine's.
+        Shape and element type of a buffer: ``BufferPool(16, shape=(64, 64), dtype="f4")``; uint8 by default. Dtypes
+        that kernels cannot read, or would read differently, are refused: objects, half precision, non-native byte
+        order.
     checked : bool
-        Write down who holds each buffer, and refuse to take back what is not out. False takes that out of kernels.
+        Record the owner of each buffer, and refuse a put of a buffer that is not checked out. False omits both, also
+        from kernels.
     nonblocking : bool
-        See the property.
+        Initial value of the property.
     page_size : int, optional
-        Alignment of the arena in bytes, a power of two; by default `iobuf_nb.page_size()`.
+        Alignment of the arena in bytes, a power of two; `iobuf_nb.page_size()` by default.
     huge_pages, lock, populate : bool
         As in `aligned_mem`.
 
     Attributes
     ----------
-    capacity, buffer_size, stride : int
-        Buffers, bytes of one, and bytes from one to the next; readable in kernels. Buffers of a page or more start on
-        pages, those of a cache line or more on cache lines, smaller ones at powers of two.
+    capacity : int
+        Number of buffers; readable in kernels.
+    buffer_size, stride : int
+        Bytes of a buffer, and bytes from one buffer to the next; readable in kernels. Buffers of a page or more are
+        page-aligned, those of a cache line or more are aligned to cache lines, smaller ones to a power of two.
     arena : int
-        The address of buffer 0; readable in kernels.
+        Address of buffer 0; readable in kernels.
     shape : tuple of int
-        Of one buffer; readable in kernels.
+        Shape of a buffer; readable in kernels.
     dtype : numpy.dtype
-        Of one buffer.
+        Element type of a buffer.
     checked : bool
+        As given; readable in kernels.
 
     Raises
     ------
     TypeError, ValueError, MemoryError, OSError
-        An argument is out of its range, or the system cannot give the memory; see `aligned_mem`.
+        An argument has the wrong type or is out of range; the system cannot provide the memory; see `aligned_mem`.
 
     Examples
     --------
@@ -299,6 +339,35 @@ class BufferPool(_Pool):
     """
 
     __slots__ = ("_buffers", "_memory", "_memory_info", "arena", "buffer_size", "dtype", "shape", "stride")
+
+    dtype: np.dtype[Element]
+
+    if TYPE_CHECKING:  # the scalar type of `value`, as far as the arguments tell
+
+        @overload
+        def __init__(self: BufferPool[np.uint8], capacity: int, size: int, **options: Unpack[_Options]) -> None: ...
+        @overload
+        def __init__(
+            self: BufferPool[np.uint8], capacity: int, *, shape: int | tuple[int, ...], **options: Unpack[_Options]
+        ) -> None: ...
+        @overload
+        def __init__(
+            self,
+            capacity: int,
+            *,
+            shape: int | tuple[int, ...],
+            dtype: type[Element] | np.dtype[Element],
+            **options: Unpack[_Options],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: BufferPool[Any],
+            capacity: int,
+            *,
+            shape: int | tuple[int, ...],
+            dtype: DTypeLike,
+            **options: Unpack[_Options],
+        ) -> None: ...
 
     def __init__(
         self,
@@ -333,66 +402,71 @@ class BufferPool(_Pool):
         self._describe(buffer_pool_type(element, len(self.shape), self.checked))
 
     @in_kernels
-    def value(self, index: int) -> NDArray[Any]:
+    def value(self, index: int) -> NDArray[Element]:
         """Return buffer `index` as an array, without a copy.
 
         Returns
         -------
         array of the pool's shape and dtype
-            It keeps the memory alive. In a kernel it does so as soon as it may outlive the call: returned, yielded, or
-            kept in a typed container.
+            It keeps the memory alive; in a kernel, only once it may outlive the call: when it is returned, yielded, or
+            stored in a typed container.
 
         Raises
         ------
         IndexError
-            `index` is not from 0 to `capacity` - 1; not checked in kernels if the pool is not.
+            `index` is not from 0 to `capacity` - 1. Not checked in kernels if the pool is unchecked.
         TypeError
-            `index` is not an integer; a bool is none.
+            `index` is not an integer; a bool is not.
 
         Notes
         -----
-        Whose buffer it is, is not looked at: use it between your `get` and the `put`.
+        Ownership is not checked: use the buffer only between your `get` and its `put`.
         """
         return buffer(self, index)
 
     @in_kernels
     def set_value(self, index: int, data: ArrayLike | bytes) -> None:
-        """Copy `data` over the beginning of buffer `index`; what it does not reach stays.
+        """Copy `data` to the beginning of buffer `index`; the rest of the buffer keeps its contents.
 
         Parameters
         ----------
         index : int
-        data : array, or bytes-like if the buffers are rows of bytes
-            Of the pool's dtype and shape, or shorter along the first axis; Python also takes lists.
+        data : array, or bytes-like if buffers are rows of bytes
+            Of the pool's dtype and shape, or shorter along the first axis. Python also takes lists.
 
         Raises
         ------
-        IndexError, TypeError, ValueError
-            No such buffer, as in `value`; data of another kind; longer than the buffer.
+        IndexError, TypeError
+            As in `value`.
+        TypeError, ValueError
+            `data` has another dtype or shape, or is longer than the buffer.
         """
         copy_into(buffer(self, index), data)
 
     @in_kernels
     def iovec(self, indices: ArrayLike, lengths: ArrayLike | None = None) -> IoVec:
-        """Return an iovec over these buffers, for readv(2) and its kin, without a copy.
+        """Return an iovec over these buffers, for readv(2) and related calls, without a copy.
 
         Parameters
         ----------
-        indices : integers
+        indices : array_like of int, shape (n,)
             In a kernel, an int64 array.
-        lengths : integers, optional
-            Bytes of each; by default `buffer_size`. In a kernel, an int64 array.
+        lengths : array_like of int, shape (n,), optional
+            Bytes of each buffer to use; `buffer_size` by default. In a kernel, an int64 array.
 
         Returns
         -------
-        array of IOVEC_DTYPE, of shape (len(indices),)
-            An `IoVec` that keeps the pool alive; in a kernel a plain array, which keeps nothing: when it is returned,
-            the functions of `syscalls` refuse it in Python.
+        array of IOVEC_DTYPE, shape (n,)
+            An `IoVec`, which keeps the pool alive. In a kernel, a plain array, which keeps nothing alive: if a kernel
+            returns it, the functions of `syscalls` refuse it in Python.
 
         Raises
         ------
-        IndexError, TypeError, ValueError
-            No such buffer; a length that is negative or beyond the buffer; not as many lengths as indices.
+        IndexError
+            An index is not from 0 to `capacity` - 1.
+        TypeError, ValueError
+            `indices` or `lengths` are not integers; a length is negative or larger than the buffer; their numbers
+            differ.
 
         Examples
         --------
@@ -403,25 +477,38 @@ class BufferPool(_Pool):
         return iovec_over(self, indices, lengths)
 
     def register(self, ring: Ring, receive: int = 0) -> RegisteredPool:
-        """Register the arena with io_uring, so that its buffers are read and written by index; Python only.
+        """Register the arena with an io_uring, so that it reads and writes buffers by index. Python only.
 
-        Needs the extra ``uring``; see `iobuf_nb.uring.RegisteredPool`, also for errors.
+        Needs the extra ``uring``. See `iobuf_nb.uring.RegisteredPool`, also for errors.
         """
-        if not hasattr(ring, "_register"):  # the class is not known here: most programs do without io_uring
+        if not hasattr(ring, "_register"):  # not isinstance: that would import io_uring for programs without it
             raise TypeError(f"ring must be an iobuf_nb.uring.Ring, not {ring!r:.60}")
         return ring._register(self, receive)
 
     @in_kernels
     def fill(self, make: Callable[[], Any]) -> None:
-        """Copy what `make()` returns into every buffer, calling it for each: a pool's first contents.
+        """Initialize the pool: call `make()` for each buffer and copy what it returns into it.
 
-        In a kernel `make` is a jitted function. ValueError if a buffer is out; Closed after `close`; other errors
-        are those of `set_value`, and TypeError if `make` cannot be called. Call it before other threads use the pool.
+        Call it before other threads use the pool.
+
+        Parameters
+        ----------
+        make : callable
+            Takes no arguments; its results are copied as `set_value` does. In a kernel, a jitted function.
+
+        Raises
+        ------
+        ValueError
+            A buffer is checked out.
+        Closed
+            The pool is closed.
+        TypeError, ValueError
+            `make` is not callable, or its result is refused as in `set_value`.
         """
         if self.closed:
             raise Closed("fill of a closed pool")
         if self.available() != self.capacity:
-            raise ValueError("fill needs every buffer to be in the pool")
+            raise ValueError("fill needs every buffer to be free")
         for index in range(self.capacity):
             copy_into(buffer(self, index), make())
 
@@ -429,10 +516,10 @@ class BufferPool(_Pool):
         return {**super()._figures(), "shape": self.shape, "dtype": self.dtype}
 
 
-class ItemPool(_Pool):
-    """A lock-free pool of Python objects: `get` and `put` move indices, `value` returns the object behind one.
+class ItemPool(_Pool[Item]):
+    """A lock-free pool of Python objects: `get` and `put` move indices, `value` returns the object behind an index.
 
-    Kernels may get and put its indices, but not see the objects.
+    Kernels may get and put indices, but cannot access the objects.
 
     Parameters
     ----------
@@ -441,10 +528,17 @@ class ItemPool(_Pool):
     checked, nonblocking : bool
         As in `BufferPool`.
 
+    Attributes
+    ----------
+    capacity : int
+        Number of items; readable in kernels.
+    checked : bool
+        As given; readable in kernels.
+
     Raises
     ------
     TypeError, ValueError
-        `items` is no iterable, or holds nothing.
+        `items` is not an iterable, or is empty.
 
     Examples
     --------
@@ -457,23 +551,23 @@ class ItemPool(_Pool):
 
     __slots__ = ("_items",)
 
-    def __init__(self, items: Iterable[Any], *, checked: bool = True, nonblocking: bool = False) -> None:
+    def __init__(self, items: Iterable[Item], *, checked: bool = True, nonblocking: bool = False) -> None:
         try:
             self._items = [*iter(items)]
         except TypeError:
             raise TypeError(f"items must be an iterable of objects, not {items!r:.60}") from None
         if not self._items:
-            raise ValueError("items must hold at least one object, not none")
+            raise ValueError("items must hold at least one object, not 0")
         self._set_up(len(self._items), checked, nonblocking)
         kind = ITEM_POOL if self.checked else ITEM_POOL_UNCHECKED
         self._describe(kind)
 
-    def value(self, index: int) -> Any:
-        """Return the object behind `index`; IndexError if there is none, TypeError if `index` is not an integer."""
+    def value(self, index: int) -> Item:
+        """Return the object behind `index`. IndexError if it is out of range, TypeError if it is not an integer."""
         return self._items[checked_index(self, index)]
 
-    def set_value(self, index: int, item: Any) -> None:
-        """Put `item` in the place of the object behind `index`; errors are those of `value`."""
+    def set_value(self, index: int, item: Item) -> None:
+        """Replace the object behind `index` with `item`; errors are those of `value`."""
         self._items[checked_index(self, index)] = item
 
 
@@ -486,11 +580,11 @@ kernel_method(PoolType, "close", _close_in_kernel)
 
 @hot
 def _take_from_queue(pool, out, n):
-    """Take up to `n` buffers from the free queue: how many, or REST less that if there may be others."""
+    """Take up to `n` buffers from the free queue; return how many, or REST minus that if there may be more."""
     return count_or_rest(pool, take_many(pool, out, 0, n, False), n)
 
 
-for _cls in (BufferPool, ItemPool):  # to these, both are pools of indices
+for _cls in (BufferPool, ItemPool):  # the C methods see both as pools of indices
     METHODS.add(
         _cls,
         lambda: [

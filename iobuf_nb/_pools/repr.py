@@ -1,4 +1,4 @@
-"""How queues and pools show themselves, in text and in a notebook."""
+"""The repr of queues and pools, and their view in notebooks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from html import escape
 
 
 class ReprMixin:
-    """Gives an object with `_figures()` a repr and a notebook view with an occupancy bar."""
+    """Gives an object with `_figures()` and `_occupancy()` a repr and a notebook view with an occupancy bar."""
 
     __slots__ = ()
 

@@ -1,8 +1,8 @@
-"""Copy: a file to another, piece by piece, by threads that each have one buffer of a pool.
+"""Copy: one file to another, piece by piece, by threads that each use one buffer of a pool.
 
-The copy grows under a name of its own beside its destination and takes the destination's name when it is whole, safe on
-the disk and, if that was asked for, read back, and its source is still what it was: a failure leaves the destination as
-it was. All pieces are planned before the first is read, so nothing that happens to the source leads anywhere else.
+The copy is written under a temporary name beside its destination. It takes the destination's name once it is complete,
+synced to disk and, if requested, verified, and its source is unchanged: a failure leaves the destination as it was. All
+pieces are planned before the first is read, so a change of the source cannot lead the copy astray.
 """
 
 from __future__ import annotations
@@ -34,30 +34,30 @@ from .source import open_file
 from .stream import ALIGNMENT, DIRECT_BYTES
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
-_PAGE = 4096  # the smallest hole that is kept
-_TICK_S = 0.01  # the clock that stamps files stands still for this long at most, on a disk of Linux
+_PAGE = 4096  # the smallest hole that is preserved
+_TICK_S = 0.01  # longest granularity of file timestamps on Linux's disk file systems
 
-# Words that the workers share, two cache lines apart.
+# Words shared by the workers, two cache lines apart.
 _NEXT = 0 * LINE_PAIR  # pieces claimed
 _DONE = 1 * LINE_PAIR  # bytes moved
-_STOP = 2 * LINE_PAIR  # 1: go home
+_STOP = 2 * LINE_PAIR  # 1: workers are to end
 _WORDS = 3 * LINE_PAIR
-_SHORT = 1  # how a worker ends, beside 0 and -errno: the file has no such piece any more
+_SHORT = 1  # how a worker ends, beside 0 and -errno: the file no longer has this piece
 
 
 @dataclass(frozen=True)
 class CopyResult(Throughput):
-    """What `copy` did."""
+    """The result of `copy`."""
 
     bytes: int  #: bytes copied, holes included
-    seconds: float  #: all of it, to the last fsync, and verified if that was asked for
+    seconds: float  #: total time, including verification and the last fsync
 
 
 class _Plan(NamedTuple):
-    """What the workers do; all of it is fixed before they start."""
+    """The workers' input, fixed before they start."""
 
     source: int  # the descriptor to read
-    target: int  # the one to write; -1: none
+    target: int  # the one to write; -1: read only
     size: int
     step: int  # bytes of a piece
     align: int  # offsets and lengths of reads and writes are multiples of it
@@ -66,10 +66,10 @@ class _Plan(NamedTuple):
 
 @kernel
 def _work_on_pieces(plan, runs, words, hashes, buffer):
-    """Copy pieces, or only read them, until there are no more: how it ended, at which offset, 1 if it was writing.
+    """Copy pieces, or only read them, until none is left: status, file offset, and 1 if it was writing.
 
-    A row of `runs` is how many pieces there are up to the end of a run of them, and what to add to the number of one
-    to get its place in the file.
+    A row of `runs` is the number of pieces up to the end of a run, and what to add to the number of a piece in it to
+    get its position in the file, in pieces.
     """
     run = 0
     while not load(words, _STOP):
@@ -95,7 +95,7 @@ def _work_on_pieces(plan, runs, words, hashes, buffer):
 
 @kernel
 def _move(operation, fd, address, need, length, offset):
-    """Read or write `length` bytes, of which `need` must be there: how many, or the -errno of what cut it short."""
+    """Read or write `length` bytes, at least `need` of them; return how many, or the -errno that cut it short."""
     done = call_full(operation, fd, address, length, offset)
     if 0 <= done < need:
         more = call_full(operation, fd, address + done, length - done, offset + done)
@@ -105,7 +105,7 @@ def _move(operation, fd, address, need, length, offset):
 
 @kernel
 def _write(fd, buffer, offset, sparse):
-    """Write a piece, but for its pages of zeros where holes stand for them: 0 or -errno."""
+    """Write a piece, except pages of zeros in a sparse file; 0 or -errno."""
     start = 0
     while start < len(buffer):
         end = start
@@ -123,23 +123,23 @@ def _write(fd, buffer, offset, sparse):
 @kernel
 def _is_zero(page):
     found = np.uint8(0)
-    for byte in page:  # all of them, which is quicker than to look at each whether to stop
+    for byte in page:  # faster without an early exit
         found |= byte
     return found == 0
 
 
 @kernel
 def _note_hash(buffer, n, offset, hashes):
-    """Write the hash of a piece into the table, if there is one: its first word is the size of a piece.
+    """Store the hash of a piece in the table `hashes`, if it has rows; its first word is the piece size.
 
-    Every step is one-to-one in the word it takes in, so no change of a single word goes unseen. The hash of zeros is
-    0, as it is in the table for a hole, which nobody reads.
+    Each step is a bijection of the word it takes in, so a change of any single word changes the hash. The hash of
+    zeros is 0, which is also the entry of a hole that is not read.
     """
     if len(hashes) == 1:
         return
     words = buffer[: n // 32 * 32].view(np.uint64)
     a = b = c = d = np.uint64(0)
-    for i in range(0, len(words), 4):  # four chains, because a multiplication waits for the one before it
+    for i in range(0, len(words), 4):  # four independent chains hide the latency of the multiplication
         a = (a ^ words[i]) * _PRIME
         b = (b ^ words[i + 1]) * _PRIME
         c = (c ^ words[i + 2]) * _PRIME
@@ -164,19 +164,19 @@ def copy(
     Parameters
     ----------
     src : path
-        A regular file. It must stay as it is until this returns.
+        A regular file. It must not change until this returns.
     dst : path
-        A file, which is replaced at the end, or a directory, in which the copy gets the name of `src`. Where it is a
-        symbolic link, the file that the link leads to is meant, a new one too.
+        A file, which is replaced at the end, or a directory, in which the copy gets the name of `src`. A symbolic link
+        is followed, also to a file that does not exist yet.
     direct : bool
-        Read and write past the page cache (open(2), O_DIRECT).
+        Bypass the page cache (open(2), O_DIRECT).
     verify : bool
-        Read the copy again and compare a 64-bit hash of each piece with what was written; from the disk with `direct`,
-        else from where the system has it, mostly the page cache.
+        Read the copy back and compare a 64-bit hash of each piece with that of the data written; from disk with
+        `direct`, otherwise usually from the page cache.
     sync : bool
-        Do not return before the copy is on the disk (fsync(2)).
+        Return only once the copy is on disk (fsync(2)).
     workers, progress
-        As in `stream`; what is verified counts a second time from 0.
+        As in `stream`; progress restarts at 0 for the verification.
 
     Returns
     -------
@@ -185,31 +185,30 @@ def copy(
     Raises
     ------
     OSError
-        A file cannot be opened, read, written or replaced, and which; `src` changed meanwhile; both are the same file;
-        the copy, read again, is not what was written.
+        A file cannot be opened, read, written or replaced; the error names it. `src` changed during the copy; `src` and
+        `dst` are the same file; the verification failed.
     TypeError, ValueError
-        An argument is out of its range; `src` or `dst` is no regular file.
+        An argument has the wrong type or is out of range; `src` or `dst` is not a regular file.
     MemoryError, RuntimeError
-        The system cannot give the buffers, or the threads, as Python does not when it is shutting down.
+        The system cannot provide the buffers or the threads; Python is shutting down.
 
-    Whatever is raised, `dst` is as it was; only Ctrl-C at the very end may find the whole copy in its place. If the
-    process is killed, or ends meanwhile, `dst` is as it was, too, and a part of the copy, ``.iobuf_nb-*``, is left
-    beside it.
+    If an error is raised, `dst` is unchanged; only Ctrl-C at the very end may leave the complete copy in its place. If
+    the process is killed, `dst` is unchanged too, and a partial copy, ``.iobuf_nb-*``, is left beside it.
 
     Notes
     -----
-    `src` has changed if its size, its time of modification or of change, or the file that its path leads to is not at
-    the end what it was at first. That misses only what leaves no such trace: stores into a mapping of the file that its
-    pages were dirty from before, and, on file systems whose times are coarser than 10 ms (FAT, some on a network), a
-    change within the same moment as the one before it. A file that does not know its size, as in ``/proc``, is read
-    from one end to the other, by one thread.
+    `src` counts as changed if its size, its modification or change time, or the file that its path leads to differs
+    between start and end. This misses only changes that leave no such trace: stores into a mapping of the file whose
+    pages were dirty before, and, on file systems with timestamps coarser than 10 ms (FAT, some network file systems), a
+    change within the same tick as the previous one. A file that does not report its size, as in ``/proc``, is read
+    sequentially, by one thread.
 
-    Unlike ``cp``, and `shutil.copy`, it never writes into a file that is there: a new one takes its name. So it needs a
-    folder in which files can be made, replaces a file that is read-only, leaves other hard links to it as they are, and
-    is refused (EBUSY) where something is mounted on `dst`. The copy belongs to who makes it, and has all permissions of
-    `src`, whatever the umask; the set-user-ID, set-group-ID and sticky bits only if owner and group are those of `src`.
-    Access control lists and extended attributes are not copied. A folder that may not be read is synced with all file
-    systems (sync(2)).
+    Unlike ``cp`` and `shutil.copy`, it never writes into an existing file: a new file takes its name. So it needs a
+    directory in which files can be created, replaces read-only files, leaves other hard links to the old file as they
+    are, and fails with EBUSY if something is mounted on `dst`. The copy belongs to the user who makes it and has all
+    permissions of `src`, whatever the umask; the set-user-ID, set-group-ID and sticky bits only if its owner and group
+    are those of `src`. Access control lists and extended attributes are not copied. If a directory cannot be opened for
+    reading, its new entry is synced together with all file systems (sync(2)).
 
     Examples
     --------
@@ -227,7 +226,7 @@ def copy(
     count = check.integer("workers", processors() if workers is None else workers, 1, 1024)
     with ExitStack() as stack:
         report = stack.enter_context(reporter(progress))
-        _require_regular(src, os.stat(src))  # before it is opened, which may do something to a device, or wait
+        _require_regular(src, os.stat(src))  # before opening it, which may block or have effects on a device
         source = open_file(src, os.O_RDONLY, direct)
         stack.callback(os.close, source)
         before = os.fstat(source)
@@ -253,16 +252,16 @@ def copy(
                 os.fchmod(fd, _mode(before, os.fstat(fd)))
                 if sync and not (verify and not direct):
                     os.fsync(fd)
-            if verify:  # at the same time, if it is not the disk that it reads
+            if verify:  # concurrently with the fsync, unless it reads from disk
                 team.verify(through, size, hashes, dst, sync and not direct)
             with _naming(dst):
-                files.close()  # which may tell of what could not be written
+                files.close()  # which may report failed writes
             if not _is_still(before, source, src):
                 raise _changed(src)
             with _naming(dst):
                 os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
-            with suppress(OSError):  # Ctrl-C may come when it has just got its name, or not yet any
+            with suppress(OSError):  # Ctrl-C may come before it is created or after it is renamed
                 os.unlink(temporary, dir_fd=folder)
             raise
         finally:
@@ -273,7 +272,7 @@ def copy(
 
 
 class _Team:
-    """Threads that copy the pieces of a file, or read them again, each with a buffer of a pool."""
+    """Threads that copy the pieces of a file, or read them back, each with a buffer of a pool."""
 
     def __init__(self, pool: BufferPool, direct: bool, report: Callable[[int, int | None], None]) -> None:
         self._pool = pool
@@ -283,7 +282,7 @@ class _Team:
     def fill(
         self, source: int, target: int, size: int, src: str, dst: str, verify: bool
     ) -> tuple[int, NDArray[np.uint64]]:
-        """Write what the source holds to the target; return the bytes, and, to verify, the hashes of its pieces."""
+        """Write the source to the target; return its size, and, to verify, the hashes of its pieces."""
         step = self._pool.buffer_size
         with _naming(src):
             known = size > 0 and self._has_its_size(source, size)
@@ -294,11 +293,11 @@ class _Team:
         else:
             size, hashes = self._fill_in_turn(source, target, src, dst)
         with _naming(dst):
-            os.ftruncate(target, size)  # it may end in a hole; what direct I/O wrote has ended too late
+            os.ftruncate(target, size)  # it may end in a hole; direct I/O wrote whole blocks
         return size, hashes
 
     def verify(self, fd: int, size: int, hashes: NDArray[np.uint64], dst: str, sync: bool) -> None:
-        """Raise OSError if a file does not hold what was written; sync it meanwhile if so."""
+        """Raise OSError if a file does not hold what was written; sync it concurrently if `sync`."""
         again = np.zeros_like(hashes)
         again[0] = hashes[0]
 
@@ -310,16 +309,16 @@ class _Team:
         wrong = np.flatnonzero(again != hashes)
         if len(wrong) or os.fstat(fd).st_size != size:
             offset = (int(wrong[0]) - 1) * int(hashes[0]) if len(wrong) else size
-            raise OSError(errno.EIO, f"The copy, read again, is not what was written, at offset {offset}", dst)
+            raise OSError(errno.EIO, f"Verification failed: the copy differs at offset {offset}", dst)
 
     def _has_its_size(self, fd: int, size: int) -> bool:
-        """Return whether there is a last byte; in file systems that make files up the size may be just a number."""
+        """Return whether there is a last byte: virtual file systems may report a size that means nothing."""
         offset = (size - 1) // self._align * self._align
         with self._pool.lease() as buffer:
-            return os.preadv(fd, [buffer[: self._align]], offset) >= size - offset
+            return os.preadv(fd, [buffer[: self._align].data], offset) >= size - offset
 
     def _fill_in_turn(self, source: int, target: int, src: str, dst: str) -> tuple[int, NDArray[np.uint64]]:
-        """Copy a file that does not know its size; return the bytes and the hashes of its pieces."""
+        """Copy a file that does not report its size; return the size and the hashes of its pieces."""
         step, size = self._pool.buffer_size, 0
         one = np.array([step, 0], np.uint64)
         hashes = [one[0]]
@@ -330,7 +329,7 @@ class _Team:
                 if n == 0:
                     break
                 if size % step:
-                    raise _changed(src)  # it went on after its end
+                    raise _changed(src)  # it grew after it had ended
                 status = _write(target, buffer[: -(-n // self._align) * self._align], size, 0)
                 if status:
                     raise OSError(-status, os.strerror(-status), dst)
@@ -351,7 +350,7 @@ class _Team:
         dst: str,
         first: Callable[[], None] | None = None,
     ) -> None:
-        """Run all over a file; call `first` meanwhile, in this thread."""
+        """Run the workers over a file; meanwhile call `first` in this thread."""
         runs, sparse = _find_data(source, size, self._pool.buffer_size)
         plan = _Plan(source, target, size, self._pool.buffer_size, self._align, int(sparse))
         words = np.zeros(_WORDS, np.int64)
@@ -370,7 +369,7 @@ class _Team:
         def report() -> None:
             self._report(min(size, holes + int(words[_DONE])), size)
 
-        with self._pool.lease() as buffer:  # not in the middle of Ctrl-C
+        with self._pool.lease() as buffer:  # compiled now, not while handling Ctrl-C
             compile_for(_work_on_pieces, plan, runs, words, hashes, buffer)
             store(words, _STOP, 0)
         threads = range(min(self._pool.capacity, pieces))
@@ -379,7 +378,7 @@ class _Team:
 
 
 def _find_data(fd: int, size: int, step: int) -> tuple[NDArray[np.int64], bool]:
-    """Return the runs of pieces that hold data, as `_work_on_pieces` takes them, and whether there are holes."""
+    """Return the runs of pieces that hold data, as `_work_on_pieces` takes them, and whether the file has holes."""
     rows: list[tuple[int, int]] = []
     pieces = end = position = 0
     sparse = False
@@ -398,7 +397,7 @@ def _find_data(fd: int, size: int, step: int) -> tuple[NDArray[np.int64], bool]:
 
 
 def _seek(fd: int, offset: int, whence: int, size: int) -> int:
-    """Return where data, or a hole, begins at or after an offset; at the end of a file without is a hole."""
+    """Return the offset of the next data or hole; every file ends with a hole."""
     try:
         return min(os.lseek(fd, offset, whence), size)
     except OSError as error:
@@ -413,7 +412,7 @@ def _require_regular(src: str, status: os.stat_result) -> None:
 
 
 def _resolve(dst: str, src: str, source: os.stat_result) -> tuple[str, str]:
-    """Return the destination, in the directory if it is one, and its path with no link at the end."""
+    """Return the destination, inside the directory if it is one, and its path with final symbolic links resolved."""
     status = _status(dst)
     if status and stat.S_ISDIR(status.st_mode):
         dst = os.path.join(dst, os.path.basename(src))
@@ -428,7 +427,7 @@ def _resolve(dst: str, src: str, source: os.stat_result) -> tuple[str, str]:
     while os.path.islink(path):
         path = os.path.join(os.path.dirname(path), os.readlink(path))
     there = _status(path)
-    lost = status and not (there and os.path.samestat(status, there))  # a link of /proc may lead to a deleted file
+    lost = status and not (there and os.path.samestat(status, there))  # links in /proc may lead to deleted files
     if lost or os.path.basename(path) in ("", os.curdir, os.pardir):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), dst)
     return dst, path
@@ -442,29 +441,29 @@ def _status(path: str) -> os.stat_result | None:
 
 
 def _open_folder(path: str) -> int:
-    """Open a directory, to make, name and sync a file in it whatever happens to its path."""
+    """Open a directory, so that files in it can be created, renamed and synced even if its path changes."""
     flags = os.O_RDONLY | os.O_DIRECTORY
     try:
         return os.open(path, flags)
-    except PermissionError:  # files may be made in a directory that may not be read
+    except PermissionError:  # a directory may be writable but not readable
         return os.open(path, flags | getattr(os, "O_PATH", 0))
 
 
 def _mode(source: os.stat_result, copy: os.stat_result) -> int:
-    """Return the permissions of a copy: set-ID bits must not give to somebody what was somebody else's."""
+    """Return the permissions of a copy; set-ID bits must not carry over to another owner or group."""
     same = (source.st_uid, source.st_gid) == (copy.st_uid, copy.st_gid)
     return source.st_mode & (0o7777 if same else 0o777)
 
 
 def _wait_a_tick(status: os.stat_result) -> None:
-    """Wait until a change of a file gets a time of change that is later than the one it has."""
+    """Wait until a change of the file would get a later change time than it has now."""
     age = time.time() - status.st_ctime
     if 0 <= age < _TICK_S:
         time.sleep(_TICK_S - age)
 
 
 def _is_still(before: os.stat_result, fd: int, path: str) -> bool:
-    """Return whether an open file, and what its path leads to, is what it was before."""
+    """Return whether an open file, and the file that its path leads to, is unchanged."""
     path_status = _status(path)
     return path_status is not None and _version(before) == _version(os.fstat(fd)) == _version(path_status)
 
@@ -479,7 +478,7 @@ def _changed(path: str) -> OSError:
 
 @contextmanager
 def _naming(path: str) -> Iterator[None]:
-    """Let the system's errors name a file by a path that the caller knows."""
+    """Make the system's errors name a path that the caller knows."""
     try:
         yield
     except OSError as error:
@@ -487,8 +486,8 @@ def _naming(path: str) -> Iterator[None]:
 
 
 def _sync_name(folder: int) -> None:
-    """Make a file's new name as safe as its contents; no error, for the file has the name."""
+    """Make a file's new name durable. Errors are ignored: the file has its name already."""
     try:
         os.fsync(folder)
-    except OSError:  # it may not be read, or its file system knows no such thing
+    except OSError:  # not readable, or not supported by the file system
         os.sync()

@@ -1,4 +1,4 @@
-"""A crew: threads that work on one thing together, and all stop at the first error of any of them."""
+"""A crew: threads that share one job and all stop at the first error of any of them."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ LOOK_S = LOOK_NS / 1e9
 
 
 def require_threads() -> None:
-    """Refuse to begin what needs threads when Python starts none any more."""
+    """Raise if Python is shutting down and starts no more threads."""
     if sys.is_finalizing():
         raise RuntimeError("no threads can be started while Python is shutting down")
 
 
 @kernel
 def _outlast(at_work):
-    """Wait until nobody is at work any more, whatever signals come."""
+    """Wait until no thread is at work, ignoring signals."""
     while load(at_work, 0, "seq_cst"):
         nap(1_000_000)
 
 
 class Crew:
-    """Threads, the first error, and the wait for their end. Made by the thread that runs it, used once.
+    """Starts threads, keeps their first error, and waits for their end. Used once, by the thread that made it.
 
     Parameters
     ----------
     stop : callable
-        Makes every thread come to its end soon; called after each error, from the thread that had it.
+        Makes all threads end soon; called after each error, in the thread that raised it.
     """
 
     def __init__(self, stop: Callable[[], None]) -> None:
@@ -49,7 +49,7 @@ class Crew:
         self._errors: list[BaseException] = []
         self._over = False
         self._at_work = np.zeros(1, np.int64)
-        compile_for(_outlast, self._at_work)  # not in the middle of Ctrl-C
+        compile_for(_outlast, self._at_work)  # compiled now, not while handling Ctrl-C
 
     def run(
         self,
@@ -60,15 +60,15 @@ class Crew:
     ) -> None:
         """Call `work` on each input, in a thread of its own; return when all have ended, or raise the first error.
 
-        In this thread `first` is called once, beside them, and then `meanwhile` every now and then; their errors count
-        too, Ctrl-C among them. No thread is at work when this ends; only a Ctrl-C in the moment of another one may find
-        some that need a little longer.
+        Meanwhile this thread calls `first` once, then `meanwhile` repeatedly; their errors count too, KeyboardInterrupt
+        included. No thread is at work when this returns or raises; only a second Ctrl-C at the same moment may leave
+        some running a little longer.
         """
         started = 0
         try:
             try:
                 for item in inputs:
-                    # Not threading.Thread: a Ctrl-C inside its start or join would leave locks locked for good.
+                    # Not threading.Thread: Ctrl-C inside its start or join would leave locks held forever.
                     _thread.start_new_thread(self._guard, (work, item))
                     started += 1
                 if first is not None:
@@ -87,22 +87,22 @@ class Crew:
             raise self._errors[0]
 
     def fail(self, error: BaseException) -> None:
-        """Note an error and stop everybody."""
+        """Record an error and stop all threads."""
         self._errors.append(error)
         self._stop()
 
     def _has_ended(self) -> bool:
-        """Wait a moment for one of the threads to end."""
+        """Wait briefly for one of the threads to end."""
         with suppress(queue.Empty):
             self._ended.get(timeout=LOOK_S)
             return True
         return False
 
     def _guard(self, work: Callable[[Any], None], item: Any) -> None:
-        sys.settrace(threading.gettrace())  # as threading does, for those who debug or measure what workers call
+        sys.settrace(threading.gettrace())  # as threading does, for debuggers and coverage
         fetch_add(self._at_work, 0, 1, "seq_cst")
         try:
-            if not self._over:  # else nobody waits for this one, which was late
+            if not self._over:  # else it started too late for `run` to wait for it
                 work(item)
         except BaseException as error:
             self.fail(error)

@@ -1,4 +1,4 @@
-"""Kernels of a user: made ready for workers that call any of one type."""
+"""User kernels, prepared so that workers compiled once can call any kernel of the same type."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .._jit.compile import INTERPRETED, PACKAGE
 from .pieces import NO_PLAN
 
 _WORDS = types.int64[::1]
-_CAN_COMPILE = "_can_compile"  # what numba asks, too; False where the decorator was given signatures
+_CAN_COMPILE = "_can_compile"  # numba's own flag: False if the decorator was given signatures
 
 
 def ready(kernel: Any, like: NDArray[Any], state: Any) -> Any:
-    """Return a kernel compiled for exactly the arguments that workers pass: it itself, or one that calls it."""
+    """Return a kernel compiled for exactly the arguments that workers pass: `kernel` itself, or one that calls it."""
     if INTERPRETED:
         return kernel
     if not isinstance(kernel, Dispatcher) or kernel.targetoptions.get("forceobj"):
@@ -39,7 +39,7 @@ def ready(kernel: Any, like: NDArray[Any], state: Any) -> Any:
         own = kernel.nopython_signatures
         fixed = not getattr(kernel, _CAN_COMPILE)
         if fixed and not any(_takes(kernel, each.args, arguments) for each in own):
-            raise TypeError("it is compiled for " + "; ".join(str(each.args) for each in own) + " and no more")
+            raise TypeError("it is compiled only for " + "; ".join(str(each.args) for each in own))
         plain = [p.kind for p in signature.parameters.values()] == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 4
         if arguments not in kernel.overloads and not (plain and not fixed):
             kernel = _caller(kernel)
@@ -51,7 +51,7 @@ def ready(kernel: Any, like: NDArray[Any], state: Any) -> Any:
 
 
 def compiled(work: Any, kernel: Any, like: NDArray[Any], state: Any, *shared: types.Type) -> Callable[..., Any]:
-    """Return `work` compiled to call any kernel of this type: one that a later process finds in the cache."""
+    """Return `work` compiled to call any kernel of this type; later processes find it in the cache."""
     if INTERPRETED:
         return work
     arguments = _arguments(like, state)
@@ -65,7 +65,7 @@ def compiled(work: Any, kernel: Any, like: NDArray[Any], state: Any, *shared: ty
 
 
 class _Named(pickle.Pickler):
-    """Notes the packages of all classes and functions in what it pickles."""
+    """Collects the packages of all classes and functions in a pickle."""
 
     def __init__(self) -> None:
         super().__init__(io.BytesIO())
@@ -78,9 +78,9 @@ class _Named(pickle.Pickler):
 
 @functools.cache
 def _known_everywhere(kind: Any) -> bool:
-    """Whether a type names nothing of a program's own, such as a namedtuple or jitclass.
+    """Whether a type refers to nothing defined by the program, such as a namedtuple or jitclass.
 
-    Other programs, which may have another thing of that name, share the cache and could not read it.
+    Other programs share the cache; they may have another class of that name, or none, and could not load it.
     """
     named = _Named()
     try:
@@ -100,13 +100,13 @@ def _arguments(like: NDArray[Any], state: Any) -> tuple[types.Type, ...]:
 
 
 def _takes(kernel: Any, own: tuple[types.Type, ...], arguments: tuple[types.Type, ...]) -> bool:
-    """Whether arguments reach parameters of the types `own` as they are, and are not cut to fit."""
+    """Whether arguments convert to parameters of types `own` without loss."""
     conversions = [kernel.typingctx.can_convert(*pair) for pair in zip(arguments, own, strict=False)]
     return len(own) == len(arguments) and all(c is not None and c <= Conversion.safe for c in conversions)
 
 
 def _caller(kernel: Any) -> Any:
-    """Return a kernel that does nothing but call another, whose arguments numba then converts."""
+    """Return a kernel that only calls another, so that numba converts the arguments."""
 
     def call(buffer, n, offset, state):
         kernel(buffer, n, offset, state)

@@ -1,10 +1,10 @@
-"""Blocks: how the workers of a stream cut a source up, read a piece each, and run a kernel on it.
+"""Pieces: how the workers of a stream divide a source, read a piece each, and run a kernel on it.
 
-Blocks of a regular file are claimed by one fetch-and-add on the position, and read side by side. Where a piece's place
-is known only once the one before it has been read (pipes, sockets, lines), and where order counts, workers claim and
-read in turns. A turn is the one item of a queue of one: who takes it has it. Ordered streams have two turns, to read
-and to compute, and a worker takes the second before it gives up the first: so no piece overtakes another, and one is
-read while another is computed on.
+Pieces of a regular file are claimed by one fetch-and-add on the position and read in parallel. Where the position of a
+piece is known only once the previous one has been read (pipes, sockets, lines), and where order matters, workers claim
+and read in turns. A turn is the one item of a queue of capacity one: the worker that gets it has the turn. Ordered
+streams have two turns, one to read and one to compute, and a worker takes the second before it gives up the first: so
+no piece overtakes another, and one is read while another is computed on.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from .._threads.libc import ioctl
 from ..atomics import compare_and_swap, fetch_add, load, store
 from ..syscalls import POLL_IN, PREAD, READ, RECV, call, call_full, poll_in
 
-UNKNOWN = 2**62  # the size of a source that does not tell
-_LOOK_MS = 50  # a source that stays silent lets its workers see this often whether to go on
+UNKNOWN = 2**62  # the size of a source that does not report one
+_LOOK_MS = 50  # how often workers waiting for data check whether to stop
 
-# What a read takes: bytes; or one message, of which nobody gets what did not fit. In a connection of messages an empty
-# one is not the end; elsewhere it is, because nothing else could be.
+# What a read returns: bytes, or one message, cut to the buffer. An empty message does not end a connection of messages
+# (SOCK_SEQPACKET); it does end datagrams, which have no other end.
 BYTES = 0
 MESSAGES = 1
 CONNECTED = 2
 
-# As Linux has them.
+# Linux's values.
 _MSG_TRUNC, _MSG_DONTWAIT, _POLLRDHUP, _FIONREAD = 0x20, 0x40, 0x2000, 0x541B
 
 # How a claim ends, beside -errno.
@@ -47,19 +47,19 @@ STOPPED = -10_001
 TORN = -10_002
 TOO_LONG = -10_003
 
-# Words that the workers share, two cache lines apart.
+# Words shared by the workers, two cache lines apart.
 POSITION = 0 * LINE_PAIR  # bytes claimed
-DONE = 1 * LINE_PAIR  # bytes that a kernel has seen
+DONE = 1 * LINE_PAIR  # bytes processed by the kernel
 SHORT = 2 * LINE_PAIR  # the first position at which a read came short
-STOP = 3 * LINE_PAIR  # 1: go home
-ENDED = 4 * LINE_PAIR  # 1: the source has ended; whoever has the turn reads and writes this and the next
-CARRIED = ENDED + 1  # bytes of the next piece that have been read with the one before
-AHEAD, AHEAD_END = ENDED + 2, ENDED + 3  # where the bytes that are read ahead of all that begin and end
+STOP = 3 * LINE_PAIR  # 1: workers are to end
+ENDED = 4 * LINE_PAIR  # 1: the source has ended; this and the next three are written only with the turn
+CARRIED = ENDED + 1  # bytes of the next piece that were read with the previous one
+AHEAD, AHEAD_END = ENDED + 2, ENDED + 3  # start and end of the bytes read ahead of those
 STREAM_WORDS = 5 * LINE_PAIR
 
 
 class Plan(NamedTuple):
-    """How to cut one source into pieces; all of it is fixed before the workers start."""
+    """How to divide one source into pieces, fixed before the workers start."""
 
     fd: int
     seekable: int  # 1: pieces are read by offset
@@ -69,14 +69,14 @@ class Plan(NamedTuple):
     step: int  # bytes of a piece at most, a multiple of record
     align: int  # offsets and lengths of reads are multiples of it
     record: int
-    delimiter: int  # -1: none
-    in_turn: int
-    ordered: int
+    delimiter: int  # the byte that ends a line; -1: pieces are not lines
+    in_turn: int  # 1: workers claim and read in turns
+    ordered: int  # 1: and compute in turns
     mapped: int  # the address of the byte at offset 0, if the source is mapped; else 0
     packets: int  # BYTES, MESSAGES or CONNECTED
-    unit: int  # the room that a read must have
-    terminal: int  # 1: EIO is its end
-    ahead: int  # the address of what is read ahead, with room for a unit
+    unit: int  # smallest room for a read that cuts nothing off
+    terminal: int  # 1: EIO means the end
+    ahead: int  # the address of the read-ahead memory, with room for a unit
 
 
 NO_PLAN = Plan(*[0] * len(Plan._fields))
@@ -84,7 +84,7 @@ NO_PLAN = Plan(*[0] * len(Plan._fields))
 
 @kernel
 def _claim(plan, words, memory):
-    """Claim and read a piece that is a whole step, but for the last: status, address, bytes, position."""
+    """Claim and read a piece of a full step, or the last one: status, address, bytes, position."""
     position = fetch_add(words, POSITION, plan.step)
     if position >= plan.size:
         return END, 0, 0, position
@@ -108,7 +108,7 @@ def _note_short(words, position):
 
 @kernel
 def _read_at(plan, memory, position, want):
-    """Read `want` bytes of a seekable source, fewer at its end: how many, or -errno, and the address of the first."""
+    """Read `want` bytes of a seekable source, fewer at its end: how many, or -errno; and the address of the first."""
     offset = plan.first + position
     if plan.mapped:
         return want, plan.mapped + offset
@@ -120,7 +120,7 @@ def _read_at(plan, memory, position, want):
 
 @kernel
 def _claim_in_turn(plan, words, carry, memory):
-    """Read on, with the turn, and cut after the last whole record or line: status, address, bytes, position."""
+    """Read on, holding the turn, and cut after the last whole record or line: status, address, bytes, position."""
     position = load(words, POSITION)
     if load(words, ENDED):
         return TORN if load(words, CARRIED) else END, 0, 0, position
@@ -141,7 +141,7 @@ def _claim_in_turn(plan, words, carry, memory):
             room = plan.step - have
             if load(words, AHEAD) == load(words, AHEAD_END):
                 if whole and poll_in(plan.fd, 0) == 0:
-                    break  # what is there is enough for a piece, and waiting for more would keep the kernel waiting
+                    break  # there is enough for a piece: run the kernel rather than wait for more
                 direct = room >= plan.unit
                 n = _read_what_comes(plan, memory + have if direct else plan.ahead, room if direct else plan.unit)
                 if n < 0 and n != -errno.EAGAIN:
@@ -176,7 +176,7 @@ def _claim_in_turn(plan, words, carry, memory):
 
 @kernel
 def _read_what_comes(plan, memory, room):
-    """Read from a pipe, a socket or a device, if anything comes soon: bytes, 0 at the end, -EAGAIN or another error."""
+    """Read from a pipe, socket or device after a brief wait: bytes, 0 at the end, -EAGAIN if none came, or an error."""
     ready = poll_in(plan.fd, _LOOK_MS)
     if ready <= 0:
         return ready if ready < 0 else -errno.EAGAIN
@@ -191,7 +191,7 @@ def _read_what_comes(plan, memory, room):
 
 @kernel
 def _is_over(fd):
-    """Whether the other side of a connection of messages has closed it, and none is left."""
+    """Whether the peer of a connection of messages has closed it, and no message is left."""
     words = np.zeros(2, np.int64)  # struct pollfd: int fd, short events, short revents; an int
     words[0] = fd | _POLLRDHUP << 32
     closed = call(POLL_IN, fd, words.ctypes.data, 1, 0) > 0
@@ -201,7 +201,7 @@ def _is_over(fd):
 
 @kernel
 def _whole(plan, address, have, ended):
-    """Return how many of `have` bytes are whole records, or whole lines, of which the last of a source has no end."""
+    """Return how many of `have` bytes are whole records or lines; the last line of a source needs no delimiter."""
     if plan.delimiter < 0:
         return have - have % plan.record
     if ended:
@@ -215,9 +215,9 @@ def _whole(plan, address, have, ended):
 
 @kernel
 def work_on_pieces(function, plan, words, turn, order, carry, memory, like, state, current):
-    """Run `function` on pieces until there are no more: how it ended, and at which position.
+    """Run `function` on pieces until none is left: how it ended, and at which position.
 
-    current[0] is the position of the piece at work; `like` is an array of the dtype that the kernel sees.
+    current[0] is the position of the piece being processed; `like` is an array of the dtype that the kernel sees.
     """
     while True:
         if plan.in_turn:
@@ -241,9 +241,9 @@ def work_on_pieces(function, plan, words, turn, order, carry, memory, like, stat
 
 @kernel
 def work_on_queue(function, plan, words, ready, pool, lengths, offsets, like, state, current):
-    """Run `function` on the buffers that come, already filled, out of a queue: how it ended, and at which position.
+    """Run `function` on filled buffers from a queue: how it ended, and at which position.
 
-    current[1] is the buffer at work, or -1; the rest is as in `work_on_pieces`.
+    current[1] is the buffer being processed, or -1; otherwise as `work_on_pieces`.
     """
     while True:
         index = wait_to_get(ready, -1)
@@ -287,7 +287,7 @@ def _pointer(typingctx: Any, address: Any, like: Any) -> Any:
 
 @compiled_as(lambda address, n, like: carray(_pointer(address, like), (n,)))
 def _items_at(address: int, n: int, like: NDArray[Any]) -> NDArray[Any]:
-    """Return the `n` items, of the dtype of `like`, that lie at an address."""
+    """Return the `n` items at an address, with the dtype of `like`."""
     memory = (ctypes.c_char * (n * like.itemsize)).from_address(address)
     return np.frombuffer(memoryview(memory), like.dtype)
 
@@ -297,5 +297,5 @@ _BYTE = np.zeros(1, np.uint8)
 
 @compiled_as(lambda address, n: _items_at(address, n, _BYTE))
 def _bytes_at(address: int, n: int) -> NDArray[np.uint8]:
-    """Return the `n` bytes that lie at an address."""
+    """Return the `n` bytes at an address."""
     return _items_at(address, n, _BYTE)

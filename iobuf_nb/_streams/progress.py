@@ -1,4 +1,4 @@
-"""How far a stream has come, and how fast it was."""
+"""Progress and throughput of streams and copies."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 
 
 class Throughput:
-    """What has moved some bytes in some seconds."""
+    """A result with bytes and seconds."""
 
     bytes: int
     seconds: float
 
     @property
     def gb_per_s(self) -> float:
-        """Speed in 10**9 bytes a second."""
+        """Throughput in 10**9 bytes per second."""
         return self.bytes / self.seconds / 1e9 if self.seconds else 0.0
 
 
 @contextmanager
 def reporter(progress: Any) -> Iterator[Callable[[int, int | None], None]]:
-    """Give the function that tells how far things are: a callable as it is, a bar for True, nothing for False."""
+    """Yield the function to report progress to: `progress` if callable, a tqdm bar for True, a no-op for False."""
     if callable(progress):
         yield progress
     elif progress is True:
@@ -31,8 +31,8 @@ def reporter(progress: Any) -> Iterator[Callable[[int, int | None], None]]:
             from tqdm import tqdm
         except ImportError:
             raise ImportError("progress=True needs tqdm: pip install 'iobuf-nb[progress]'") from None
-        nobody_sees = getattr(sys.stderr, "closed", True)  # without standard error there is None
-        with tqdm(unit="B", unit_scale=True, leave=False, disable=nobody_sees) as bar:
+        hidden = getattr(sys.stderr, "closed", True)  # sys.stderr is None if there is no standard error
+        with tqdm(unit="B", unit_scale=True, leave=False, disable=hidden) as bar:
 
             def show(done: int, size: int | None) -> None:
                 bar.total = size
@@ -46,5 +46,5 @@ def reporter(progress: Any) -> Iterator[Callable[[int, int | None], None]]:
 
 
 def processors() -> int:
-    """Return how many processors this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Scan: the bytes, lines and byte values of a source, counted in one pass. An example of `stream`."""
+"""Scan: count the bytes, lines and byte values of a source in one pass. An example of `stream`."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _TABLES = 8
 
 @dataclass(frozen=True, eq=False)
 class ScanResult(Throughput):
-    """What `scan` found."""
+    """The result of `scan`."""
 
     bytes: int  #: bytes read
     lines: int  #: newline bytes among them, as ``wc -l`` counts
-    histogram: NDArray[np.int64]  #: how often each of the 256 byte values occurs
+    histogram: NDArray[np.int64]  #: count of each of the 256 byte values, shape (256,)
     entropy: float  #: Shannon entropy in bits per byte, from 0 to 8
     seconds: float  #: from the first read to the last result
 
 
 @kernel
 def count_bytes(buffer, n, offset, tables):
-    """Add how often each byte value occurs in a uint8 `buffer` to the columns of `tables`, of shape (8, 256).
+    """Add the count of each byte value in a uint8 `buffer` to the columns of `tables`, int64 of shape (8, 256).
 
-    Eight tables, because two equal bytes in a row would otherwise wait for each other's increment; add them up at last.
+    The caller sums the eight tables; with a single one, equal bytes in a row would wait for each other's increment.
     """
     whole = n // _TABLES * _TABLES
     for i in range(0, whole, _TABLES):
@@ -56,17 +56,17 @@ def scan(
     Parameters
     ----------
     source, workers, buffers, tier, progress
-        As in `stream`; `buffers` times `tier` bytes is all the memory it takes, whatever the size of the source.
+        As in `stream`. It takes `buffers` * `tier` bytes of memory, whatever the size of the source.
 
     Returns
     -------
     ScanResult
-        Exact for whatever split into buffers.
+        Exact, however the source is divided into buffers.
 
     Raises
     ------
     OSError, TypeError, ValueError, MemoryError, RuntimeError
-        As `stream` does.
+        As in `stream`.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def scan(
 
 
 def _entropy(histogram: NDArray[np.int64]) -> float:
-    """Return the Shannon entropy, in bits, of a distribution given by counts."""
+    """Return the Shannon entropy in bits of a distribution given by counts."""
     counts = histogram[histogram > 0]
     if len(counts) < 2:
         return 0.0

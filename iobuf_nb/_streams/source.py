@@ -1,4 +1,4 @@
-"""Sources of a stream: what may be one, how it is opened, where it begins, and what a read of it must have room for."""
+"""Sources of a stream: what is accepted, how it is opened, where it starts, and how much room a read needs."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from .._memory.files import is_buffered, require_plain, write_out
 from ..syscalls import recv
 from .pieces import BYTES, CONNECTED, MESSAGES
 
-_PACKET_BYTES = 4096  # a pipe may keep writes apart (O_DIRECT), which its reading end cannot see; PIPE_BUF is the most
-_MESSAGE_BYTES = 1 << 20  # a longer message is an error
+_PACKET_BYTES = 4096  # PIPE_BUF: a packet of a pipe in packet mode (O_DIRECT), which the reading end cannot detect
+_MESSAGE_BYTES = 1 << 20  # longer messages are an error
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 _PTY_MASTER = os.makedev(5, 2)
 
 
 class Source:
-    """A path, a file descriptor, a socket or a binary file, as it was given: checked, but not yet opened.
+    """A path, file descriptor, socket or binary file as given by the user: checked, but not opened.
 
     Attributes
     ----------
     name : str
-        What errors call it.
+        Used in errors.
     """
 
     def __init__(self, source: Any) -> None:
@@ -53,7 +53,7 @@ class Source:
 
     @contextmanager
     def opened(self, direct: bool) -> Iterator[Opened]:
-        """Give it opened; a path is closed again."""
+        """Open it for a ``with`` block; a path is closed afterwards."""
         if self._path is None:
             if direct:
                 raise ValueError(f"direct=True needs a path to open, not {self.name:.60}")
@@ -67,20 +67,21 @@ class Source:
 
 
 class Opened:
-    """A source that can be read.
+    """An open source.
 
     Attributes
     ----------
     name, fd
-        What errors call it, and its descriptor.
+        The name used in errors, and the file descriptor.
     regular, seekable : bool
-        Whether it is a regular file; whether it is read by offset, as block devices are, too.
+        Whether it is a regular file; whether it is read by offset, as regular files and block devices are.
     first, size : int
-        The offset at which it begins, and how many bytes it has from there; 0 if it is none that tells.
+        The offset at which it starts, and the number of bytes from there; 0 if it does not report one.
     packets : int
-        BYTES; MESSAGES: a read takes one, and nobody gets what did not fit; CONNECTED: so, and empty ones are no end.
+        BYTES; MESSAGES: a read returns one message, cut to the buffer; CONNECTED: the same, and an empty message is not
+        the end.
     unit : int
-        The room that a read must have, so that nothing is cut.
+        The smallest room for a read that cuts nothing off.
     terminal : bool
         Whether it ends with EIO, as the master of a pseudo-terminal does.
     """
@@ -109,7 +110,7 @@ class Opened:
                 self.packets = CONNECTED if kind == socket.SOCK_SEQPACKET else MESSAGES
 
     def _require_readable(self) -> None:
-        """Refuse what a worker would wait at for ever, such as the wrong end of a pipe, or cannot read at all."""
+        """Refuse a source that cannot be read, or where a read would wait forever, such as the wrong end of a pipe."""
         try:
             if self._file and not self._file.readable():
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -125,35 +126,35 @@ class Opened:
         return self._file.tell() if self._file else os.lseek(self.fd, 0, os.SEEK_CUR)
 
     def read_ahead(self) -> tuple[bytes, bool]:
-        """Take what a buffered file has read ahead of its descriptor; say, too, whether that has come to its end."""
+        """Take what a buffered file has read ahead of its descriptor; return it, and whether the file has ended."""
         if self._file is None or self.seekable:
             return b"", False
-        ahead = self._file.read1()  # all that is there; only where that is nothing, what one read gives
+        ahead = self._file.read1()  # all that is buffered; if that is nothing, the result of one read
         return ahead, not ahead and os.get_blocking(self.fd)
 
     def leave_at(self, position: int) -> None:
-        """Let it stand where the stream has come to."""
+        """Set the position of the source to where the stream has ended."""
         if self._file and self.seekable:
             self._file.seek(self.first + position)
         elif self.seekable:
             os.lseek(self.fd, self.first + position, os.SEEK_SET)
 
     def has_shrunk(self) -> bool:
-        """Whether it has become shorter since it was opened."""
+        """Whether the file has become shorter since it was opened."""
         return os.fstat(self.fd).st_size < self._status.st_size
 
     def changed(self, done: int) -> OSError:
-        """Return the error that it is not what it was when it was opened."""
+        """Return the error for a source that has changed since it was opened."""
         return OSError(errno.EIO, f"Changed while it was read, after {done} of {self.size} bytes", self.name)
 
     @contextmanager
     def mapped(self) -> Iterator[NDArray[np.uint8]]:
-        """Map all of it, as memory that can be written like a buffer, without a change to the file."""
-        # Without a reservation, because so much memory as a large file has need not be there for pages that stay clean.
+        """Map all of it privately: kernels may write to the mapping like to a buffer, without changing the file."""
+        # No swap reservation: the file may be larger than memory, and pages that stay clean need none.
         options: Any = {"flags": mmap.MAP_PRIVATE | _NORESERVE, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
         try:
             mapping = mmap.mmap(self.fd, self.first + self.size, **options)
-        except ValueError:  # it is shorter by now
+        except ValueError:  # the file is shorter by now
             raise self.changed(0) from None
         except OSError as error:
             raise OSError(error.errno, error.strerror, self.name) from None
@@ -161,7 +162,7 @@ class Opened:
 
 
 def open_file(path: str | os.PathLike[str], flags: int, direct: bool, **options: Any) -> int:
-    """Open a file, for direct I/O if so; `options` are those of `os.open`."""
+    """Open a file, with O_DIRECT if `direct`; `options` are those of `os.open`."""
     if direct and not hasattr(os, "O_DIRECT"):
         raise ValueError("direct=True needs a system with O_DIRECT, such as Linux")
     try:
@@ -173,12 +174,12 @@ def open_file(path: str | os.PathLike[str], flags: int, direct: bool, **options:
 
 
 def printable(name: str) -> str:
-    r"""Return a name as text that can be printed: bytes in it that are no text come as ``\xff``."""
+    r"""Return a name as printable text: undecodable bytes appear as ``\xff``."""
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _type_of_socket(fd: int) -> int:
-    """Return SOCK_STREAM or another type; not through a `socket`, which could change whether the descriptor pieces."""
+    """Return SOCK_STREAM or another type; without a `socket` object, which could make the descriptor non-blocking."""
     kind, size = ctypes.c_int(), ctypes.c_uint(4)
     ctypes.CDLL(None).getsockopt(fd, socket.SOL_SOCKET, socket.SO_TYPE, ctypes.byref(kind), ctypes.byref(size))
     return kind.value

@@ -1,4 +1,4 @@
-"""States: what each worker of a stream has for its own. All are of one numba type, and can be changed in place."""
+"""States: each worker of a stream has its own, all of one numba type and modifiable in place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numba.core import errors
 
 from .._jit.compile import INTERPRETED
 
-# Values that a kernel gets a copy of. Of all else it gets the thing itself.
+# Types that are passed to kernels by value; all others by reference.
 _COPIED = (
     types.Hashable,
     types.Dummy,
@@ -27,7 +27,7 @@ _COPIED = (
 
 
 def make_states(state: Any, count: int) -> list[Any]:
-    """Return a state for each of `count` workers: copies, or what calls return."""
+    """Return a state for each of `count` workers: copies of `state`, or the results of calling it."""
     if not callable(state):
         _require_changeable(state)
         states = [_copied(state, {}) for _ in range(count)]
@@ -38,18 +38,20 @@ def make_states(state: Any, count: int) -> list[Any]:
     kinds = [type_of(each) for each in states]
     for kind in kinds:
         if kind != kinds[0]:
-            raise TypeError(f"state must make the same type for each worker, not {kinds[0]} for one and {kind} for one")
+            raise TypeError(
+                f"state must make the same type for each worker, not {kinds[0]} for one and {kind} for another"
+            )
     return states
 
 
 def type_of(state: Any) -> Any:
-    """Return the type that kernels see."""
+    """Return the type of a state as kernels see it."""
     try:
         return typeof(state)
     except (TypeError, ValueError, errors.NumbaError):
         if INTERPRETED:  # a kernel then takes anything
             return type(state)
-        raise TypeError(f"state must be something that numba kernels take, not {state!r:.60}") from None
+        raise TypeError(f"state must be something that numba kernels accept, not {state!r:.60}") from None
 
 
 def _require_changeable(state: Any) -> None:
@@ -57,12 +59,12 @@ def _require_changeable(state: Any) -> None:
     if state is not None and not _can_change(state, kind):
         raise TypeError(
             f"state must be something that a kernel can change in place, such as np.zeros(1), not a {kind}, "
-            f"{state!r:.60}: what a kernel made of it would be lost"
+            f"{state!r:.60}: the changes of a kernel would be lost"
         )
 
 
 def _can_change(value: Any, kind: Any) -> bool:
-    """Whether what a kernel does to a value of a numba type is seen after the call, at least in part."""
+    """Whether changes that a kernel makes to a value of a numba type are visible after the call, at least in part."""
     if isinstance(kind, types.BaseTuple):
         return any(map(_can_change, value, kind.types))
     if isinstance(kind, types.Buffer):
@@ -73,7 +75,7 @@ def _can_change(value: Any, kind: Any) -> bool:
 
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
-    """Return a deep copy, also of the containers of numba, which `copy.deepcopy` does not know."""
+    """Return a deep copy, also of numba's containers, which `copy.deepcopy` does not support."""
     if id(value) in memo:
         return memo[id(value)]
     if isinstance(value, tuple):
@@ -92,7 +94,7 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
 
 def _copied_container(value: Any, memo: dict[int, Any]) -> Any:
     result = memo[id(value)] = value.copy()
-    memo.setdefault(id(memo), []).append(value)  # as deepcopy does, lest another object get its id
+    memo.setdefault(id(memo), []).append(value)  # as deepcopy does: keep it alive, so that its id is not reused
     kind = typeof(value)
     keys, inside = (range(len(value)), kind.dtype) if isinstance(value, typed.List) else (value, kind.value_type)
     if not isinstance(inside, _COPIED):
@@ -102,14 +104,14 @@ def _copied_container(value: Any, memo: dict[int, Any]) -> Any:
 
 
 def check_combine(combine: Any) -> None:
-    """Refuse what cannot merge two states, as far as that can be known before there are any."""
+    """Refuse what cannot merge two states, as far as can be known before there are any."""
     if combine is None:
         return
     if not callable(combine):
         raise TypeError(f"combine must be a function of two states, such as np.add, not {combine!r:.60}")
     try:
         signature = inspect.signature(combine)
-    except (TypeError, ValueError):  # as some functions written in C have none
+    except (TypeError, ValueError):  # some functions written in C have no signature
         return
     try:
         signature.bind(None, None)
@@ -118,7 +120,7 @@ def check_combine(combine: Any) -> None:
 
 
 def combined(states: list[Any], combine: Callable[[Any, Any], Any]) -> Any:
-    """Merge the states of all workers; one that several share counts once."""
+    """Merge the states of all workers; a state that several share counts once."""
     distinct = list({id(state): state for state in states}.values())
     result = distinct[0]
     for other in distinct[1:]:

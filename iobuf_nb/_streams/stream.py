@@ -1,6 +1,6 @@
-"""Streams: a source of any size through a kernel of yours, piece by piece, in bounded memory.
+"""Streams: a source of any size through a user's kernel, piece by piece, in bounded memory.
 
-Every worker thread holds one buffer of a pool and repeats three steps without the GIL (see `pieces`):
+Every worker thread has one buffer of a pool checked out and repeats three steps without the GIL (see `pieces`):
 
 1. claim the next piece of the source;
 2. read it into the buffer;
@@ -58,21 +58,21 @@ from .progress import Throughput, processors, reporter
 from .source import Opened, Source, printable
 from .state import check_combine, combined, make_states
 
-ALIGNMENT = 4096  # of addresses, offsets and lengths in direct I/O; no disk asks for more
-_URING_BUFFERS = 8  # for each worker, so that the disk has several reads to do at any time
+ALIGNMENT = 4096  # of addresses, offsets and lengths in direct I/O; no disk requires more
+_URING_BUFFERS = 8  # per worker, to keep several reads queued at the disk
 _URING_ENTRIES = 64
-DIRECT_BYTES = 1 << 20  # of a buffer then, because disks like large reads
+DIRECT_BYTES = 1 << 20  # default size of a buffer in direct I/O: disks favour large reads
 
 
 class StreamError(RuntimeError):
-    """A kernel failed; what it raised is the ``__cause__``.
+    """A kernel raised an exception, which is the ``__cause__``.
 
     Attributes
     ----------
     filename : str
-        The source; for several, the one that the piece is from.
+        The source, or the one of several that the piece comes from.
     offset : int
-        Where in it the piece begins, in bytes.
+        Offset of the piece in that source, in bytes.
     """
 
     def __init__(self, filename: str, offset: int, cause: BaseException) -> None:
@@ -87,10 +87,10 @@ class StreamError(RuntimeError):
 
 @dataclass(frozen=True, eq=False)
 class StreamResult(Throughput):
-    """What `stream` did."""
+    """The result of `stream`."""
 
-    state: Any  #: the workers' states as `combine` folded them; without it, a list of them
-    bytes: int  #: bytes that the kernel has seen
+    state: Any  #: the workers' states, merged by `combine`; without it, a list of them
+    bytes: int  #: bytes processed by the kernel
     seconds: float  #: from the first read to the last result
 
 
@@ -112,57 +112,60 @@ def stream(
     ordered: bool = False,
     progress: bool | Callable[[int, int | None], None] = False,
 ) -> StreamResult:
-    r"""Run a kernel over all of a file, pipe or socket, piece by piece, on several threads.
+    r"""Run a kernel over a file, pipe or socket, piece by piece, on several threads.
 
     Parameters
     ----------
     source : path, file descriptor, socket or binary file; or a list of them
-        A descriptor is read from where it stands to its end, and stays open. A file, raw or buffered, is read from
-        where it stands itself, with what it has read ahead or not yet written, and goes on behind that. What has other
-        bytes than its descriptor, such as text or gzip, is refused, and so is any other object with ``fileno()``.
-        Several sources are one stream, but no piece holds bytes of two. A regular file is read to the size that it has
-        at first. Messages, of sockets or of pipes that keep writes apart, are joined, but never cut: one of more than
-        1 MiB is an error; an empty one ends datagrams, and nothing else does.
+        A file descriptor is read from its current position to its end, and stays open. A file object, raw or buffered,
+        is read from its own position, including data it has read ahead or not yet written, and is left positioned at
+        the end. File objects whose data differ from those of their descriptor, such as text or gzip files, are refused,
+        and so is any other object with ``fileno()``. Several sources form one stream, but no piece spans two of them. A
+        regular file is read up to the size it has at the start. Messages of sockets, or of pipes in packet mode, are
+        joined but never cut: one of more than 1 MiB is an error. An empty message ends datagrams, which have no other
+        end.
     kernel : function compiled by ``numba.njit``
-        Called as ``kernel(buffer, n, offset, state)``: an array of `n` items, contiguous, that is the kernel's own
-        until it returns; the offset of the first, in bytes from the start of the stream; and the worker's state. What
-        it returns is ignored. One compiled with signatures must have one that takes these, `n` and `offset` as int64.
-    state : what numba kernels take and can change in place, a callable that makes it, or None
-        Each worker has its own: a deep copy, or what a call returns, all of one type. `state` itself is not written to.
-        Where calls return the same again, workers share it, and must not write to the same places.
+        Called as ``kernel(buffer, n, offset, state)``: a contiguous array of `n` items, which is the kernel's own until
+        it returns; the offset of the first item in bytes from the start of the stream; and the worker's state. Its
+        return value is ignored. A kernel compiled with explicit signatures needs one for these types, with `n` and
+        `offset` as int64.
+    state : value that kernels accept and can change in place, a callable that makes one, or None
+        Each worker has its own: a deep copy of `state`, or the result of a call; all of one type. `state` itself is not
+        modified. If calls return the same object, workers share it and must not write to the same places.
     combine : callable, optional
-        ``combine(a, b)`` merges two states into one, such as ``np.add``; one that workers share counts once.
+        ``combine(a, b)`` merges two states into one, such as ``np.add``; a shared state counts once.
     workers : int, optional
-        Threads, from 1 to 1024; by default one for each processor this process may use. A kernel compiled with
-        ``parallel=True`` has threads of its own, and takes one worker.
+        Number of threads, from 1 to 1024; by default the number of processors that this process may use. A kernel
+        compiled with ``parallel=True`` has its own threads, and takes one worker.
     tier : Tier or int, optional
-        Bytes of a buffer: a piece is as much of that as holds whole records or lines. By default `Tier.GIANT`, 256 KiB,
-        which a processor's cache holds; with `direct` 1 MiB.
+        Bytes of a buffer; a piece is the whole records or lines that fit. By default `Tier.GIANT`, 256 KiB, which fits
+        into a processor's cache; 1 MiB with `direct`.
     buffers : int, optional
-        Buffers in the pool, which bound the memory: by default one for each worker.
+        Number of buffers in the pool, which bounds the memory; by default one per worker.
     pool : BufferPool, optional
-        A pool to take buffers from, instead of one of `buffers` times `tier` made for this stream. Nothing is
-        lost if it is shared: who finds no buffer waits.
-    engine : str
-        "preadv": every worker reads for itself; "auto" is the same. "uring": io_uring reads regular files into eight
-        buffers for each worker while they work on others; not with `ordered` or `delimiter`; needs the extra ``uring``
-        and threads: gevent and eventlet have none, and all else then runs in turns.
-        "mmap" maps regular files and leaves the buffers alone: faster for the lightest kernels on files in the page
-        cache, but it counts as this process's memory, and a file that is cut short meanwhile kills it (SIGBUS). Pages
-        that a kernel writes to take memory of their own until the stream ends.
+        Use the buffers of this pool, instead of a new one of `buffers` times `tier` bytes. It may be shared: a worker
+        that finds no free buffer waits.
+    engine : {"auto", "preadv", "uring", "mmap"}
+        "preadv": every worker reads for itself; "auto" is the same.
+        "uring": io_uring reads regular files into eight buffers per worker while the workers process others. Not with
+        `ordered` or `delimiter`; needs the extra ``uring`` and real threads, not those of gevent or eventlet, which run
+        one at a time.
+        "mmap": maps regular files and uses no buffers. Faster for the lightest kernels on files in the page cache, but
+        counts as memory of this process, and a file truncated meanwhile kills the process (SIGBUS). Pages that a kernel
+        writes to take memory until the stream ends.
     direct : bool
-        Read from the disk past the page cache (open(2), O_DIRECT); needs paths, and buffers of 4096 bytes and more.
+        Bypass the page cache (open(2), O_DIRECT); needs paths, and buffers of at least 4096 bytes.
     record : int, optional
-        Bytes that belong together and are never split; by default the size of `dtype`.
+        Bytes of a record; records are never split. By default the size of `dtype`.
     dtype : optional
-        What `buffer` is an array of.
+        The dtype of `buffer`.
     delimiter : bytes, optional
-        One byte, such as ``b"\n"``, that ends a line: each piece holds whole lines. The last one need not have it.
+        One byte that ends a line, such as ``b"\n"``: each piece is whole lines. The last line need not end with it.
     ordered : bool
-        Call the kernel on one piece after the other, in their order, with one state for all of them.
+        Call the kernel on one piece at a time, in order, with one state for all of them.
     progress : bool or callable
-        True: a bar, by tqdm. A callable is called as ``progress(bytes_done, size)`` now and then, and at the end; size
-        is None where it is not known.
+        True shows a tqdm progress bar. A callable is called as ``progress(bytes_done, size)`` repeatedly, and at the
+        end; `size` is None if unknown.
 
     Returns
     -------
@@ -171,19 +174,24 @@ def stream(
     Raises
     ------
     StreamError
-        The kernel raised; the error tells on which piece.
+        The kernel raised; the message names the piece.
     OSError
         The source cannot be opened, read or mapped, or shrank meanwhile; with its name, and the offset in the message.
     ValueError, TypeError
-        An argument is out of its range; the kernel cannot be compiled for these arguments; a source ends inside a
-        record, or a line is longer than a buffer. What `state` and `combine` raise when they are called is not changed.
+        An argument has the wrong type or is out of range; the kernel cannot be compiled for these arguments; a source
+        ends inside a record, or a line is longer than a buffer. Exceptions of `state` and `combine` propagate
+        unchanged.
     MemoryError, RuntimeError
-        The system cannot give the buffers, or the threads, as Python does not when it is shutting down.
+        The system cannot provide the buffers or the threads; Python is shutting down.
     Closed, WouldBlock
-        `pool` is closed; it has no buffer, and may not wait for one.
+        `pool` is closed; it has no free buffer and is `nonblocking`.
 
-    Whatever is raised, all threads have ended and all buffers are back in the pool; only if Ctrl-C comes twice within
-    the same moment may a worker be a little later.
+    When this returns or raises, all threads have ended and all buffers are back in the pool; only a second Ctrl-C at
+    the same moment may leave a worker running a little longer.
+
+    Notes
+    -----
+    It blocks until the source has ended. Any number of streams may run at once, in several threads.
 
     Examples
     --------
@@ -212,11 +220,13 @@ def stream(
     record, end_of_line = _check_units(record, delimiter, like)
     align = ALIGNMENT if direct else 1
     if engine == "uring" and (ordered or delimiter is not None):
-        raise ValueError("engine='uring' reads pieces of one size, which end in any order: no ordered=, no delimiter=")
-    if engine == "uring" and not isinstance(_thread.start_new_thread, BuiltinFunctionType):
-        # The reading one would wait for ever, because a greenlet that waits lets no other run.
         raise ValueError(
-            "engine='uring' needs threads, which gevent or eventlet has replaced by greenlets: 'preadv' works"
+            "engine='uring' reads pieces of one size, which complete in any order: leave out ordered and delimiter"
+        )
+    if engine == "uring" and not isinstance(_thread.start_new_thread, BuiltinFunctionType):
+        # The reader would wait forever: its wait blocks all greenlets.
+        raise ValueError(
+            "engine='uring' needs threads, which gevent or eventlet has replaced by greenlets: use engine='preadv'"
         )
     with ExitStack() as stack:
         if pool is None:
@@ -226,7 +236,7 @@ def stream(
                 size = _step(size, record, align, 0, end_of_line)
             each = _URING_BUFFERS if engine == "uring" else 1
             most = count * each if buffers is None else check.integer("buffers", buffers, 1, MAX_ITEMS)
-            check.integer("buffers * tier", most * size, 1, MAX_BYTES)  # as a pool says of its own arguments
+            check.integer("buffers * tier", most * size, 1, MAX_BYTES)  # checked here to name these arguments
             pool = stack.enter_context(BufferPool(most, size))
         elif not isinstance(pool, BufferPool):
             raise TypeError(f"pool must be a BufferPool, not {pool!r:.60}")
@@ -242,7 +252,7 @@ def stream(
 
 
 class _Job:
-    """One call of `stream`: the kernel made ready, and what is left when the sources are run through it."""
+    """One call of `stream`: the kernel, ready to be called, and the totals over its sources."""
 
     def __init__(
         self, kernel: Any, states: list[Any], like: NDArray[Any], pool: BufferPool, engine: str, report: Any
@@ -261,17 +271,19 @@ class _Job:
             self.on_queue = compiled(work_on_queue, *types_of, queue, typeof(pool), words, words)
 
     def run(self, source: Opened, align: int, record: int, delimiter: int, ordered: bool) -> None:
-        """Run one source to its end."""
+        """Run the kernel over one source."""
         name, size = printable(source.name), source.size
         step = _step(self.pool.buffer_size, record, align, source.first, delimiter)
         if size % record:
-            raise ValueError(f"{name} must be whole records of {record} bytes, as record or dtype says, and has {size}")
+            raise ValueError(
+                f"{name} must be whole records of {record} bytes, as set by record or dtype, but has {size} bytes"
+            )
         if align > 1 and (self.pool.arena % align or self.pool.stride % align):
-            raise ValueError(f"direct=True needs buffers on multiples of {align} bytes, not {self.pool.stride} apart")
+            raise ValueError(f"direct=True needs buffers at multiples of {align} bytes, not {self.pool.stride} apart")
         if self.engine in ("uring", "mmap") and not source.regular:
-            raise ValueError(f"engine={self.engine!r} needs regular files, and {name} is none")
+            raise ValueError(f"engine={self.engine!r} needs regular files, and {name} is not one")
         if self.engine == "uring" and step != self.pool.buffer_size:
-            raise ValueError(f"engine='uring' fills whole buffers: they must be of {step} bytes, as pieces are")
+            raise ValueError(f"engine='uring' fills whole buffers: they must have {step} bytes, the size of a piece")
         words = np.zeros(STREAM_WORDS, np.int64)
         words[SHORT] = UNKNOWN
         with ExitStack() as stack:
@@ -284,7 +296,7 @@ class _Job:
                 fd=source.fd,
                 seekable=int(source.seekable),
                 first=source.first,
-                size=size or UNKNOWN,  # files that the system makes up, such as those in /proc, have size 0
+                size=size or UNKNOWN,  # virtual files, such as those in /proc, report 0
                 base=self.bytes,
                 step=step,
                 align=align,
@@ -308,7 +320,7 @@ class _Job:
                 self._run_claimed(plan, words, source.name, report)
         done = int(words[DONE])
         torn = not plan.in_turn and done != min(size, words[SHORT])
-        if torn or (done < size and source.has_shrunk()):  # some file systems name sizes that are none
+        if torn or (done < size and source.has_shrunk()):  # some file systems report sizes that mean nothing
             raise source.changed(done)
         source.leave_at(done)
         self.bytes += done
@@ -334,7 +346,7 @@ class _Job:
         _crew(words, turn, order).run(work, self.states, report)
 
     def _run_queued(self, plan: Plan, words: NDArray[np.int64], name: str, report: Callable[[], None]) -> None:
-        """Read by io_uring in this thread, and let the workers compute on what has come."""
+        """Read with io_uring in this thread, and let the workers process what has arrived."""
         from ..uring import Ring
 
         ready = BoundedQueue(self.pool.capacity)
@@ -357,7 +369,7 @@ class _Job:
                 offset = registered.read_batch(plan.fd, offset, end)
                 if registered.complete(ready, timeout=LOOK_S) == 0 and not registered.in_flight:
                     with suppress(WouldBlock), self.pool.lease(timeout=LOOK_S):
-                        pass  # there is a buffer again
+                        pass  # a buffer is free again
                 report()
             ready.close()
 
@@ -369,7 +381,7 @@ class _Job:
                     self.pool.put(index)
 
     def _work(self, work: Any, plan: Plan, name: str, shared: tuple[Any, ...], state: Any, current: Any) -> None:
-        """Run a worker's kernel to its end; say on which piece it failed, if it does."""
+        """Run a worker's kernel to its end; raise the error of the piece on which it failed."""
         try:
             ended, position = work(self.kernel, plan, *shared, self.like, state, current)
         except BaseException as error:
@@ -378,7 +390,7 @@ class _Job:
             raise _failure(ended, name, plan, plan.first + position)
 
     def _buffer(self, plan: Plan, words: NDArray[np.int64]) -> int:
-        """Return a buffer, or -1 if the others are done before one is free."""
+        """Return a buffer, or -1 if the other workers finish before one is free."""
         while not (words[STOP] or words[ENDED] or words[POSITION] >= plan.size):
             try:
                 return self.pool.get(timeout=LOOK_S)
@@ -390,20 +402,20 @@ class _Job:
 
 @kernel
 def _stop(words, queues):
-    """Make all workers come to their end, those who wait at a queue, too."""
+    """Make all workers end, also those waiting at a queue."""
     store(words, STOP, 1)
     for queue in queues:
         close_queue(queue)
 
 
 def _crew(words: NDArray[np.int64], *queues: BoundedQueue) -> Crew:
-    """Return a crew whose workers share `words`, and wait at `queues`."""
-    compile_for(_stop, words, queues)  # not in the middle of Ctrl-C
+    """Return a crew whose workers share `words` and wait at `queues`."""
+    compile_for(_stop, words, queues)  # compiled now, not while handling Ctrl-C
     return Crew(lambda: _stop(words, queues))
 
 
 def _failure(ended: int, filename: str, plan: Plan, offset: int) -> Exception:
-    """Return the error that the end of a claim stands for."""
+    """Return the error for a worker's final status."""
     name = printable(filename)
     if ended == TORN:
         return ValueError(f"{name} ends at offset {offset} inside a record of {plan.record} bytes")
@@ -414,7 +426,7 @@ def _failure(ended: int, filename: str, plan: Plan, offset: int) -> Exception:
 
 
 def _like(dtype: DTypeLike) -> NDArray[Any]:
-    """Return an array of the dtype that kernels are to see."""
+    """Return an array with the dtype that kernels are to see."""
     try:
         element = np.dtype(dtype)
     except (TypeError, ValueError):
@@ -424,7 +436,7 @@ def _like(dtype: DTypeLike) -> NDArray[Any]:
 
 
 def _check_units(record: Any, delimiter: Any, like: NDArray[Any]) -> tuple[int, int]:
-    """Return the bytes of a record and the byte that ends a line, or -1."""
+    """Return the bytes of a record, and the byte that ends a line or -1."""
     size = like.itemsize if record is None else check.integer("record", record, 1, MAX_BUFFER_BYTES)
     if size % like.itemsize:
         raise ValueError(f"record must be a multiple of the {like.itemsize} bytes of {like.dtype}, not {size}")
@@ -433,12 +445,12 @@ def _check_units(record: Any, delimiter: Any, like: NDArray[Any]) -> tuple[int, 
     if not isinstance(delimiter, bytes) or len(delimiter) != 1:
         raise ValueError(f"delimiter must be one byte, such as b'\\n', not {delimiter!r:.60}")
     if size != 1:
-        raise ValueError(f"delimiter={delimiter!r} needs lines of bytes: record and dtype must be left out")
+        raise ValueError(f"delimiter={delimiter!r} needs lines of bytes: leave out record and dtype")
     return 1, delimiter[0]
 
 
 def _step(plan_room: int, record: int, align: int, first: int, delimiter: int) -> int:
-    """Return the bytes of a piece: as many whole records as a read of aligned bytes into a buffer always holds."""
+    """Return the bytes of a piece: the most whole records that always fit, with aligned reads, into a buffer."""
     room = plan_room // align * align
     unit = math.lcm(record, align)
     if first % align == 0 and room >= unit and delimiter < 0:
@@ -446,5 +458,5 @@ def _step(plan_room: int, record: int, align: int, first: int, delimiter: int) -
     step = (room - (align if align > 1 else 0)) // record * record
     if step <= 0:
         wanted = f"a record of {record} bytes" + (f" and {align} bytes around it, for direct=True" if align > 1 else "")
-        raise ValueError(f"tier must make buffers that hold {wanted}, not of {plan_room} bytes")
+        raise ValueError(f"tier must make buffers that hold {wanted}, not buffers of {plan_room} bytes")
     return step

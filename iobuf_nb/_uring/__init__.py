@@ -1,1 +1,1 @@
-"""io_uring: liburing's functions, and what kernels do with a ring."""
+"""io_uring: the functions and structs of liburing, and the kernels that use a ring."""

@@ -1,4 +1,4 @@
-"""Kernels over an io_uring: queue operations on a pool's buffers, submit them, take what has completed."""
+"""Kernels over an io_uring: queue operations on a pool's buffers, submit them, deliver what has completed."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from .._threads.outcomes import CLOSED, FORKED, FULL, NOT_OUT, OK, OUT_OF_RANGE,
 from ..atomics import load, store
 from .liburing import (
     CQE_BUFFER,
+    CQE_BUFFER_SHIFT,
+    CQE_BYTES,
     CQE_MORE,
     SQE_BUFFER_SELECT,
     buf_ring_add,
@@ -35,23 +37,26 @@ from .liburing import (
     sqe_set_flags,
     submit,
     submit_and_wait,
+    timespec,
 )
 
 # A ring's words.
-PROCESS = 0  # whose ring it is: a forked child shares its memory with the parent, and must not touch it
-NUMBER = 1  # of the registration that may use it; it moves on when that one ends
-LIMIT = 2  # completions that the kernel has room for
+PROCESS = 0  # the process that made it: a forked child shares its memory with the parent, and must not touch it
+NUMBER = 1  # of the registration that may use it; increased when that one ends
+LIMIT = 2  # capacity of the completion queue
 IN_FLIGHT = 3  # operations queued and not completed
 TAIL = 4  # entries ever handed out
-PROVIDED = 5  # buffers that the kernel may receive into
+PROVIDED = 5  # buffers that Linux may receive into
 STARVED = 6  # receivers that wait for such buffers
-ENTRIES = 7  # where the address of each entry of the submission queue is noted
+ENTRIES = 7  # from here on, the address of each entry of the submission queue
 
-# states[index]: IDLE, in the kernel's hands (the next three), or ours to give back.
+# states[index]: IDLE; an operation is in flight on the caller's buffer (THEIRS) or on one taken here (OURS); the index
+# represents a receiver that is armed (RECEIVER) or starved (WAITING); the buffer is provided to Linux (BUFFER).
+# An operation is in flight from THEIRS to RECEIVER; all from OURS on return to the pool when the registration ends.
 IDLE, THEIRS, OURS, RECEIVER, WAITING, BUFFER = range(6)
 READ, WRITE = range(2)
 
-_STARVED_NS = 1_000_000  # and the pool for buffers to receive into
+_STARVED_NS = 1_000_000  # how often to try the pool for a buffer while a receiver is starved
 
 
 class RingType(HandleType):
@@ -62,7 +67,7 @@ class RingType(HandleType):
 
 
 class RegisteredType(HandleType):
-    """The numba type of `RegisteredPool`; that of its pool is part of it."""
+    """The numba type of `RegisteredPool`; includes that of its pool."""
 
     _integers = ("_number", "_per_piece", "_provide", "_group", "_mask", "_memory_info")
     _arrays = ("_states", "_length_words", "_offset_words", "_descriptor_words")
@@ -79,7 +84,7 @@ registered_type = functools.cache(RegisteredType)
 
 @hot
 def usable(registered):
-    """Return 0, or CLOSED or FORKED if nothing may be done any more."""
+    """Return 0, or CLOSED or FORKED if the registration cannot be used any more."""
     words = registered.ring._words
     if load(words, NUMBER) != registered._number:
         return CLOSED
@@ -88,13 +93,13 @@ def usable(registered):
 
 @hot
 def add(words, i, n):
-    """Count `n` on one of the ring's words, which only one thread uses at a time."""
+    """Add `n` to one of the ring's words, which only one thread uses at a time."""
     store(words, i, load(words, i) + n)
 
 
 @hot
 def begin(registered, index, state):
-    """Put a buffer that is out into the kernel's hands, or into ours: 0, or NOT_OUT and nothing changed."""
+    """Disown a checked-out buffer for an operation or for internal use: 0, or NOT_OUT, without effect."""
     if disown(registered.pool, index, True) != OK:
         return NOT_OUT
     store(registered._states, index, state)
@@ -103,7 +108,7 @@ def begin(registered, index, state):
 
 @hot
 def finish(registered, index):
-    """Put a buffer back into its holder's hands."""
+    """Return a buffer to its owner."""
     store(registered._states, index, IDLE)
     if registered.pool.checked:
         take_back(registered.pool, index)
@@ -111,12 +116,11 @@ def finish(registered, index):
 
 @kernel
 def flush(ring, wait_ns):
-    """Submit all that is queued, and wait up to `wait_ns` for a completion: how many it submitted, or -errno."""
-    timespec = np.empty(3, np.int64)  # and room for a pointer that the waiting function stores
-    timespec[0] = wait_ns // 1_000_000_000
-    timespec[1] = wait_ns % 1_000_000_000
-    address = timespec.ctypes.data
-    state = release_gil()  # also to submit: a read of a cached file copies it right there
+    """Submit all queued operations and wait up to `wait_ns` for a completion; the number submitted, or -errno."""
+    words = np.empty(3, np.int64)  # a timespec, and room for the pointer that the waiting function stores
+    words[0], words[1] = timespec(wait_ns)
+    address = words.ctypes.data
+    state = release_gil()  # also to submit: a read of a cached file copies it during the call
     n = submit_and_wait(ring._uring, address + 16, 1, address, 0) if wait_ns > 0 else submit(ring._uring)
     regain_gil(state)
     return np.int64(n)
@@ -124,7 +128,7 @@ def flush(ring, wait_ns):
 
 @kernel
 def next_entry(ring):
-    """Return the address of an empty entry, submitting if that takes it, or -errno."""
+    """Return the address of a free entry, submitting if that is needed to get one, or -errno."""
     entry = get_sqe(ring._uring)
     if entry == 0:
         status = flush(ring, 0)
@@ -139,7 +143,7 @@ def next_entry(ring):
 
 @kernel
 def enqueue(registered, operation, state, fd, index, offset, length):
-    """Queue a read or a write of one buffer: 0, -errno, or a refusal; unless it is 0, nothing changed."""
+    """Queue a read or a write of one buffer; 0, -errno or a refusal, both without effect."""
     pool, ring = registered.pool, registered.ring
     if index < 0 or index >= pool.capacity:
         return OUT_OF_RANGE
@@ -170,14 +174,14 @@ def enqueue(registered, operation, state, fd, index, offset, length):
 
 @kernel
 def queue_one(registered, operation, fd, index, offset, length):
-    """Queue an operation on a buffer that its user holds."""
+    """Queue an operation on a checked-out buffer."""
     status = usable(registered)
     return status if status != 0 else enqueue(registered, operation, THEIRS, fd, index, offset, length)
 
 
 @kernel
 def queue_reads(registered, fd, offset, end):
-    """Read on into free buffers as far as there are such, and room; submit: the offset reached, or -errno."""
+    """Queue reads of consecutive parts into free buffers while there are any, and submit; offset reached, or -errno."""
     status = usable(registered)
     if status != 0:
         return status
@@ -193,13 +197,13 @@ def queue_reads(registered, fd, offset, end):
             break
         offset += length
     if offset > start:
-        flush(registered.ring, 0)  # what this does not submit stays queued, and `complete` says why
+        flush(registered.ring, 0)  # operations that fail to be submitted stay queued, and `complete` reports why
     return status if status < 0 and offset == start and status != -errno.EBUSY else offset
 
 
 @kernel
 def arm(registered, index):
-    """Queue the receive that the buffer `index` stands for: 0 or -errno."""
+    """Queue the multishot receive that buffer `index` represents; 0 or -errno."""
     ring = registered.ring
     if load(ring._words, IN_FLIGHT) >= load(ring._words, LIMIT):
         return -errno.EBUSY
@@ -217,7 +221,7 @@ def arm(registered, index):
 
 @kernel
 def provide(registered):
-    """Give the kernel buffers to receive into, up to as many as were asked for, and then those who wait for them."""
+    """Provide Linux with buffers to receive into, up to the requested number, then rearm starved receivers."""
     pool, words = registered.pool, registered.ring._words
     n = 0
     while load(words, PROVIDED) + n < registered._provide:
@@ -239,7 +243,7 @@ def provide(registered):
 
 @kernel
 def start_receiver(registered, fd):
-    """Take a buffer to stand for the receiver, and queue the receive: 0, -errno, or a refusal."""
+    """Take a buffer to represent the receiver, and queue the receive; 0, -errno or a refusal."""
     status = usable(registered)
     if status != 0:
         return status
@@ -260,7 +264,7 @@ def start_receiver(registered, fd):
 
 @hot
 def deliver(registered, queue, index, result):
-    """Note a result and put the index into the queue; False, and nothing changed, if that is full."""
+    """Record a result and put the index into the queue; False, without effect, if the queue is full."""
     state = load(registered._states, index)
     finish(registered, index)
     store(registered._length_words, index, result)
@@ -272,17 +276,17 @@ def deliver(registered, queue, index, result):
 
 @kernel
 def reap(registered, queue):
-    """Deliver what has completed: how many indices, and whether the queue had room for all of them."""
+    """Deliver completions; return how many indices, and whether the queue had room for all of them."""
     uring, words = registered.ring._uring, registered.ring._words
-    cqe = np.empty(3, np.int64)  # where it is, its user_data, its result and flags
+    cqe = np.empty(3, np.int64)  # its address; then a copy: user_data, result and flags
     halves = cqe[2:].view(np.int32)
     address = cqe.ctypes.data
     done = 0
     while peek_batch_cqe(uring, address, 1) > 0:
-        memcpy(address + 8, cqe[0], 16)
+        memcpy(address + 8, cqe[0], CQE_BYTES)
         index, result, flags = cqe[1], np.int64(halves[0]), np.int64(halves[1])
-        buffer = int((flags >> 16) & 0xFFFF)
-        # A receiver goes on unless the stream has ended or failed.
+        buffer = int((flags >> CQE_BUFFER_SHIFT) & 0xFFFF)
+        # A receiver continues unless the stream has ended or failed.
         receives = load(registered._states, index) == RECEIVER and (result > 0 or result == -errno.ENOBUFS)
         received = receives and flags & CQE_BUFFER != 0
         ended = not receives and flags & CQE_MORE == 0
@@ -292,7 +296,7 @@ def reap(registered, queue):
             if not deliver(registered, queue, buffer if received else index, result):
                 return done, False
             done += 1
-        # Nothing from here on can fail.
+        # From here on nothing can fail.
         if flags & CQE_BUFFER:
             add(words, PROVIDED, -1)
             if not received:
@@ -309,13 +313,13 @@ def reap(registered, queue):
 
 @hot
 def under_way(words):
-    """Return how many operations have not ended."""
+    """Return the number of operations that have not ended."""
     return load(words, IN_FLIGHT) + load(words, STARVED)
 
 
 @kernel
 def gather(registered, queue, at_least, timeout_ns):
-    """Submit, and deliver until `at_least` have been, or nothing is under way, or time is over: how many, or -errno."""
+    """Submit, and deliver until `at_least` are delivered, nothing is in flight, or time is up; how many, or -errno."""
     status = usable(registered)
     if status != 0:
         return status
@@ -341,6 +345,6 @@ def gather(registered, queue, at_least, timeout_ns):
 
 @kernel
 def submit_all(registered):
-    """Submit: how many operations, or -errno."""
+    """Submit; return the number of operations, or -errno."""
     status = usable(registered)
     return status if status != 0 else flush(registered.ring, 0)

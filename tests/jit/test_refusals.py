@@ -340,7 +340,7 @@ def test_keywords_are_taken_outside_of_try_and_by_position_in_it():
         (
             lambda p, q, s, v, w: p.put(1),
             ValueError,
-            "index must be that of a buffer that is out; 1 was put already, or",
+            "index must be that of a buffer that is checked out; 1 was put already or",
         ),
         (lambda p, q, s, v, w: p.value(-1)[0], IndexError, "index must be from 0 to 1, not -1"),
         (lambda p, q, s, v, w: p.set_value(2, b"x"), IndexError, "index must be from 0 to 1, not 2"),
@@ -393,7 +393,7 @@ def test_errors_of_who_uses_anothers_magazine_are_sentences(jit):
     thread = threading.Thread(target=lambda: magazine.put(magazine.get()))
     thread.start()
     thread.join()
-    sentence = rf"the magazine belongs to another thread until that releases it: thread {thread.ident}$"
+    sentence = rf"the magazine belongs to another thread until it is released: thread {thread.ident}$"
     with pytest.raises(RuntimeError, match=sentence) as caught:
         jit(lambda magazine: magazine.try_get())(magazine)
     assert type(caught.value) is RuntimeError

@@ -21,4 +21,4 @@ def end_by_drop(magazines):
     gc.collect()
 
 
-BELONGS = "the magazine belongs to another thread until that releases it"
+BELONGS = "the magazine belongs to another thread until it is released"

@@ -400,7 +400,7 @@ def test_closing_the_pool_ends_waits_through_magazines(face):
     with ThreadPoolExecutor(1) as thread:
         wait = thread.submit(face.get_within, pool.magazine(), 60.0)
         until(lambda: pool._queue._words[GETTERS])
-        with pytest.warns(ResourceWarning, match="1 of its buffers still out"):
+        with pytest.warns(ResourceWarning, match="1 of its buffers still checked out"):
             pool.close()
         with pytest.raises(PoolClosed):
             wait.result()

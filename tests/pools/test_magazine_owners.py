@@ -254,7 +254,7 @@ def test_one_more_than_can_be_open_is_refused(face, checked, end):
     magazines = [checked.magazine(1) for _ in range(MAX_DEQUES)]
     before = state(checked)
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="at most 256 open magazines, and this one has them"):
+        with pytest.raises(RuntimeError, match="at most 256 open magazines: close one first"):
             checked.magazine()
     assert state(checked) == before
     number = magazines[-1]._number

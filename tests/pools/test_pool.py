@@ -291,7 +291,7 @@ def test_holders_need_a_checked_pool():
 def test_close_ends_gets_and_names_what_is_out(face):
     pool = BufferPool(3, 16)
     index = face.get(pool)
-    with pytest.warns(ResourceWarning, match=f"closed with 1 of its buffers still out: {index} by MainThread"):
+    with pytest.warns(ResourceWarning, match=f"closed with 1 of its buffers still checked out: {index} by MainThread"):
         pool.close()
     pool.close()
     assert face.closed(pool)
@@ -321,7 +321,7 @@ def test_dropping_a_pool_with_buffers_out_warns():
         warnings.simplefilter("always")
         del pool
         gc.collect()
-    assert ["dropped with 1 of its buffers still out" in str(w.message) for w in caught] == [True]
+    assert ["dropped with 1 of its buffers still checked out" in str(w.message) for w in caught] == [True]
 
 
 def test_views_outlive_their_pool():

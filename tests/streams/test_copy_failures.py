@@ -141,7 +141,7 @@ def test_a_copy_that_is_spoiled(tmp_path, kind, place, direct):
                 os.fsync(file.fileno())
 
     dst.write_bytes(b"older")
-    with pytest.raises(OSError, match="read again, is not what was written, at offset [0-9]+: .*dst"):
+    with pytest.raises(OSError, match="Verification failed: the copy differs at offset [0-9]+: .*dst"):
         copy(kind if kind[0] == "/" else src, dst, verify=True, direct=direct, progress=spoil)
     assert dst.read_bytes() == b"older" and not glob.glob(f"{tmp_path}/.iobuf*")
 
@@ -271,7 +271,7 @@ def test_a_copy_that_differs_when_it_is_read_again(src, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", spoil)
     dst = tmp_path / "dst"
     dst.write_bytes(b"older")
-    with pytest.raises(OSError, match="read again, is not what was written, at offset 0: .*dst"):
+    with pytest.raises(OSError, match="Verification failed: the copy differs at offset 0: .*dst"):
         copy(src, dst, verify=True, direct=True)  # then it is read when the disk has written
     assert names(tmp_path) == ["dst", "src"] and dst.read_bytes() == b"older"
 

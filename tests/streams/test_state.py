@@ -196,7 +196,7 @@ def test_states_that_cannot_be_copied_are_made(file, pool):
     with pytest.raises(TypeError, match="state must be something that can be copied, .* pass a callable"):
         stream(path, add, state=Counter(), pool=pool)
     for nothing in (object(), {"a": 1}, typed.List()):
-        with pytest.raises(TypeError, match="state must be something that numba kernels take, not"):
+        with pytest.raises(TypeError, match="state must be something that numba kernels accept, not"):
             stream(path, add, state=lambda nothing=nothing: nothing, pool=pool)
 
 

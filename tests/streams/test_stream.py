@@ -186,7 +186,11 @@ class Unnumbered:
         ({"source": [Unnumbered()]}, TypeError, "source .a file descriptor. must be .* not '7'"),
         ({"pool": 3}, TypeError, "pool must be a BufferPool, not 3"),
         ({"record": 0}, ValueError, "record must be .* not 0"),
-        ({"record": 17, "tier": 16}, ValueError, "tier must make buffers that hold a record of 17 bytes, not of 16"),
+        (
+            {"record": 17, "tier": 16},
+            ValueError,
+            "tier must make buffers that hold a record of 17 bytes, not buffers of 16",
+        ),
         ({"record": 6, "dtype": "f4"}, ValueError, "record must be a multiple of the 4 bytes of float32, not 6"),
         ({"dtype": object}, TypeError, "dtype must be one .* not "),
         ({"dtype": "no such"}, TypeError, "dtype must be one that numba knows, not 'no such'"),
@@ -201,7 +205,7 @@ class Unnumbered:
         (
             {"engine": "uring", "delimiter": b"x"},
             ValueError,
-            "engine='uring' reads pieces of one size, which end in any",
+            "engine='uring' reads pieces of one size, which complete in any",
         ),
     ],
 )

@@ -52,9 +52,9 @@ def test_a_kernel_that_raises(file, pool, options):
 
 @needs_uring
 def test_io_uring_refuses_what_it_cannot_do(file, pool):
-    with pytest.raises(ValueError, match="engine='uring' needs regular files, and /dev/null is none"):
+    with pytest.raises(ValueError, match="engine='uring' needs regular files, and /dev/null is not one"):
         stream("/dev/null", check, state=fresh(0), engine="uring", pool=pool)
-    with pytest.raises(ValueError, match="engine='uring' fills whole buffers: they must be of 4095 bytes"):
+    with pytest.raises(ValueError, match="engine='uring' fills whole buffers: they must have 4095 bytes"):
         stream(file(bytes(21)), check, state=fresh(21, 7), record=7, engine="uring", pool=pool)
     assert (
         stream("/proc/version", check, state=fresh(-1), engine="uring", pool=pool).bytes > 0
@@ -78,7 +78,7 @@ def test_the_second_of_several_sources_fails(file, pool):
 
 
 def test_sources_that_end_inside_a_record(file, pool):
-    with pytest.raises(ValueError, match="must be whole records of 7 bytes, as record or dtype says, and has 100"):
+    with pytest.raises(ValueError, match="must be whole records of 7 bytes, as set by record or dtype, but has 100"):
         stream(file(bytes(100)), check, state=fresh(100, 7), record=7, pool=pool)
     with fed("pipe", bytes(100), 9) as reader, pytest.raises(ValueError, match="at offset 98 inside a record of 7"):
         stream(reader, check, state=fresh(100, 7), record=7, pool=pool)

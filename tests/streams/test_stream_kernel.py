@@ -50,7 +50,7 @@ def test_kernels_compiled_with_signatures(file, signatures):
 )
 def test_kernels_compiled_for_other_arguments_are_refused(file, pool, signatures, options):
     kernel = njit(signatures)(lambda buffer, n, offset, state: None)
-    with pytest.raises(TypeError, match="kernel must take .* does not: it is compiled for .* and no more\nkernel must"):
+    with pytest.raises(TypeError, match="kernel must take .* does not: it is compiled only for .*\nkernel must"):
         stream(file(bytes(100)), kernel, state=np.zeros(1, np.int64), pool=pool, **options)
 
 
