@@ -35,7 +35,7 @@ from .._threads.gil import LOOK_NS
 from .._threads.outcomes import EMPTY
 from ..atomics import compare_and_swap, fetch_add, load, store, swap
 from .queue import GETTERS, HANDED, HANDED_AT, QUEUE_TYPE, REQUESTS, STALE, TURNS, get_item, put_item, size
-from .waiting import let_loops_hear, put_all_and_wake, put_and_wake
+from .waiting import notify_loops, put_all_and_wake, put_and_wake
 
 STALE_NS = LOOK_NS
 
@@ -91,7 +91,7 @@ def hand_over(queue, index):
     put_item(_queue_at(load(queue._words, HANDED)), index)  # H9 acquires from A1 of `_pools.aio`
     # After the put, or a loop could find nothing and sleep on. Mutants: "event loops hear before it is handed over",
     # "event loops do not hear of what is handed over"
-    let_loops_hear(queue)
+    notify_loops(queue)
     # H4 follows P2 of the handed queue. Mutant: "who hands over does not look for debts"
     settle(queue)
     return True

@@ -39,11 +39,11 @@ def notify(queue, event):
     # N2 releases to W2: a waiter that read the event before does not park. Mutant: "a waker does not change the event"
     fetch_add(queue._words, event, 1, "seq_cst")
     if wake(queue._words, event, 1) == 0 and event == GET_EVENT:
-        let_loops_hear(queue)
+        notify_loops(queue)
 
 
 @kernel
-def let_loops_hear(queue):
+def notify_loops(queue):
     """Notify the event loops that have waiting coroutines."""
     fd = load(queue._words, GET_FD) - 1  # N3 acquires from A2 of `_pools.aio`
     if fd >= 0 and process_id() == load(queue._words, PROCESS):  # N4 reads a constant; a child's fd may be another file
@@ -177,4 +177,4 @@ def close_queue(queue):
         # C3 releases to W2. Mutant: "close does not change the events"
         fetch_add(queue._words, event, 1, "seq_cst")
         wake(queue._words, event, ALL_WAITERS)
-    let_loops_hear(queue)
+    notify_loops(queue)

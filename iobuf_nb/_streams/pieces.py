@@ -47,7 +47,10 @@ STOPPED = -10_001
 TORN = -10_002
 TOO_LONG = -10_003
 
-# Words shared by the workers, two cache lines apart.
+# Words shared by the workers, two cache lines apart. POSITION, DONE and SHORT are counters, each decided by one
+# read-modify-write; what they count is read by others only after the workers have ended. STOP releases to the loads of
+# it. The words from ENDED on are written only with the turn, an item of a queue: its put (P2 of `_free.queue`) releases
+# them to the next worker's get (G1).
 POSITION = 0 * LINE_PAIR  # bytes claimed
 DONE = 1 * LINE_PAIR  # bytes processed by the kernel
 SHORT = 2 * LINE_PAIR  # the first position at which a read came short

@@ -40,7 +40,8 @@ from .liburing import (
     timespec,
 )
 
-# A ring's words.
+# A ring's words. A ring has one user at a time, and handing it to another thread synchronizes the two; so none of these
+# accesses pairs with another, except that closing a registration increases NUMBER, which its users check.
 PROCESS = 0  # the process that made it: a forked child shares its memory with the parent, and must not touch it
 NUMBER = 1  # of the registration that may use it; increased when that one ends
 LIMIT = 2  # capacity of the completion queue
