@@ -295,7 +295,7 @@ class Magazine(Allocator[Value]):
     ...         magazine.value(index)[:] = k
     ...         magazine.put(index)
     >>> with pool.magazine(8) as magazine:
-    ...     work(magazine, 1000)
+    ...     work(magazine, 100)
     """
 
     __slots__ = ("_asymmetric", "_base", "_number", "_to_free", "pool", "size")

@@ -366,7 +366,7 @@ def test_context_manager_closes():
         ((4,), {"shape": ()}, ValueError, "shape must have at least one axis"),
         ((4,), {"shape": "44"}, TypeError, r"shape\[0\] must be an integer"),
         ((4,), {"shape": 3, "dtype": object}, TypeError, "dtype must be one of plain memory, not object"),
-        ((4,), {"shape": 3, "dtype": "nonsense"}, TypeError, "dtype must be something numpy takes"),
+        ((4,), {"shape": 3, "dtype": "nonsense"}, TypeError, "dtype must be a numpy dtype or convertible to one"),
         ((4,), {"shape": 3, "dtype": "f2"}, TypeError, "dtype must be one whose arrays kernels can use"),
         ((4,), {"shape": 3, "dtype": ("f4", (2,))}, TypeError, "dtype must be"),
         ((int, 16), {}, TypeError, "capacity must be an integer from 1 to 4294967296, not <class 'int'>"),
