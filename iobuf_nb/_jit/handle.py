@@ -42,8 +42,8 @@ before_first: dict[type, Callable[[], None]] = {}
 class Handle:
     """The Python side: an object that owns memory and can be passed to kernels."""
 
-    # Slots, in the subclasses too: C methods find `_members` at the same offset in all of them, and a method lookup
-    # skips the dictionary of the instance.
+    # Slots: C methods find `_members` at the same offset in all handles. Classes with C methods have no instance
+    # dictionary either, which a method lookup would search first.
     __slots__ = ("__weakref__", "_address", "_members", "_numba_type_")
 
     _address: int
