@@ -137,8 +137,8 @@ def _iovecs_in(given: Any) -> Iterator[IoVec]:
 def keeps_nothing(iovec: Any) -> TypeError:
     """Return the error for a plain array passed as an iovec."""
     return TypeError(
-        f"iovec must be an IoVec, made by BufferPool.iovec or iovec_from_buffers, or buffers, not {iovec!r:.60}: "
-        "a plain array of IOVEC_DTYPE keeps no memory alive, and only kernels accept it"
+        "iovec must be an IoVec, made by BufferPool.iovec or iovec_from_buffers, or buffers: a plain array of "
+        f"IOVEC_DTYPE keeps no memory alive, and only kernels accept it; it is {iovec!r:.60}"
     )
 
 
