@@ -259,7 +259,7 @@ def test_python_refuses_plain_arrays_which_keep_nothing(call, make, tmp_path):
     (tmp_path / "data").write_bytes(b"x" * 10)
     with open(tmp_path / "data", "r+b") as file:
         with pytest.raises(
-            TypeError, match="iovec must be an IoVec, as .* make them, or buffers: a plain array of IOVEC"
+            TypeError, match="iovec must be an IoVec, made by .*, or buffers: a plain array of IOVEC"
         ):
             getattr(iobuf_nb.syscalls, call)(file.fileno(), make(pool.iovec([0, 1])))
         assert file.read() == b"x" * 10  # nothing was read or written
