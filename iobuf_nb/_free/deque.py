@@ -84,8 +84,8 @@ def pop(words, base, asymmetric):
     store(words, base + POPS, pops + 1, "relaxed")
     # D3 is ordered with T3: the count of pops before the looks at THIEVES and TOP.
     order_own(asymmetric)
-    # D5 acquires from T1, T6, before D6. Mutants: "an owner looks for the top before it looks for thieves",
-    # "an owner does not look for thieves"
+    # D5 acquires from T1, T6, before D6. Mutants: "an owner reads the top before it checks for thieves",
+    # "an owner does not check for thieves"
     thieves = load(words, base + THIEVES)
     top = load(words, base + TOP)  # D6 acquires from T5
     # Below the top there is nothing left; at the top, only thieves at work can compete for the index.
@@ -101,7 +101,7 @@ def _finish(words, base, pops, bottom, top):
     out_of_line()
     index = max(EMPTY, _take_top(words, base, top)) if bottom == top else EMPTY
     # D7 releases to T4. Not before: an index that was out of sight must not come back, or an EMPTY was wrong.
-    # Mutant: "a pop is given up before the top is fought for"
+    # Mutant: "a pop is uncounted before the race for the top"
     store(words, base + POPS, pops)
     return index
 
@@ -183,7 +183,7 @@ def fence_all(words):
 def steal(words, base):
     """Take the oldest index of a deque: EMPTY if it held none, TAKEN if another thread was faster. Any thread may."""
     index = EMPTY
-    # T1 releases to D5. Mutant: "a thief does not tell that it is there"
+    # T1 releases to D5. Mutant: "a thief does not count itself in"
     fetch_add(words, base + THIEVES, 1, "seq_cst")
     top = load(words, base + TOP)  # T2 acquires from T5
     # T4 acquires from D2, D7, after T3: the owner sees this thief, and at least `top`, or this sees the owner's pop.

@@ -56,7 +56,7 @@ def _checked(pool):
 def own(pool, index):
     """Record this thread as the owner of `index`, which no other thread has."""
     if pool.checked:
-        # O1 releases to O2: a put by another thread finds the owner. Mutant: "an owner is not written down"
+        # O1 releases to O2: a put by another thread finds the owner. Mutant: "an owner is not recorded"
         store(pool._owners, owner_at(pool, index), thread_id())
 
 
@@ -77,7 +77,7 @@ def take(pool):
 def give(pool, index):
     """Return a buffer to the pool: OK, or OUT_OF_RANGE or NOT_OUT without effect."""
     # First FREE, then free: once the index is in the queue, the next owner may record itself.
-    # Mutant: "a buffer is given back before its owner is wiped"
+    # Mutant: "a buffer is free before its owner word is"
     status = disown(pool, index, False)
     if status == OK:
         release(pool._queue, index)
@@ -123,7 +123,7 @@ def _look(queue, words):
 
     That moment is when the queue is found empty: each deque was empty a little earlier, and has had no push until a
     little later (a double collect). A push in between, or an index that another thread was faster to take, leaves it
-    open. Mutant: "the queue is looked at before the deques"
+    open. Mutant: "the queue is checked before the deques"
     """
     sure = True
     before = 0
@@ -144,7 +144,7 @@ def _look(queue, words):
     after = 0
     for number in range(load(words, COUNT)):  # L4 acquires from L5
         after += load(words, base_of(number) + PUSHES)  # L3 acquires from D2
-    # The same counts, and no lost race: nothing was pushed in between. Mutant: "nobody looks a second time for pushes"
+    # The same counts, and no lost race: nothing was pushed in between. Mutant: "pushes are not counted a second time"
     return EMPTY if sure and after == before else TAKEN
 
 

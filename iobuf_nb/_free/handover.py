@@ -89,10 +89,10 @@ def hand_over(queue, index):
         return False
     store(words, HANDED_AT, now_ns())  # H7 releases to H8, before the index
     put_item(_queue_at(load(queue._words, HANDED)), index)  # H9 acquires from A1 of `_pools.aio`
-    # After the put, or a loop could find nothing and sleep on. Mutants: "event loops hear before it is handed over",
-    # "event loops do not hear of what is handed over"
+    # After the put, or a loop could find nothing and sleep on. Mutants: "event loops are notified before the handover",
+    # "event loops are not notified of a handover"
     notify_loops(queue)
-    # H4 follows P2 of the handed queue. Mutant: "who hands over does not look for debts"
+    # H4 follows P2 of the handed queue. Mutant: "a handover does not check for debts"
     settle(queue)
     return True
 
@@ -124,7 +124,7 @@ def take_request_back(queue):
     # H3 is ordered with H4. Mutant: "a coroutine that leaves keeps its request"
     fetch_add(queue._words, REQUESTS, -1, "seq_cst")
     fetch_add(queue._words, GETTERS, -1, "seq_cst")  # W4 only counts
-    # Mutant: "a coroutine that leaves does not look for debts"
+    # Mutant: "a coroutine that leaves does not check for debts"
     settle(queue)
 
 

@@ -98,9 +98,9 @@ def disown(pool, index, lend):
         return OUT_OF_RANGE
     if pool.checked:
         place = owner_at(pool, index)
-        # O2 acquires from O1, O3, O4, R2, R4. Mutant: "who holds a buffer is not looked at"
+        # O2 acquires from O1, O3, O4, R2, R4. Mutant: "the owner of a buffer is not checked"
         owner = load(pool._owners, place)
-        # O3 releases to O2: of two puts one finds the owner. Mutant: "an owner is wiped by a plain store"
+        # O3 releases to O2: of two puts one finds the owner. Mutant: "an owner word is freed by a plain store"
         if owner <= FREE or not compare_and_swap(pool._owners, place, owner, -owner if lend else FREE):
             return _disown_contested(pool._owners, pool._bulks, place, lend)
     return OK
@@ -168,7 +168,7 @@ def _decided(undecided, fate, place):
 @hot
 def _abort(bulks, record, undecided):
     """Abort a bulk put unless it is decided; return the value of its record."""
-    # R3 releases to R6. Mutant: "a refused bulk put lets go of its marks before it is decided"
+    # R3 releases to R6. Mutant: "a refused bulk put removes its marks before it is decided"
     if compare_and_swap(bulks, record, undecided, _decided(undecided, ABORTED, 0)):
         return _decided(undecided, ABORTED, 0)
     return load(bulks, record)  # R6 acquires from R1, R3, R5

@@ -54,8 +54,8 @@ def notify_loops(queue):
 def put_and_wake(queue, item):
     """Append `item` and wake a getter; False if the queue is full."""
     done = put_item(queue, item)
-    # N1 is ordered with W1, H1, L6, after P2. Mutants: "a put looks for getters before it puts",
-    # "a put looks for getters with an acquire load", "a put does not look for getters"
+    # N1 is ordered with W1, H1, L6, after P2. Mutants: "a put checks for getters before it puts",
+    # "a put checks for getters with an acquire load", "a put does not check for getters"
     if done and load(queue._words, GETTERS, "seq_cst"):
         notify(queue, GET_EVENT)
     return done
@@ -74,7 +74,7 @@ def put_all_and_wake(queue, items, begin, end):
 def get_and_wake(queue):
     """Take the oldest item and wake a putter; EMPTY if there is none."""
     item = get_item(queue)
-    # M1 is ordered with W1, after G2. Mutant: "a get does not look for putters"
+    # M1 is ordered with W1, after G2. Mutant: "a get does not check for putters"
     if item >= 0 and load(queue._words, PUTTERS, "seq_cst"):
         notify(queue, PUT_EVENT)
     return item

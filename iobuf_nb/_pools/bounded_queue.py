@@ -92,7 +92,7 @@ class BoundedQueue(Handle, ReprMixin):
     def _get_or_closed(self) -> int:
         """Take the oldest item; EMPTY if there is none, CLOSED if there is none and the queue is closed."""
         # Read the flag before the queue: items put before the close are still delivered.
-        # C2 acquires from C1. Mutant: "a getter looks whether the queue is closed after it found nothing"
+        # C2 acquires from C1. Mutant: "a getter checks whether the queue is closed after it found nothing"
         closed = load(self._words, CLOSED_FLAG, "seq_cst")
         item = get_and_wake(self)
         return CLOSED if closed and item == EMPTY else item

@@ -112,7 +112,7 @@ def adopt(magazine):
     """Make this thread the owner of a magazine that has none, or raise."""
     words, owner_word = magazine.pool._deques, magazine._base + OWNER
     out_of_line()
-    # U1 acquires from U2; U1 releases to U3. Mutant: "a user takes a magazine by a plain store"
+    # U1 acquires from U2; U1 releases to U3. Mutant: "a thread takes a magazine by a plain store"
     if not compare_and_swap(words, owner_word, 0, thread_id()):
         owner = load(words, owner_word)  # U3 acquires from U1, U2
         raise FormattedRuntimeError("the magazine belongs to another thread until it is released: thread {}", owner)
@@ -169,7 +169,7 @@ def put_free(magazine, index, keeps):
     else:
         order_own(magazine._asymmetric)
         # K2 is ordered with W1, H1, L6, after D2: a getter that counted itself in since may have looked here too early.
-        # Mutant: "a put looks for getters only before it"
+        # Mutant: "a put checks for getters only before it pushes"
         if load(words, GETTERS):
             notify(pool._queue, GET_EVENT)
 
@@ -206,7 +206,7 @@ def give_many_to(magazine, indices, n):
     if keeps and load(words, GETTERS) == 0:  # K1 is ordered with W1, H1, L6
         kept = push_many(pool._deques, magazine._base, magazine.size, indices, n)
         order_own(magazine._asymmetric)
-        # K2 is ordered with W1, H1, L6, after D2. Mutant: "a bulk put looks for getters only before it"
+        # K2 is ordered with W1, H1, L6, after D2. Mutant: "a bulk put checks for getters only before it pushes"
         for _ in range(min(kept, load(words, GETTERS))):
             notify(pool._queue, GET_EVENT)
     if kept < n:

@@ -258,9 +258,7 @@ def test_python_refuses_plain_arrays_which_keep_nothing(call, make, tmp_path):
     pool = BufferPool(2, 64)
     (tmp_path / "data").write_bytes(b"x" * 10)
     with open(tmp_path / "data", "r+b") as file:
-        with pytest.raises(
-            TypeError, match="iovec must be an IoVec, made by .*, or buffers: a plain array of IOVEC"
-        ):
+        with pytest.raises(TypeError, match="iovec must be an IoVec, made by .*, or buffers: a plain array of IOVEC"):
             getattr(iobuf_nb.syscalls, call)(file.fileno(), make(pool.iovec([0, 1])))
         assert file.read() == b"x" * 10  # nothing was read or written
     assert not pool.value(0).any()
