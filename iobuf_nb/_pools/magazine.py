@@ -326,12 +326,12 @@ class Magazine(Allocator[Value]):
 
     @in_kernels
     def value(self, index: int) -> Value:
-        """Return what the pool's `value` returns for `index`: an array, or an item; errors are the same."""
+        """Return what the pool's `value` returns for `index`, an array or an item; IndexError, TypeError like it."""
         return self.pool.value(index)
 
     @in_kernels
     def set_value(self, index: int, data: Any) -> None:
-        """Do what the pool's `set_value` does; errors are the same."""
+        """Do what the pool's `set_value` does; raises IndexError, TypeError and ValueError like it."""
         self.pool.set_value(index, data)
 
     @in_kernels

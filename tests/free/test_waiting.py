@@ -236,7 +236,7 @@ def test_no_wake_up_is_lost_among_threads(pairs, seconds):
 @pytest.mark.compiled
 def test_a_protocol_without_the_recheck_loses_wake_ups(tmp_path):
     """The hunt above can catch its prey: with the second look left out, threads sleep for ever."""
-    recheck = "        item = source._get_or_closed()\n        _leave"
+    recheck = "        item = source._get_or_closed()  # the last try"
     without = recheck.replace("source._get_or_closed()", "EMPTY")
     change(copied_package(tmp_path) / "iobuf_nb" / "_free" / "waiting.py", recheck, without)
     assert hand_over(1, 60, PYTHONPATH=str(tmp_path), NUMBA_CACHE_DIR=str(tmp_path)) == 1
