@@ -75,6 +75,8 @@ class StreamError(RuntimeError):
         Offset of the piece in that source, in bytes.
     """
 
+    __module__ = "iobuf_nb"  # as tracebacks name it
+
     def __init__(self, filename: str, offset: int, cause: BaseException) -> None:
         super().__init__(filename, offset, cause)
         self.filename = filename

@@ -46,9 +46,13 @@ class WouldBlock(BlockingIOError, queue.Empty, queue.Full):
     >>> pool.put(index)
     """
 
+    __module__ = "iobuf_nb"  # as tracebacks name it
+
 
 class Closed(RuntimeError):
     """The pool, queue, magazine or registration is closed."""
+
+    __module__ = "iobuf_nb"  # as tracebacks name it
 
 
 PoolClosed = Closed  # deprecated: its former name
