@@ -40,6 +40,10 @@ def in_kernels(function: Function) -> Function:
     return function
 
 
+def _body_of(member: Any) -> Any:
+    return member.fget if isinstance(member, property) else member
+
+
 def kernel_face(numba_type: type) -> Callable[[type[Class]], type[Class]]:
     """Give values of `numba_type` the methods that a class and its bases mark with `in_kernels`.
 
@@ -49,13 +53,13 @@ def kernel_face(numba_type: type) -> Callable[[type[Class]], type[Class]]:
     def give(python_type: type[Class]) -> type[Class]:
         for base in python_type.__mro__:
             for name, member in () if base in _with_face else [*vars(base).items()]:
-                is_property = isinstance(member, property)
-                function = member.fget if is_property else member
-                if inspect.isfunction(function) and function in _marked:
-                    register = overload_attribute if is_property else overload_method
-                    chosen = inspect.getattr_static(python_type, name)
-                    body = _same_lines(chosen.fget if is_property else chosen)
-                    register(numba_type, name, jit_options=INLINE)(body)
+                if not (inspect.isfunction(_body_of(member)) and _body_of(member) in _marked):
+                    continue
+                body = _body_of(inspect.getattr_static(python_type, name))
+                if isinstance(member, property):
+                    overload_attribute(numba_type, name, jit_options=INLINE)(_same_lines(body))
+                else:
+                    kernel_method(numba_type, name, body)
         _with_face.add(python_type)
         return python_type
 

@@ -197,12 +197,8 @@ def _kind(members):
 
 def _among_two(name: str, first: Operations, second: Operations) -> Callable[..., Any]:
     """Return the operation `name` for objects of two kinds."""
-    one, two, kind_one, kind_two = (
-        first.handle_type,
-        second.handle_type,
-        first.handle_type.kind,
-        second.handle_type.kind,
-    )
+    one, two = first.handle_type, second.handle_type
+    kind_one, kind_two = one.kind, two.kind
     do_one, do_two, may_one, may_two = getattr(first, name), getattr(second, name), first.usable, second.usable
 
     def dispatch(instance, members, *arguments):
@@ -235,7 +231,8 @@ def _dispatched(name: str) -> Callable[..., Any]:
     def operation(*_: Any) -> Any: ...
 
     def choose(instance: Any, members: Any, *arguments: Any) -> Any:
-        found = [each for each in map(_operations.get, instance.dtype.types) if each and getattr(each, name)]
+        kinds = [_operations[handle_type] for handle_type in instance.dtype.types]
+        found = [each for each in kinds if getattr(each, name)]
         dispatch = _among_two(name, *found[-2:])
         for operations in found[:-2]:
             dispatch = _or_others(name, operations, dispatch)
@@ -398,10 +395,8 @@ class Group:
             if not self._replaced:
                 try:
                     self._replaced = self._compile()
-                except (
-                    RuntimeError,
-                    OSError,
-                ) as error:  # without a cache, compiling in every process costs more than it saves
+                except (RuntimeError, OSError) as error:
+                    # Without a cache, compiling in every process costs more than it saves.
                     WHY_NOT = str(error)
                     return
                 REPLACED.extend(self._replaced)
