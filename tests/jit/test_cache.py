@@ -1,6 +1,7 @@
-"""The cache of compiled kernels: shared, damaged, full, moved, of other sources, not to be written."""
+"""The cache of compiled kernels: shared, damaged, full, moved, of other sources, unsafe, not to be written."""
 
 import compileall
+import contextlib
 import itertools
 import os
 import shutil
@@ -9,7 +10,8 @@ import time
 import zipfile
 
 import pytest
-from support import PRELUDE, Process, add_a_comment, change, copied_package, needs_fork, python, run, said
+from numba import config
+from support import PRELUDE, Process, add_a_comment, change, copied_package, files_in, needs_fork, python, run, said
 
 from iobuf_nb._jit import cache as cache_of_code
 
@@ -69,20 +71,16 @@ with event.install_recorder("numba:compile") as recorder:
     with pool.magazine() as mine:
         total = work(pool, mine)
         pool.put(pool.get()), mine.put(mine.get())
-compiled_methods = {replaced.compiled for replaced in methods.REPLACED}
+compiled_methods = {method.compiled for method in c_methods.METHODS if method.compiled}
 owner = pool._deques[deque.base_of(0) + deque.OWNER]
 compiled = len(recorder.buffer) + len(compiled_methods) - sum(method.cache_hits for method in compiled_methods)
-print(total, pool.available(), owner == magazines.NOBODY, methods.WHY_NOT, LINE_PAIR, compiled)
+print(total, pool.available(), owner == magazines.NOBODY, c_methods.WHY_NOT, LINE_PAIR, compiled)
 """
 
 
 def entries_of(cache):
     """Return the names of what is compiled of the library's own functions."""
-    return {path.name for path in cache.rglob("*.nbc") if cache_of_code._ENTRY.search(path.name)}
-
-
-def files_in(path):
-    return {file: (file.stat().st_mtime_ns, file.stat().st_size) for file in path.rglob("*") if file.is_file()}
+    return {path.name for path in (cache / "iobuf_nb").rglob("*.nbc")}
 
 
 class Cached:
@@ -95,16 +93,17 @@ class Cached:
         self.results = [self.split(process.output(timeout=60 * count)) for process in processes]
         self.figure = f"{count} processes at once on an empty cache: all right, {time.monotonic() - start:.0f} s"
 
-    def process(self):
-        return Process(CACHED, file=self.file, PYTHONPATH=str(self.package), NUMBA_CACHE_DIR=str(self.cache))
+    def process(self, package=None):
+        path = str(package or self.package)
+        return Process(CACHED, file=self.file, PYTHONPATH=path, NUMBA_CACHE_DIR=str(self.cache))
 
     def split(self, output):
         *values, compiled = output.split()
         return values, int(compiled)
 
-    def next(self):
+    def next(self, package=None):
         """Return what one more process finds, and how many functions it has to compile."""
-        return self.split(self.process().output())
+        return self.split(self.process(package).output())
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(20, marks=pytest.mark.long)])
@@ -123,11 +122,26 @@ def test_processes_that_start_at_once_on_an_empty_cache(cached, record_property)
     record_property("figure", f"{cached.figure}; the next one compiles and writes nothing")
 
 
-def test_another_layout_misses_the_cache(cached, record_property):
-    """Whatever changes in any file, all is compiled anew: code with another layout's constants inlined never runs.
+def zipped(package, path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for source in package.rglob("*.py"):
+            archive.write(source, source.relative_to(package.parent))
 
-    What was compiled of the former sources is removed.
-    """
+
+def copied(package, path):
+    shutil.copytree(package, path / "iobuf_nb")
+
+
+@pytest.mark.parametrize("install", [copied, zipped])
+def test_wherever_the_same_sources_are_they_share_the_cache(install, cached, tmp_path):
+    before = files_in(cached.cache)
+    install(cached.package / "iobuf_nb", tmp_path / "another.zip")
+    assert cached.next(tmp_path / "another.zip") == ([*RESULT, "16"], 0)
+    assert files_in(cached.cache) == before
+
+
+def test_another_layout_misses_the_cache(cached, record_property):
+    """Whatever changes in any file, all is compiled anew: code with another layout's constants inlined never runs."""
     before = entries_of(cached.cache)
     # The deques are of another file, and their functions take no argument that tells of the layout.
     change(cached.package / "iobuf_nb" / "_free" / "queue.py", "LINE_PAIR = 16\n", "LINE_PAIR = 32\n")
@@ -135,7 +149,7 @@ def test_another_layout_misses_the_cache(cached, record_property):
     assert again == [*RESULT, "32"] and compiled >= max(compiled for _, compiled in cached.results)
     assert cached.next() == (again, 0)
     after = entries_of(cached.cache)
-    assert len(after) >= len(before) > 0 and not before & after
+    assert before < after and len(after) >= 2 * len(before)  # what was compiled of the former sources stays
     record_property("figure", f"another layout of a queue's words: {compiled} steps of compiling, then none")
 
 
@@ -168,12 +182,6 @@ sys.path.insert(0, sys.argv[1])
 import iobuf_nb
 print(iobuf_nb._jit.compile.FINGERPRINT, iobuf_nb.__file__)
 """
-
-
-def zipped(package, path):
-    with zipfile.ZipFile(path, "w") as archive:
-        for source in package.rglob("*.py"):
-            archive.write(source, source.relative_to(package.parent))
 
 
 def without_sources(package, path):
@@ -234,13 +242,13 @@ pool = BufferPool(2, 64)
 pool.put(pool.get())
 queue = BoundedQueue(2)
 queue.put(1), queue.get()
-print(pool.available(), methods.WHY_NOT)
+print(pool.available(), c_methods.WHY_NOT)
 """
 
 
-def used(cache, **environment):
+def used(cache, folder=None, **settings):
     """Return what a process says that uses a pool with this cache."""
-    return Process(USED, file=cache.parent / "script.py", NUMBA_CACHE_DIR=str(cache), **environment).finish()
+    return Process(USED, file=(folder or cache.parent) / "script.py", NUMBA_CACHE_DIR=str(cache), **settings).finish()
 
 
 @pytest.fixture(scope="module")
@@ -281,15 +289,46 @@ def unreadable(path):
 WAYS = [cut, emptied, spoiled, garbage, a_folder, unreadable]
 
 
+def key(build="01234567", function="function"):
+    return (build,), (("module", function, 1), "code", []), "options", "signature"
+
+
 @pytest.mark.parametrize("spoil", WAYS)
 def test_a_damaged_entry_is_seen(spoil, tmp_path):
-    entries = cache_of_code._Entries(str(tmp_path), "function", "01234567")
-    entries.save("key", "code")
-    assert entries.load("key") == "code" and entries.load("another") is None
-    (path,) = tmp_path.iterdir()
+    cache_of_code.save(tmp_path, key(), "code")
+    assert cache_of_code.load(tmp_path, key()) == "code"
+    assert cache_of_code.load(tmp_path, key(function="another")) is None
+    (path,) = tmp_path.rglob("*.nbc")
     spoil(path)
     with pytest.raises(ValueError, match=str(path)):
-        entries.load("key")
+        cache_of_code.load(tmp_path, key())
+
+
+def test_the_builds_used_last_are_kept(tmp_path):
+    place, kept = tmp_path / "cache", cache_of_code._BUILDS_KEPT
+    for build in range(kept):
+        cache_of_code.save(place, key(f"{build:08x}"), build)
+    (place / "of the user").mkdir()
+    for folder in place.iterdir():
+        os.utime(folder, (0, 0))
+    cache_of_code._mark_as_used.cache_clear()
+    assert cache_of_code.load(place, key("00000001")) == 1  # which is now the newest
+    for build in range(kept, 2 * kept - 1):
+        cache_of_code.save(place, key(f"{build:08x}"), build)
+    found = {build for build in range(2 * kept) if cache_of_code.load(place, key(f"{build:08x}")) == build}
+    assert found == {1, *range(kept, 2 * kept - 1)} and (place / "of the user").is_dir()
+
+
+def test_nobody_else_can_write_what_is_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    before = os.umask(0)
+    try:
+        place = cache_of_code.place_to_write.__wrapped__()
+        cache_of_code.save(place, key(), "code")
+    finally:
+        os.umask(before)
+    made = [*tmp_path.rglob("*")]
+    assert len(made) == 3 and not [path for path in made if path.stat().st_mode & 0o022]
 
 
 def test_damaged_entries_are_as_none_and_said_once(whole_cache, tmp_path):
@@ -380,26 +419,55 @@ with pool.magazine() as mine:
     pool.put(pool.get()), mine.put(mine.get())
     print(work(pool, mine) >= 0, pool.available())
 expect(WouldBlock, BoundedQueue(1).get, timeout=0.01)
-print(methods.WHY_NOT)
+print(c_methods.WHY_NOT)
 expect(RuntimeError, njit(cache=True), work.py_func)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs capabilities")
-def test_where_nothing_can_be_written_kernels_are_compiled_in_memory(tmp_path):
-    package = copied_package(tmp_path / "site")
-    home = tmp_path / "home"
-    home.mkdir()
-    (tmp_path / "file").touch()
-    folders = [home, package / "iobuf_nb", *(path for path in (package / "iobuf_nb").iterdir() if path.is_dir())]
+@contextlib.contextmanager
+def read_only(*places):
+    """Let nobody write to folders and what is in them."""
+    folders = [each for place in places for each in (place, *place.rglob("*")) if each.is_dir()]
     for folder in folders:
         folder.chmod(0o555)
-    places = {"HOME": str(home), "NUMBA_CACHE_DIR": str(tmp_path / "file" / "below")}
-    process = Process(READ_ONLY, flags=("-c", GIVE_UP), PYTHONPATH=str(package), **places)
-    status, output, errors = process.finish()
-    used, why_not = output.splitlines()
-    assert (status, used) == (0, "True 2") and "cannot cache function" in why_not
-    assert errors.count("RuntimeWarning") == 1 and "cannot be cached in any folder" in errors and str(package) in errors
-    assert not list(home.iterdir()) and not list(package.rglob("*.nb?"))
+    yield
     for folder in folders:
         folder.chmod(0o755)
+
+
+needs_capabilities = pytest.mark.skipif(sys.platform != "linux", reason="needs capabilities")
+
+
+@needs_capabilities
+def test_where_nothing_can_be_written_kernels_are_compiled_in_memory(tmp_path):
+    package, home = copied_package(tmp_path / "site"), tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "file").touch()
+    places = {"HOME": str(home), "NUMBA_CACHE_DIR": str(tmp_path / "file" / "below")}
+    with read_only(home, package / "iobuf_nb"):
+        process = Process(READ_ONLY, flags=("-c", GIVE_UP), PYTHONPATH=str(package), **places)
+        status, output, errors = process.finish()
+    used, why_not = output.splitlines()
+    assert (status, used) == (0, "True 2") and "no folder for compiled code can be written" in why_not
+    assert errors.count("RuntimeWarning") == 1 and "cannot be cached in any folder" in errors and str(package) in errors
+    assert not list(home.iterdir()) and not list(package.rglob("*.nb?"))
+
+
+@needs_capabilities
+def test_a_cache_that_can_only_be_read_is_used(whole_cache, tmp_path):
+    """What had to be compiled could not be saved, and there would be a warning."""
+    package, cache = copied_package(tmp_path / "site"), shutil.copytree(whole_cache, tmp_path / "cache")
+    with read_only(cache, package / "iobuf_nb"):
+        assert used(cache, flags=("-c", GIVE_UP), PYTHONPATH=str(package)) == (0, "2 None\n", "")
+
+
+@needs_capabilities
+def test_where_the_home_cannot_be_written_entries_are_saved_beside_the_package(tmp_path):
+    package, home = copied_package(tmp_path / "site"), tmp_path / "home"
+    home.mkdir()
+    places = {"HOME": str(home), "XDG_CACHE_HOME": "relative", "PYTHONPATH": str(package)}
+    with read_only(home):
+        assert used("", tmp_path, flags=("-c", GIVE_UP), **places) == (0, "2 None\n", "")
+    with read_only(home, package / "iobuf_nb"):
+        assert used("", tmp_path, flags=("-c", GIVE_UP), **places) == (0, "2 None\n", "")
+    assert not list(home.iterdir()) and entries_of(package / "iobuf_nb" / "__pycache__")
