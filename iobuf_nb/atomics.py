@@ -40,10 +40,10 @@ import numpy as np
 from numba import types
 from numba.core import errors
 
-from ._jit import check, seam
+from ._jit import check, instructions, seam
 from ._jit.compile import INTERPRETED, hot
-from ._jit.faces import kernel_overload
-from ._jit.instructions import LLVM_ORDERS, instruction, llvm_fence, llvm_pause, wrap
+from ._jit.faces import kernel_instruction, kernel_overload
+from ._jit.instructions import LLVM_ORDERS, atomic, llvm_pause, wrap
 
 __all__ = [
     "compare_and_swap",
@@ -250,8 +250,8 @@ def _pause_in_kernel(n: Any = 1) -> Any:
     return pauses
 
 
-def _resolve(operation: str, words: Any, order: Any, *integers: Any) -> Any:
-    """Check types when a kernel is compiled, and return the instruction to use."""
+def _typed(operation: str, words: Any, order: Any, *integers: Any) -> Any:
+    """Check types when a kernel is compiled; return the signature, and what writes the instruction."""
     for number in integers:
         if not isinstance(types.unliteral(number), types.Integer):
             raise errors.TypingError(f"i and values of atomics.{operation} must be integers, not {number}")
@@ -270,46 +270,61 @@ def _resolve(operation: str, words: Any, order: Any, *integers: Any) -> Any:
     )
     if not fits:
         raise errors.TypingError(_bad_words(operation, words))
-    return instruction(operation, literal)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        base, i, *operands, _ = args
+        if isinstance(words, types.Array):
+            base = context.make_array(words)(context, builder, base).data
+        result = atomic(builder, operation, literal, base, i, *operands)
+        return context.get_dummy_value() if operation == "store" else result
+
+    result = {"store": types.void, "compare_and_swap": types.boolean}.get(operation, types.int64)
+    return result(words, types.intp, *(types.int64 for _ in integers[1:]), _argument(order)), codegen
 
 
-@kernel_overload(load)
-def _load(words: Any, i: int, order: Any = "acquire") -> Any:
-    instruction = _resolve("load", words, order, i)
-    return lambda words, i, order="acquire": instruction(words, i)
+def _argument(order: Any) -> Any:
+    """Return the type of an order that is given, or left out."""
+    return types.Omitted(order) if isinstance(order, str) else order
 
 
-@kernel_overload(store)
-def _store(words: Any, i: int, value: int, order: Any = "release") -> Any:
-    instruction = _resolve("store", words, order, i, value)
-    return lambda words, i, value, order="release": instruction(words, i, value)
+@kernel_instruction(load)
+def _load(typingctx: Any, words: Any, i: int, order: Any = "acquire") -> Any:
+    return _typed("load", words, order, i)
 
 
-@kernel_overload(compare_and_swap)
-def _compare_and_swap(words: Any, i: int, expected: int, desired: int, order: Any = "acq_rel") -> Any:
-    instruction = _resolve("compare_and_swap", words, order, i, expected, desired)
-    return lambda words, i, expected, desired, order="acq_rel": instruction(words, i, expected, desired)
+@kernel_instruction(store)
+def _store(typingctx: Any, words: Any, i: int, value: int, order: Any = "release") -> Any:
+    return _typed("store", words, order, i, value)
 
 
-def _overload_fetch(function: Callable[..., Any]) -> None:
-    @kernel_overload(function)
-    def choose(words: Any, i: int, value: int, order: Any = "acq_rel") -> Any:
-        instruction = _resolve(function.__name__, words, order, i, value)
-        return lambda words, i, value, order="acq_rel": instruction(words, i, value)
+@kernel_instruction(compare_and_swap)
+def _compare_and_swap(typingctx: Any, words: Any, i: int, expected: int, desired: int, order: Any = "acq_rel") -> Any:
+    return _typed("compare_and_swap", words, order, i, expected, desired)
+
+
+def _define_fetch(function: Callable[..., Any]) -> None:
+    @kernel_instruction(function)
+    def typed(typingctx: Any, words: Any, i: int, value: int, order: Any = "acq_rel") -> Any:
+        return _typed(function.__name__, words, order, i, value)
 
 
 for _function in (swap, fetch_add, fetch_or, fetch_and):
-    _overload_fetch(_function)
+    _define_fetch(_function)
 
 
-@kernel_overload(fence)
-def _overload_fence(order: Any = "seq_cst") -> Any:
+@kernel_instruction(fence)
+def _fence(typingctx: Any, order: Any = "seq_cst") -> Any:
     literal = getattr(order, "literal_value", getattr(order, "value", order))
     try:
         _check_order("fence", literal)
     except ValueError as error:
         raise errors.TypingError(str(error)) from None
-    return lambda order="seq_cst": llvm_fence(literal, "")
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        instructions.fence(builder, literal)
+        return context.get_dummy_value()
+
+    return types.void(_argument(order)), codegen
 
 
 # ---- from Python -----------------------------------------------------------------------------------------------------

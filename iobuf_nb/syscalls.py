@@ -37,13 +37,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numba import types
 from numba.core import errors
-from numba.extending import overload
 
 from ._jit import check
 from ._jit.check_in_kernels import require_integer
 from ._jit.compile import INTERPRETED, kernel
 from ._jit.faces import kernel_overload
-from ._jit.refusals import refusing
 from ._memory.buffers import memory_of
 from ._memory.files import descriptor
 from ._memory.iovec import (
@@ -219,7 +217,7 @@ def _system_call(into: bool) -> Callable[[Function], Function]:
             return body
 
         choose.__signature__ = signature  # type: ignore[attr-defined]
-        overload(from_python, strict=False)(refusing(choose, body.__name__))
+        kernel_overload(from_python)(choose)
         return from_python  # type: ignore[return-value]
 
     return declare

@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .._jit.compile import hot, kernel, out_of_line
+from .._jit.compile import hot, kernel, out_of_line, tiny
 from .._threads.fences import heavy_fence, light_fence
 from .._threads.outcomes import EMPTY, TAKEN
 from ..atomics import compare_and_swap, fence, fetch_add, load, store
@@ -45,13 +45,13 @@ _WORDS = SLOTS + DEQUE_CAPACITY
 DEQUE_WORDS = _FIRST + MAX_DEQUES * _WORDS
 
 
-@hot
+@tiny
 def base_of(number):
     """Return where the words of a deque begin."""
     return _FIRST + number * _WORDS
 
 
-@hot
+@tiny
 def order_own(asymmetric):
     """Order the owner's accesses before this against those after it, for thieves that call `fence_all`."""
     if asymmetric:
@@ -161,7 +161,7 @@ def pop_many(words, base, asymmetric, out, n):
     return taken + 1
 
 
-@hot
+@tiny
 def held(words, base):
     """Return how many indices a deque held a moment ago."""
     # T4 acquires from D2, D7, T5: a snapshot, exact at rest.

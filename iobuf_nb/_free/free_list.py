@@ -13,32 +13,44 @@ looks there. So an index in the queue or in a deque has a FREE owner. An owner i
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from numba import types
-from numba.extending import overload_attribute
 
 from .._jit.compile import hot, kernel, out_of_line
-from .._jit.handle import POOL, UNCHECKED, WORD_POINTER, HandleType
+from .._jit.faces import compiled_as, kernel_attribute
+from .._jit.handle import WORD_POINTER, HandleType, find_handle, load_handle
+from .._jit.late import late
 from .._threads.gil import thread_id
 from .._threads.outcomes import EMPTY, OK, TAKEN
 from ..atomics import fetch_add, load, store
 from .deque import COUNT, PUSHES, base_of, fence_all, held, steal
-from .handover import release, release_all, take_stale
+from .handover import release, release_all, take_stale_late
 from .owners import disown, disown_many, owner_at
 from .queue import CLOSED_FLAG, GETTERS, QUEUE_TYPE, get_item, get_items
 
 
 class PoolType(HandleType):
-    """The numba type of a pool of indices."""
+    """The numba type of a pool of indices.
+
+    Kernels over an unchecked pool are compiled without checks. Where an object can be of either type, as in C methods,
+    the type for checked pools does for both: whether to check is read from the members.
+    """
+
+    @property
+    def core(self) -> HandleType:
+        """What is common to all pools, whatever their buffers are."""
+        return ITEM_POOL_UNCHECKED if self.constants else ITEM_POOL
 
     def __init__(self, name: str, checked: bool, members: Iterable[tuple[str, types.Type]] = ()) -> None:
-        self.checked = checked
-        self.kind = POOL if checked else POOL + UNCHECKED
+        if not checked:
+            self.constants = {"_checked": False}
         super().__init__(
             f"{name}, checked={checked}",
             [
                 ("_queue", QUEUE_TYPE),
                 ("capacity", types.int64),
+                ("_checked", types.int64),
                 ("_owners", WORD_POINTER),
                 ("_bulks", WORD_POINTER),
                 ("_deques", WORD_POINTER),
@@ -47,9 +59,7 @@ class PoolType(HandleType):
         )
 
 
-@overload_attribute(PoolType, "checked")  # a constant in kernels, so that the check is compiled in or out
-def _checked(pool):
-    return (lambda pool: True) if pool.checked else (lambda pool: False)
+kernel_attribute(PoolType, "checked", lambda pool: pool._checked != 0)
 
 
 @hot
@@ -67,7 +77,7 @@ def take(pool):
         return EMPTY
     index = get_item(pool._queue)
     if index < 0 and load(pool._deques, COUNT):  # L4 acquires from L5
-        index = seek(pool._queue, pool._deques)
+        index = seek_late(pool._address)
     if index >= 0:
         own(pool, index)
     return index
@@ -167,7 +177,20 @@ def seek(queue, words):
         while index == TAKEN:
             index = _look(queue, words)
         fetch_add(queue._words, GETTERS, -1, "seq_cst")  # W4 only counts
-    return take_stale(queue) if index == EMPTY else index
+    return take_stale_late(queue._address) if index == EMPTY else index
+
+
+@compiled_as(lambda address: load_handle(address, ITEM_POOL))
+def _pool_at(address: int) -> Any:
+    """Return the pool whose members lie at an address."""
+    return find_handle(address)
+
+
+@late(missing=EMPTY)
+def seek_late(address):
+    """Do as `seek` does, once a pool has had magazines, or coroutines that waited."""
+    pool = _pool_at(address)
+    return seek(pool._queue, pool._deques)
 
 
 @kernel

@@ -30,6 +30,7 @@ from typing import Any
 from .._jit.compile import hot, kernel, out_of_line
 from .._jit.faces import compiled_as
 from .._jit.handle import find_handle, load_handle
+from .._jit.late import late
 from .._threads.clock import now_ns
 from .._threads.gil import LOOK_NS
 from .._threads.outcomes import EMPTY
@@ -60,9 +61,20 @@ def release(queue, index):
 def _release_beside_coroutines(address, index):
     """Do as `release` does; the queue is passed as one word, because each word kept for this call slows all puts."""
     out_of_line()
-    queue = _queue_at(address)
-    if not hand_over(queue, index):
-        put_and_wake(queue, index)
+    if not hand_over_late(address, index):
+        put_and_wake(_queue_at(address), index)
+
+
+@late(missing=0)
+def hand_over_late(address, index):
+    """Do as `hand_over` does, once coroutines have waited in this process."""
+    return int(hand_over(_queue_at(address), index))
+
+
+@late(missing=EMPTY)
+def take_stale_late(address):
+    """Do as `take_stale` does, once coroutines have waited in this process."""
+    return take_stale(_queue_at(address))
 
 
 @kernel

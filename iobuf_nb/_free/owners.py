@@ -40,7 +40,7 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from .._jit.compile import hot, kernel, out_of_line
+from .._jit.compile import hot, kernel, out_of_line, tiny
 from .._memory.aligned import aligned_mem, round_up
 from .._threads.gil import thread_id
 from .._threads.outcomes import NOT_OUT, OK, OUT_OF_RANGE
@@ -76,7 +76,7 @@ def bulk_words(capacity: int) -> NDArray[np.int64]:
     return words
 
 
-@hot
+@tiny
 def place_of(capacity, index):
     """Return the position of a buffer's owner word.
 
@@ -85,7 +85,7 @@ def place_of(capacity, index):
     return (index & (ROWS - 1)) * ((capacity + ROWS - 1) >> ROW_BITS) + (index >> ROW_BITS)
 
 
-@hot
+@tiny
 def owner_at(pool, index):
     """Return the position of a buffer's word among a pool's owner words."""
     return place_of(pool.capacity, index)
@@ -148,18 +148,18 @@ def take_back(pool, index):
     store(pool._owners, place, -load(pool._owners, place))
 
 
-@hot
+@tiny
 def _record_of(mark):
     return _FIRST + ((MARK - mark) & (RECORDS - 1)) * _APART
 
 
-@hot
+@tiny
 def _undecided(mark, shift):
     """Return the value of the record of a mark until it is decided."""
     return (MARK - mark) >> RECORD_BITS << shift | UNDECIDED
 
 
-@hot
+@tiny
 def _decided(undecided, fate, place):
     """Return the value of an undecided record once it is decided; `place` is that of the buffer that overruled it."""
     return undecided - UNDECIDED + (place << _FATE_BITS) + fate

@@ -46,8 +46,8 @@ from __future__ import annotations
 
 from numba import types
 
-from .._jit.compile import hot, kernel, out_of_line
-from .._jit.handle import QUEUE, WORD_POINTER, HandleType
+from .._jit.compile import hot, kernel, out_of_line, tiny
+from .._jit.handle import WORD_POINTER, HandleType
 from .._jit.instructions import minus, plus
 from .._threads.outcomes import EMPTY, TAKEN
 from ..atomics import compare_and_swap, load, pause, store
@@ -78,8 +78,6 @@ FIRST_PAUSES, MOST_PAUSES = 64, 512  # of some 40 ns: shorter ones do not end a 
 class QueueType(HandleType):
     """The numba type of `BoundedQueue`."""
 
-    kind = QUEUE
-
     def __init__(self) -> None:
         super().__init__(
             "BoundedQueue",
@@ -92,19 +90,19 @@ class QueueType(HandleType):
         )
 
 
-@hot
+@tiny
 def _next(queue, position):
     mask = (1 << queue._index_bits) - 1
     return plus(position, 1) if (position & mask) + 1 < queue.capacity else plus(position | mask, 1)
 
 
-@hot
+@tiny
 def _lead(word, position, index_bits):
     """Return how far the state in `word` is ahead of the one that a put at `position` waits for."""
     return minus(word, position >> index_bits << index_bits << 1) >> index_bits
 
 
-@hot
+@tiny
 def _after(queue, position, lead):
     """Return the position after the last one that a state `lead` > 0 ahead proves done, possibly laps ahead."""
     return _next(queue, plus(position, (lead - 1) >> 1 << queue._index_bits))
@@ -164,7 +162,7 @@ def _search(queue, hint, position, lead, behind, pauses):
     if lead == 0 or not behind:
         pause(pauses)
         # G4 acquires from G3; P4 acquires from P3: a hint. Mutant: "a loser waits for the winner to move the hint"
-        return load(queue._words, hint), lead > 0, min(2 * pauses, MOST_PAUSES)
+        return load(queue._words, hint), lead > 0, 2 * pauses if pauses < MOST_PAUSES else MOST_PAUSES
     return _after(queue, position, lead), behind, pauses
 
 

@@ -113,7 +113,8 @@ def _leave(words, waiters, seen, found, end):
         # W6 acquires from A1 of `_pools.aio`: a buffer that was handed to a closed event loop wakes no thread.
         longest = LOOK_NS if load(words, HANDED) else FOREVER_NS
         # The event word still holds what was read before the last try, or this returns at once.
-        park(words, waiters + 1, seen, min(longest, end - now_ns()))
+        left = end - now_ns()
+        park(words, waiters + 1, seen, left if left < longest else longest)
     fetch_add(words, waiters, -1, "seq_cst")  # W4 only counts: a waker that still sees it wakes one thread too many
 
 

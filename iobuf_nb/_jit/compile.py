@@ -1,12 +1,15 @@
 """How this library is compiled: the one place that sets numba's options.
 
-There are two kinds of function. A `hot` function is a few instructions long and is inlined into its callers; called
-from Python it returns at once, so it keeps the GIL. A `kernel` may run for long or wait, so it releases the GIL.
+There are three kinds of function. A `hot` function is a few instructions long and is inlined into its callers; called
+from Python it returns at once, so it keeps the GIL. A `tiny` one is a line or two, and part of its callers before they
+are typed. A `kernel` may run for long or wait, so it releases the GIL. Each is compiled once for all kernels that
+call it, and once more, with a wrapper, if Python calls it.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import marshal
 import os
 import pkgutil
@@ -17,9 +20,11 @@ from typing import Any
 
 from llvmlite import ir
 from numba import config, njit, typeof, types
+from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic
 
-from .cache import CodeCache, NoCache
+from . import notice
+from .cache import CodeCache
 
 #: True when numba runs kernels as plain Python (the environment variable ``NUMBA_DISABLE_JIT``).
 INTERPRETED = bool(config.DISABLE_JIT)
@@ -57,41 +62,70 @@ def _fingerprint() -> str:
 #: file of its function is unchanged. Without the fingerprint, users' kernels and functions here would keep running the
 #: code and constants that were inlined into them from an older version of other files.
 FINGERPRINT = _fingerprint()
-INLINE = {"forceinline": True, "error_model": "numpy"}
 
 
-def _for_all_numbers(dispatcher: Any) -> None:
-    """Make calls with constants share one compilation: to numba each literal integer is a type of its own."""
+def plain(kind: Any) -> Any:
+    """Return the type of any number of a kind, so that calls share compilations: to numba each literal is a type."""
+    return types.unliteral(kind) if isinstance(kind, (types.IntegerLiteral, types.BooleanLiteral)) else kind
+
+
+def _core(kind: Any) -> Any:
+    """Return the least that handles of a kind have in common with others; see `handle`."""
+    return getattr(kind, "core", plain(kind))
+
+
+class _Dispatcher(CPUDispatcher):
+    """A function as Python calls it. Kernels call `for_kernels`, which is compiled without the wrapper for Python."""
+
+    options: dict[str, Any]
+
+    @property
+    def _numba_type_(self) -> Any:
+        return types.Dispatcher(self.for_kernels)
+
+    @functools.cached_property
+    def for_kernels(self) -> Any:
+        """The same function as kernels call it."""
+        return for_kernels(self.py_func, self.options, _core)
+
+
+def for_kernels(function: Callable[..., Any], options: dict[str, Any], widened: Callable[[Any], Any] = plain) -> Any:
+    """Compile a function that only kernels call; `widened` returns the types that it sees of its arguments."""
+    options = {**options, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    dispatcher: Any = njit(**options)(function)
     find = dispatcher.get_call_template
 
     def get_call_template(args: Any, kws: Any) -> Any:
-        return find(tuple(map(_widened, args)), {name: _widened(kind) for name, kind in kws.items()})
+        return find(tuple(map(widened, args)), {name: widened(kind) for name, kind in kws.items()})
 
     dispatcher.get_call_template = get_call_template
+    dispatcher._compile_for_args = _refuse_python
+    dispatcher._cache = CodeCache(function, FINGERPRINT, options)
+    return dispatcher
 
 
-def _widened(kind: Any) -> Any:
-    return types.unliteral(kind) if isinstance(kind, (types.IntegerLiteral, types.BooleanLiteral)) else kind
+def _refuse_python(*_: Any, **__: Any) -> Any:
+    raise TypeError("only kernels can call this function: it has no wrapper for Python")
 
 
 def _compiler(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     def compile_(function: Callable[..., Any]) -> Any:
         compiled = njit(**options)(function)
         if not INTERPRETED:
-            _for_all_numbers(compiled)
-            try:
-                compiled._cache = CodeCache(function, FINGERPRINT)
-            except (RuntimeError, OSError) as error:
-                compiled._cache = NoCache(error)
+            compiled.__class__, compiled.options = _Dispatcher, options
+            compiled._cache = CodeCache(function, FINGERPRINT, options)
         return compiled
 
     return compile_
 
 
+#: What is set here a caller does not pass on to its callees: all callers share one compilation.
+_OPTIONS = {"error_model": "numpy", "fastmath": False, "_nrt": True}
+INLINE = {**_OPTIONS, "forceinline": True}
 hot = _compiler(**INLINE)
-
-# By default numba passes a caller's forceinline on to its callees.
-kernel = _compiler(nogil=True, error_model="numpy", forceinline=False)
+kernel = _compiler(**_OPTIONS, nogil=True, forceinline=False)
+#: A line or two, which become part of each caller before it is typed: a compilation of their own would cost more.
+tiny = _compiler(**INLINE, inline="always")
 
 
 @intrinsic
@@ -108,13 +142,14 @@ def _out_of_line(typingctx: Any) -> Any:
 out_of_line: Callable[[], None] = (lambda: None) if INTERPRETED else _out_of_line
 
 
-def cfunc(signature: Any, function: Callable[..., Any]) -> Any:
-    """Compile a function for C code to call; RuntimeError or OSError if it cannot be cached."""
+def cfunc(signature: Any, function: Callable[..., Any], required: bool = True) -> Any:
+    """Compile a function for C code to call; OSError if it cannot be cached, and that is `required`."""
     from numba.core.ccallback import CFunc  # imported only where C functions are compiled
 
-    callback: Any = CFunc(function, (signature.args, signature.return_type), {}, {})
-    callback._cache = CodeCache(function, FINGERPRINT)
-    callback.compile()
+    callback: Any = CFunc(function, (signature.args, signature.return_type), {}, INLINE)
+    callback._cache = CodeCache(function, FINGERPRINT, INLINE, required)
+    with notice.compiling(function.__name__):
+        callback.compile()
     return callback
 
 

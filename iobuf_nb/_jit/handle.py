@@ -2,34 +2,32 @@
 
 An array passed through a chain of calls travels as seven words, and a reference count in a hot loop is worse. A handle
 is a struct of integers and raw pointers instead: its *members*. It is loaded at once from an int64 array that holds
-the address of that array, the kind of object, and then the members in order. Each member has the name of an attribute
-of the Python object. Members are not reference-counted: the caller of a kernel keeps the object, and with it the
+the address of that array, and then the members in order. Each member has the name of an attribute of the Python object.
+Types of handles whose first members are the same have a *core* in common, a type of just these: what serves all of them
+is compiled for the core. Members are not reference-counted: the caller of a kernel keeps the object, and with it the
 memory, alive until the kernel returns.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core.imputils import lower_constant, lower_getattr_generic
+from numba.core.imputils import lower_cast, lower_constant, lower_getattr_generic
 from numba.core.typeinfer import GetAttrConstraint
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import NativeValue, box, intrinsic, models, register_model, unbox
 from numpy.typing import NDArray
 
-from .compile import FINGERPRINT
+from .compile import FINGERPRINT, INTERPRETED
 from .refusals import KernelTypingError, caller
 
 WORD_POINTER = types.CPointer(types.int64)
-
-# Kinds of object, which the C methods tell apart; UNCHECKED is added for unchecked pools and magazines over them.
-OTHER, QUEUE, POOL, MAGAZINE = 0, 1, 2, 4
-UNCHECKED = 1
 
 #: All live handles, by the address of their members.
 live: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
@@ -59,15 +57,30 @@ class Handle:
                 before_first.pop(cls, None)  # only now: Ctrl-C may interrupt it, and other threads must wait for it
         self._numba_type_ = numba_type
         values = [value for name, member in numba_type.own_members for value in _words_of(getattr(self, name), member)]
-        self._members = np.array([0, numba_type.kind, *values], np.int64)
+        self._members = np.array([0, *values], np.int64)
         self._members[0] = self._address = self._members.ctypes.data
         live[self._address] = self
+
+    @property
+    def _core(self) -> Any:
+        """What compiled functions take for this object that serve several types of handle; see `HandleType.core`."""
+        return self if INTERPRETED else _Core(self._address, self._numba_type_.core)
 
     def __reduce__(self) -> Any:
         raise TypeError(
             f"a {type(self).__name__} cannot be pickled or copied: its memory belongs to this process; "
             "make one where it is needed, and give it to kernels as an argument"
         )
+
+
+class _Core:
+    """The members of a handle, under another type."""
+
+    __slots__ = ("_address", "_numba_type_")
+
+    def __init__(self, address: int, numba_type: HandleType) -> None:
+        self._address = address
+        self._numba_type_ = numba_type
 
 
 def _words_of(value: Any, member: types.Type) -> Iterable[int]:
@@ -82,13 +95,19 @@ def _words_of(value: Any, member: types.Type) -> Iterable[int]:
 class HandleType(types.Type):
     """The kernel side: a numba type whose values are structs of the named members."""
 
-    kind = OTHER
+    #: Attributes that kernels see as constants.
+    constants: Mapping[str, bool] = MappingProxyType({})
     #: Whether kernels may make values in their own stack frames.
     on_the_stack = False
 
+    @property
+    def core(self) -> HandleType:
+        """The type that functions see which serve several types of handle: it has the first of the same members."""
+        return self
+
     def __init__(self, name: str, members: list[tuple[str, types.Type]]) -> None:
         self.own_members = members
-        self.members = [("_address", types.int64), ("_kind", types.int64), *members]
+        self.members = [("_address", types.int64), *members]
         super().__init__(f"{name} of {FINGERPRINT}")
 
     def __init_subclass__(cls) -> None:
@@ -106,7 +125,9 @@ class _Members(AttributeTemplate):
     key = HandleType
 
     def generic_resolve(self, handle_type: HandleType, name: str) -> Any:
-        member = dict(handle_type.members).get(name)
+        member = {**dict(handle_type.members), "_core": handle_type.core}.get(name)
+        if name in handle_type.constants:
+            member = types.boolean
         # hasattr() asks too, and must not get an error.
         if member is None and caller(GetAttrConstraint.__call__, 9):
             kind = handle_type.name.removesuffix(f" of {FINGERPRINT}")
@@ -116,7 +137,23 @@ class _Members(AttributeTemplate):
 
 @lower_getattr_generic(HandleType)
 def _get_member(context: Any, builder: Any, handle_type: HandleType, value: Any, name: str) -> Any:
+    if name == "_core":
+        return context.cast(builder, value, handle_type, handle_type.core)
+    if name in handle_type.constants:
+        return context.get_constant(types.boolean, handle_type.constants[name])
     return context.data_model_manager[handle_type].get(builder, value, name)
+
+
+@lower_cast(HandleType, HandleType)
+def _to_core(context: Any, builder: Any, handle_type: HandleType, core: HandleType, value: Any) -> Any:
+    """Pass a handle as its core: the members that it has in common."""
+    whole, model = context.data_model_manager[handle_type], context.data_model_manager[core]
+    inside = dict(handle_type.members)
+    part = ir.Constant(model.get_value_type(), ir.Undefined)
+    for name, member in core.members:
+        one = context.cast(builder, whole.get(builder, value, name), inside[name], member)
+        part = model.set(builder, part, one, name)
+    return part
 
 
 class _Model(models.StructModel):

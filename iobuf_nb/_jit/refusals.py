@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 from numba.core import errors
 from numba.core.bytecode import ByteCode
 from numba.core.typeinfer import CallConstraint
-from numba.core.typing import templates
 
 
 class KernelTypingError(errors.TypingError, errors.ForceLiteralArg):
@@ -52,24 +52,25 @@ class KernelTypingError(errors.TypingError, errors.ForceLiteralArg):
         raise self.with_traceback(None) from None
 
 
-class _Parameters(inspect.Signature):
-    """The signature of an overload, to which numba binds arguments before it asks for a body."""
+class Usage(inspect.Signature):
+    """How a function is called from kernels. Calls that do not fit are refused in one sentence."""
 
     name = ""
 
     @property
-    def usage(self) -> str:
-        """How to call it."""
+    def example(self) -> str:
+        """A call with the names and defaults of all parameters."""
         shown = [str(each.replace(annotation=each.empty)) for each in self.parameters.values() if each.name != "self"]
         return f"{self.name}({', '.join(shown)})"
 
-    def refuse_lost_keywords(self, n: int) -> None:
-        """Refuse a call with `n` positional arguments, some of which were keywords whose names numba lost."""
+    def require(self, args: Any, kws: Any) -> None:
+        """Refuse a call that does not fit, or that would if numba had not lost the names of its keywords."""
+        self.bind(*args, **kws)
         names = [*self.parameters]
         for lost in _lost_keywords():
-            if {*lost} <= {*names} and names[n - len(lost) : n] != [*lost]:
+            if {*lost} <= {*names} and names[len(args) - len(lost) : len(args)] != [*lost]:
                 raise KernelTypingError(
-                    f"{self.usage} must get {', '.join(lost)} by position inside try, not by name: numba on Python "
+                    f"{self.example} must get {', '.join(lost)} by position inside try, not by name: numba on Python "
                     "3.11 and 3.12 drops the names of keywords there"
                 )
 
@@ -78,23 +79,24 @@ class _Parameters(inspect.Signature):
         try:
             return super().bind(*args, **kwargs)
         except TypeError as error:
-            raise KernelTypingError(f"{self.name} must be called as {self.usage}: {error}") from None
+            raise KernelTypingError(f"{self.name} must be called as {self.example}: {error}") from None
 
 
-def refusing(choose: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Wrap an overload, so that its errors, and those of calls that do not fit it, become a `KernelTypingError`."""
-    parameters = _Parameters([*inspect.signature(choose).parameters.values()])
-    parameters.name = name
+def usage_of(function: Callable[..., Any], name: str, skip: int = 0) -> Usage:
+    """Return how `function` is called by `name`, without its first `skip` parameters."""
+    usage = Usage([*inspect.signature(function).parameters.values()][skip:])
+    usage.name = name
+    return usage
 
-    def chosen(*args: Any, **named: Any) -> Any:
-        parameters.bind(*args, **named)  # older versions of numba do not bind first
-        try:
-            return choose(*args, **named)
-        except errors.TypingError as error:
-            raise KernelTypingError(error.msg) from None  # type: ignore[attr-defined]
 
-    chosen.__signature__ = parameters  # type: ignore[attr-defined]
-    return chosen
+@contextlib.contextmanager
+def one_sentence() -> Iterator[None]:
+    """Make typing errors that are raised inside a `KernelTypingError`."""
+    try:
+        yield
+    except errors.TypingError as error:
+        sentence = error.msg  # type: ignore[attr-defined]
+        raise error if isinstance(error, KernelTypingError) else KernelTypingError(sentence) from None
 
 
 def caller(function: Callable[..., Any], depth: int) -> FrameType | None:
@@ -107,7 +109,7 @@ def caller(function: Callable[..., Any], depth: int) -> FrameType | None:
 
 def _lost_keywords() -> list[tuple[str, ...]]:
     """Return the keywords of the call being typed, or of a similar call on its line, if numba lost their names."""
-    frame = caller(CallConstraint.resolve, 20)
+    frame = caller(CallConstraint.resolve, 20) if (3, 11) <= sys.version_info < (3, 13) else None
     if frame is None or frame.f_locals["self"].kws:
         return []
     call, function = frame.f_locals["self"], frame.f_locals["typeinfer"].func_ir.func_id
@@ -123,19 +125,3 @@ def _lost_keywords() -> list[tuple[str, ...]]:
                     lost.append(names)
                 names = ()
     return lost
-
-
-def _looking_first(get_implementation: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the lookup of an overload's body, to check for lost keywords first: for known types no chooser is called."""
-
-    def look(self: Any, args: Any, kws: Any) -> Any:
-        parameters = getattr(self._overload_func, "__signature__", None)
-        if isinstance(parameters, _Parameters):
-            parameters.refuse_lost_keywords(len(args))
-        return get_implementation(self, args, kws)
-
-    return look
-
-
-if (3, 11) <= sys.version_info < (3, 13):
-    templates._OverloadFunctionTemplate._get_impl = _looking_first(templates._OverloadFunctionTemplate._get_impl)

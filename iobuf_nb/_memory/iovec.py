@@ -308,8 +308,9 @@ def fill_iovec(iovec: Any, pool: Any, indices: Any, lengths: Any = None) -> int:
     """
     check_iovec(iovec, True)
     check_pool(pool)
+    lengths = None if lengths is None else _integers("lengths", lengths)
     total = _fill(
-        iovec, pool, _integers("indices", indices), None if lengths is None else _integers("lengths", lengths)
+        iovec, pool.capacity, pool.arena, pool.stride, pool.buffer_size, _integers("indices", indices), lengths
     )
     if isinstance(iovec, IoVec):
         iovec._memory.add(_Memory([pool]))
@@ -317,23 +318,23 @@ def fill_iovec(iovec: Any, pool: Any, indices: Any, lengths: Any = None) -> int:
 
 
 @kernel
-def _fill(iovec, pool, indices, lengths):
+def _fill(iovec, capacity, arena, stride, buffer_size, indices, lengths):
     if len(indices) > len(iovec):
         raise FormattedValueError("iovec must have an entry for each index, {}, not {}", len(indices), len(iovec))
     if lengths is not None and len(lengths) != len(indices):
         raise FormattedValueError("lengths must have one entry per index, {}, not {}", len(indices), len(lengths))
     total = np.int64(0)
     for k in range(len(indices)):  # everything is checked before anything is written
-        length = pool.buffer_size if lengths is None else np.int64(lengths[k])
-        if indices[k] < 0 or indices[k] >= pool.capacity:
-            last = pool.capacity - 1
+        length = buffer_size if lengths is None else np.int64(lengths[k])
+        if indices[k] < 0 or indices[k] >= capacity:
+            last = capacity - 1
             raise FormattedIndexError("indices must be from 0 to capacity - 1, {}, not {}", last, indices[k])
-        if length < 0 or length > pool.buffer_size:
-            raise FormattedValueError("lengths must be from 0 to buffer_size, {}, not {}", pool.buffer_size, length)
+        if length < 0 or length > buffer_size:
+            raise FormattedValueError("lengths must be from 0 to buffer_size, {}, not {}", buffer_size, length)
         total += length
     for k in range(len(indices)):
-        iovec[k]["base"] = pool.arena + np.int64(indices[k]) * pool.stride
-        iovec[k]["len"] = pool.buffer_size if lengths is None else lengths[k]
+        iovec[k]["base"] = arena + np.int64(indices[k]) * stride
+        iovec[k]["len"] = buffer_size if lengths is None else lengths[k]
     return total
 
 
@@ -343,7 +344,9 @@ def _fill_in_kernel(iovec: Any, pool: Any, indices: Any, lengths: Any = None) ->
     if not (isinstance(pool, HandleType) and "arena" in dict(pool.members)):
         raise errors.TypingError(f"pool must be a BufferPool, not {pool}")
     _require_integers(indices, lengths)
-    return lambda iovec, pool, indices, lengths=None: _fill(iovec, pool, indices, lengths)
+    return lambda iovec, pool, indices, lengths=None: _fill(
+        iovec, pool.capacity, pool.arena, pool.stride, pool.buffer_size, indices, lengths
+    )
 
 
 def check_pool(pool: Any) -> None:

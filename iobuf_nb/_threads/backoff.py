@@ -6,7 +6,6 @@ Objects made inside a kernel live in its stack frame and cannot leave it. Neithe
 
 from __future__ import annotations
 
-import functools
 import time
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, errors
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
 from .._jit import check
 from .._jit.check import FormattedValueError
@@ -22,7 +21,6 @@ from .._jit.compile import hot, kernel
 from .._jit.faces import in_kernels, kernel_face, kernel_overload
 from .._jit.handle import WORD_POINTER, Handle, HandleType
 from .._jit.instructions import plus, times
-from .._jit.refusals import refusing
 from ..atomics import load, store
 from .clock import now_ns, sleep
 from .parking import SPINS, spin
@@ -286,8 +284,7 @@ _backoff_on_the_stack = _on_the_stack(BACKOFF_TYPE)
 
 
 # Inlined before compilation, so that the words are in the stack frame of the calling kernel.
-@overload(SpinWait, inline="always")
-@functools.partial(refusing, name="SpinWait")
+@kernel_overload(SpinWait, inline="always")
 def _spin_wait_in_kernel():
     def make():
         waiter = _spin_wait_on_the_stack()
@@ -297,8 +294,7 @@ def _spin_wait_in_kernel():
     return make
 
 
-@overload(Backoff, inline="always")
-@functools.partial(refusing, name="Backoff")
+@kernel_overload(Backoff, inline="always")
 def _backoff_in_kernel(base=500e-6, max=0.1):
     def make(base=500e-6, max=0.1):
         limits = as_limits(base, max)

@@ -13,6 +13,7 @@ from .._jit import check, seam
 from .._jit.check import FormattedValueError
 from .._jit.compile import kernel
 from .._jit.faces import compiled_as, kernel_overload
+from .._jit.instructions import load_word, two_words
 from .gil import LOOK_NS, check_signals, main_thread_id, regain_gil, release_gil
 from .libc import clock_gettime, pthread_self, usleep
 
@@ -54,12 +55,12 @@ _CLOCK_MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 1)
 
 @kernel
 def _now_in_kernel():
-    timespec = np.empty(2, np.int64)
-    clock_gettime(_CLOCK_MONOTONIC, timespec.ctypes.data)
-    return timespec[0] * 1_000_000_000 + timespec[1]
+    timespec = two_words(0, 0)
+    clock_gettime(_CLOCK_MONOTONIC, timespec)
+    return load_word(timespec) * 1_000_000_000 + load_word(timespec + 8)
 
 
-@compiled_as(lambda: _now_in_kernel())
+@compiled_as(_now_in_kernel)
 def now_ns() -> int:
     """Return the time of the monotonic clock in nanoseconds."""
     return time.monotonic_ns() if seam.hook is None else int(seam.hook("now", None, -1, ""))
@@ -72,7 +73,7 @@ def _nap_in_kernel(ns):
     regain_gil(state)
 
 
-@compiled_as(lambda ns: _nap_in_kernel(ns))
+@compiled_as(_nap_in_kernel)
 def nap(ns: int) -> None:
     """Sleep `ns` nanoseconds without the GIL and without running signal handlers."""
     time.sleep(ns / 1e9)
@@ -91,7 +92,7 @@ def _sleep_in_kernel(ns):
         check_signals()
 
 
-@compiled_as(lambda ns: _sleep_in_kernel(ns))
+@compiled_as(_sleep_in_kernel)
 def sleep(ns: int) -> None:
     """Sleep `ns` nanoseconds without the GIL; a signal handler that raises ends the sleep."""
     time.sleep(ns / 1e9)

@@ -7,20 +7,17 @@ One thread stores a word, executes `light_fence` and loads another; a second thr
 from __future__ import annotations
 
 import functools
+from typing import Any
 
-from .._jit import seam
+from numba import types
+
+from .._jit import instructions, seam
 from .._jit.compile import INTERPRETED, kernel
-from .._jit.faces import compiled_as
-from .._jit.instructions import llvm_fence
+from .._jit.faces import compiled_as, kernel_instruction
 from ..atomics import fence
 from .libc import MEMBARRIER, syscall
 
 
-def _light_fence_in_kernel():
-    llvm_fence("seq_cst", "singlethread")
-
-
-@compiled_as(_light_fence_in_kernel)
 def light_fence() -> None:
     """Keep the compiler from moving memory accesses across this point: the cheap half of a pair with `heavy_fence`.
 
@@ -38,6 +35,15 @@ def light_fence() -> None:
     """
     if seam.hook is not None:
         seam.hook("light_fence", None, -1, "seq_cst")
+
+
+@kernel_instruction(light_fence)
+def _light_fence(typingctx: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        instructions.fence(builder, "seq_cst", "singlethread")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 def _heavy_fence_in_kernel():

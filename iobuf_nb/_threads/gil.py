@@ -34,7 +34,7 @@ def _release_gil_in_kernel():
     return save_thread() if own != 0 and own == running_thread_state() else 0
 
 
-@compiled_as(lambda: _release_gil_in_kernel())
+@compiled_as(_release_gil_in_kernel)
 def release_gil() -> int:
     """Release the GIL if this thread holds it; return a state for `regain_gil`."""
     return 0
@@ -46,7 +46,7 @@ def _regain_gil_in_kernel(state):
         restore_thread(state)
 
 
-@compiled_as(lambda state: _regain_gil_in_kernel(state))
+@compiled_as(_regain_gil_in_kernel)
 def regain_gil(state: int) -> None:
     """Acquire the GIL again if `release_gil` released it."""
 
@@ -57,7 +57,7 @@ def _check_signals_in_kernel():
         _run_handlers()
 
 
-@compiled_as(lambda: _check_signals_in_kernel())
+@compiled_as(_check_signals_in_kernel)
 def check_signals() -> None:
     """On the main thread, run the handlers of pending signals, and raise what they raise."""
 

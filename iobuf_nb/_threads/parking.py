@@ -21,7 +21,6 @@ import os
 import time
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -29,6 +28,7 @@ from numba.extending import intrinsic
 from .._jit import seam
 from .._jit.compile import kernel
 from .._jit.faces import compiled_as
+from .._jit.instructions import two_words
 from ..atomics import pause
 from .clock import FOREVER_NS, nap
 from .gil import LOOK_NS, main_thread_id, regain_gil, release_gil
@@ -48,7 +48,7 @@ def _spin_in_kernel(turn):
         sched_yield()
 
 
-@compiled_as(lambda turn: _spin_in_kernel(turn))
+@compiled_as(_spin_in_kernel)
 def spin(turn: int) -> None:
     """Spin for turn `turn` (0, 1, 2 ...): 2**turn pauses while turn < SPINS, then one yield of the processor."""
     if seam.hook is not None:
@@ -62,18 +62,16 @@ _WAIT_PRIVATE, _WAKE_PRIVATE = 128, 129
 
 @kernel
 def _park_in_kernel(address, expected, most_ns):
-    if pthread_self() == main_thread_id():
-        most_ns = min(most_ns, LOOK_NS)
+    if most_ns > LOOK_NS and pthread_self() == main_thread_id():
+        most_ns = LOOK_NS
     if FUTEX < 0:
-        nap(min(most_ns, _NAP_NS))
+        nap(most_ns if most_ns < _NAP_NS else _NAP_NS)
         return
     if most_ns <= 0:
         return
-    timespec = np.empty(2, np.int64)
-    timespec[0] = most_ns // 1_000_000_000
-    timespec[1] = most_ns % 1_000_000_000
+    timespec = two_words(most_ns // 1_000_000_000, most_ns % 1_000_000_000)
     state = release_gil()
-    syscall(FUTEX, address, _WAIT_PRIVATE, expected & 0xFFFFFFFF, timespec.ctypes.data, 0, 0)
+    syscall(FUTEX, address, _WAIT_PRIVATE, expected & 0xFFFFFFFF, timespec, 0, 0)
     regain_gil(state)
 
 
@@ -100,11 +98,10 @@ def wake(words: Any, i: int, count: int) -> int:
 @kernel
 def _signal_fd_in_kernel(fd):
     if fd >= 0:
-        one = np.ones(1, np.int64)
-        write(fd, one.ctypes.data, 8)
+        write(fd, two_words(1, 0), 8)
 
 
-@compiled_as(lambda fd: _signal_fd_in_kernel(fd))
+@compiled_as(_signal_fd_in_kernel)
 def notify_eventfd(fd: int) -> None:
     """Make an eventfd readable; does nothing for a negative `fd`."""
     if fd >= 0:

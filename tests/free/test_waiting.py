@@ -248,7 +248,7 @@ try:
 except ImportError:
     import _xxsubinterpreters as interpreters
 from iobuf_nb import BufferPool, WouldBlock
-interpreters.create()
+other = interpreters.create()
 pool = BufferPool(1, 16)
 held = pool.get()
 try:
@@ -256,6 +256,7 @@ try:
 except WouldBlock:
     print("waited")
 pool.put(held)
+interpreters.destroy(other)
 """
 
 
