@@ -192,7 +192,7 @@ import iobuf_nb
 from iobuf_nb import *
 from iobuf_nb._free import deque
 from iobuf_nb._free.queue import GETTERS, LINE_PAIR
-from iobuf_nb._jit import methods
+from iobuf_nb._jit import c_methods, python_objects
 from iobuf_nb._pools import magazine as magazines
 
 faulthandler.enable()
@@ -329,6 +329,10 @@ def content(n, seed=0):
 
 def names(folder):
     return sorted(os.listdir(folder))
+
+
+def files_in(path):
+    return {file: (file.stat().st_mtime_ns, file.stat().st_size) for file in path.rglob("*") if file.is_file()}
 
 
 class AsBytes:

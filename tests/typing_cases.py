@@ -60,6 +60,10 @@ async def leases_are_of_what_value_returns(pool: BufferPool[np.float64], items: 
         assert_type(buffer, NDArray[np.float64])
         assert_type(item, str)
         assert_type(from_magazine, NDArray[np.float64])
+    again = pool.lease()
+    with again as once:
+        assert_type(once, NDArray[np.float64])
+        assert_type(again.index, int)
     async with alease as awaited, pool.alease() as array:
         assert_type(awaited, str)
         assert_type(array, NDArray[np.float64])
@@ -70,6 +74,8 @@ def items_and_magazines_know_what_value_returns(pool: BufferPool[np.int16], item
     assert_type(ItemPool([1, 2]).value(0), int)
     assert_type(pool.magazine().value(0), NDArray[np.int16])
     assert_type(Magazine(items).value(0), str)
+    assert_type(pool.view(0), memoryview)
+    assert_type(pool.magazine().view(0), memoryview)
     assert_type(MagazineSet(pool, 2)[0], Magazine[NDArray[np.int16]])
     items.set_value(0, 1)  # type: ignore[arg-type]
 

@@ -12,20 +12,25 @@ from numba import types
 from .compile import c_function
 
 # In Python 3.10 PyObject_Vectorcall is a static inline function, which the library does not export.
-_VECTORCALL = "PyObject_Vectorcall" if sys.version_info >= (3, 11) else "_PyFunction_Vectorcall"
+VECTORCALL = "PyObject_Vectorcall" if sys.version_info >= (3, 11) else "_PyFunction_Vectorcall"
 _RUNNING = "PyThreadState_GetUnchecked" if sys.version_info >= (3, 13) else "_PyThreadState_UncheckedGet"
 #: Symbols that the C methods need; linking code without them aborts the process.
 NEEDED = (
-    f"PyLong_AsSsize_t PyLong_FromSsize_t PyErr_Clear Py_DecRef PyTuple_Size PyDescr_NewMethod {_VECTORCALL}".split()
-)
+    "PyLong_AsSsize_t PyLong_FromSsize_t PyErr_Clear Py_IncRef Py_DecRef PyTuple_Size PyDescr_NewMethod "
+    "PyBytes_Size PyBytes_AsString PyByteArray_Size PyByteArray_AsString PyDict_GetItemWithError PyType_GenericAlloc "
+    f"{VECTORCALL}"
+).split()
 
 _word = types.int64
 to_int = c_function("PyLong_AsSsize_t", _word, _word)
 from_int = c_function("PyLong_FromSsize_t", _word, _word)
 clear_error = c_function("PyErr_Clear", types.void)
-release = c_function("Py_DecRef", types.void, _word)
-tuple_size = c_function("PyTuple_Size", _word, _word)
-vectorcall = c_function(_VECTORCALL, _word, _word, _word, _word, _word)
+incref = c_function("Py_IncRef", types.void, _word)
+decref = c_function("Py_DecRef", types.void, _word)
+dict_get = c_function("PyDict_GetItemWithError", _word, _word, _word)
+allocate = c_function("PyType_GenericAlloc", _word, _word, _word)
+bytes_size, bytes_data = (c_function(f"PyBytes_{name}", _word, _word) for name in ("Size", "AsString"))
+bytearray_size, bytearray_data = (c_function(f"PyByteArray_{name}", _word, _word) for name in ("Size", "AsString"))
 
 own_thread_state = c_function("PyGILState_GetThisThreadState", _word)
 running_thread_state = c_function(_RUNNING, _word)

@@ -16,7 +16,8 @@ import weakref
 from typing import Any
 
 from .._free.deque import COUNT
-from .._free.handover import ask, ask_again, take_handed, take_request_back
+from .._free.free_list import seek_late
+from .._free.handover import ask, ask_again, hand_over_late, take_handed, take_request_back, take_stale_late
 from .._free.owners import place_of
 from .._free.queue import GET_FD, HANDED
 from .._jit.locks import fork_safe_lock
@@ -45,6 +46,8 @@ class Getters:
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopWaiters] = weakref.WeakKeyDictionary()
         self._listen = -1
         self.handed = BoundedQueue(pool.capacity)
+        for function in seek_late, take_stale_late, hand_over_late:
+            function.ready()
         # L4 acquires from L5: gets look for stale buffers only where they look into deques.
         if load(pool._deques, COUNT) == 0:
             pool._free_deques.append(reserve(pool))

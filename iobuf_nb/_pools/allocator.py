@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import numpy as np
 from llvmlite import ir
@@ -37,9 +35,8 @@ from .._threads.outcomes import (
     WouldBlock,
 )
 from ..atomics import load
+from .lease import Lease, Value
 from .repr import ReprMixin
-
-Value = TypeVar("Value")  #: what an index stands for: an array, or an item
 
 _INTEGERS = int, np.int64  # the common types, which need no check
 
@@ -189,7 +186,9 @@ class Allocator(Handle, ReprMixin, Generic[Value]):
         RuntimeError
             No buffer is free, and this is a forked child, which nothing could wake; or membarrier(2) has begun to fail.
 
-        Notes ----- Any number of threads may wait. Waiting releases the GIL, even in a kernel that holds it, and ends
+        Notes
+        -----
+        Any number of threads may wait. Waiting releases the GIL, even in a kernel that holds it, and ends
         with KeyboardInterrupt on Ctrl-C in the main thread. Inside `prange`, numba does not deliver exceptions
         reliably, KeyboardInterrupt included: use `timeout` or `try_get` there. An ``except`` in a kernel cannot catch
         what a signal handler raised.
@@ -199,7 +198,8 @@ class Allocator(Handle, ReprMixin, Generic[Value]):
         ``get(timeout=0.1)``.
 
         In a kernel, Ctrl-C interrupts waits only. In Python, in the main thread, it may arrive after `get` has returned
-        but before its index is assigned, in `lease` too: `holders` then still reports this thread as the owner.
+        but before its index is assigned: `holders` then still reports this thread as the owner. A `lease` over a pool
+        of buffers is safe from that, unless it had to wait.
         """
         limit = limit_ns(block, timeout)
         index = self._take()
@@ -243,7 +243,9 @@ class Allocator(Handle, ReprMixin, Generic[Value]):
         TypeError
             `index` is not an integer.
 
-        Notes ----- A double put is detected unless another thread has got the buffer in between: then it is checked out
+        Notes
+        -----
+        A double put is detected unless another thread has got the buffer in between: then it is checked out
         again, and the second put takes it away from its new owner.
         """
         status = self._give(as_index(index))
@@ -314,11 +316,16 @@ class Allocator(Handle, ReprMixin, Generic[Value]):
         index = indices[position]
         refuse(self, index, OUT_OF_RANGE if index < 0 or index >= self.capacity else NOT_OUT)
 
-    @contextmanager
-    def lease(self, block: bool = True, timeout: float | None = None) -> Iterator[Value]:
+    def lease(self, block: bool = True, timeout: float | None = None) -> Lease[Value]:
         """Check out a buffer for the duration of a ``with`` block and return it at the end, also after an error.
 
-        Yields what `value` returns. Parameters and errors are those of `get`. Python only.
+        Parameters are those of `get`, and so are errors, which come where the block begins. Python only.
+
+        Returns
+        -------
+        Lease
+            A context manager whose ``with`` yields what `value` returns. Inside the block its attribute `index` is the
+            index of the buffer; after it, the lease can be used again. RuntimeError if it is entered twice at once.
 
         Examples
         --------
@@ -328,9 +335,9 @@ class Allocator(Handle, ReprMixin, Generic[Value]):
         ...     buffer[0] = 7
         >>> pool.available()
         4
+
+        >>> with (lease := pool.lease(timeout=1.0)) as buffer:
+        ...     bool((buffer == pool.value(lease.index)).all())
+        True
         """
-        index = self.get(block, timeout)
-        try:
-            yield self.value(index)
-        finally:
-            self.put(index)
+        return Lease(self, block, timeout)

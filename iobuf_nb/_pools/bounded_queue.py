@@ -12,7 +12,7 @@ from .._jit import check
 from .._jit.compile import hot
 from .._jit.faces import in_kernels, kernel_face
 from .._jit.handle import Handle
-from .._jit.methods import NO_ROOM, UNDECIDED, Group, Operations
+from .._jit.methods import NO_ROOM, UNDECIDED, Operations, replace_methods
 from .._memory.aligned import MAX_ITEMS, aligned_mem
 from .._threads.clock import limit_ns
 from .._threads.outcomes import CLOSED, EMPTY, FORKED, NO_WAIT_IN_A_CHILD, OK, Closed, WouldBlock
@@ -216,6 +216,4 @@ def _put_in_range(queue, item):
     return OK if offer(queue, item) else NO_ROOM
 
 
-#: Every pool has a queue, so their methods are compiled together.
-METHODS = Group()
-METHODS.add(BoundedQueue, lambda: [Operations(QUEUE_TYPE, get_and_wake, _put_in_range)])
+replace_methods((BoundedQueue,), lambda: Operations(QUEUE_TYPE, get_and_wake, _put_in_range))

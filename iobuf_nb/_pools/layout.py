@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from llvmlite import ir
@@ -23,6 +23,17 @@ from .._memory.dtype import element_type
 from .._threads.outcomes import OUT_OF_RANGE
 from .allocator import as_index, checked_index, refuse
 
+_BYTES = bytes, bytearray
+_MOST_KEPT = 65536  # arrays or views kept by a pool, so that one of many small buffers stays small
+
+Kept = TypeVar("Kept")
+
+
+# What the members of all pools of buffers begin with, and words that C methods need to find kept arrays and views:
+# addresses of the dicts of both, that of the dtype, flags, whether a buffer is a row of bytes, dimensions, shape.
+_BUFFERS = [("arena", types.int64), ("stride", types.int64), ("buffer_size", types.int64), ("_kept", types.int64)]
+ARRAYS, VIEWS, DTYPE, FLAGS, IS_BYTES, NDIM, SHAPE = range(0, 56, 8)  # in bytes
+
 
 class BufferPoolType(PoolType):
     """The numba type of `BufferPool`: includes the element type and the number of dimensions."""
@@ -30,9 +41,7 @@ class BufferPoolType(PoolType):
     def __init__(self, dtype: types.Type, ndim: int, checked: bool) -> None:
         self.dtype = dtype
         members = [
-            ("arena", types.int64),
-            ("stride", types.int64),
-            ("buffer_size", types.int64),
+            *_BUFFERS,
             ("shape", types.UniTuple(types.int64, ndim)),
             ("_memory_info", types.int64),
         ]
@@ -52,22 +61,68 @@ def _buffer_pointer(typingctx: Any, pool: Any, index: Any) -> Any:
 def _buffer_in_kernel(pool, index):
     index = as_index(index)
     if pool.checked and (index < 0 or index >= pool.capacity):
-        refuse(pool, index, OUT_OF_RANGE)
+        refuse(pool._core, index, OUT_OF_RANGE)
     return lend(carray(_buffer_pointer(pool, index), pool.shape), pool._memory_info)
 
 
 @compiled_as(_buffer_in_kernel)
 def buffer(pool: Any, index: Any) -> Any:
-    """Return buffer `index` as an array, without a copy; raise if the index is out of range."""
+    """Return buffer `index` as a new array, without a copy; raise if the index is out of range."""
     if type(index) is int and 0 <= index < pool.capacity:  # the common case, twice as fast
         return pool._buffers[index]
     return pool._buffers[checked_index(pool, index)]
 
 
+@compiled_as(_buffer_in_kernel)
+def kept_buffer(pool: Any, index: Any) -> Any:
+    """Return buffer `index` as the array of an earlier call, unless that was changed in place."""
+    number = index if type(index) is int else checked_index(pool, index)
+    array = pool._arrays.get(number)
+    if array is None or array.dtype is not pool.dtype or array.shape != pool.shape or not array.flags.carray:
+        return keep(pool._arrays, number, buffer(pool, number))
+    return array
+
+
+def kept_view(pool: Any, index: Any) -> memoryview:
+    """Return buffer `index` as the memoryview of an earlier call, unless that was released."""
+    number = index if type(index) is int else checked_index(pool, index)
+    view: memoryview | None = pool._views.get(number)
+    if view is not None:
+        try:
+            len(view)  # ValueError if it was released
+            return view
+        except ValueError:
+            pass
+    array = buffer(pool, number)  # its own, which no user changes
+    try:
+        return keep(pool._views, number, memoryview(array))
+    except ValueError:
+        raise TypeError(
+            f"view needs a dtype that a memoryview can describe, not {pool.dtype}: "
+            "use value(index).view('u1'), an array of the bytes"
+        ) from None
+
+
+def kept_words(pool: Any) -> NDArray[np.int64]:
+    """Return the words by which C methods find what a pool keeps."""
+    first = pool._buffers[0]
+    is_bytes = first.dtype == np.uint8 and first.ndim == 1
+    words = id(pool._arrays), id(pool._views), id(first.dtype), first.flags.num, is_bytes, first.ndim, *first.shape
+    return np.array(words, np.int64)
+
+
+def keep(kept: dict[int, Kept], index: int, made: Kept) -> Kept:
+    """Return what was made for an index, kept for later calls unless too much is kept already."""
+    if len(kept) < _MOST_KEPT or index in kept:
+        kept[index] = made
+    return made
+
+
 def copy_into(target: NDArray[Any], data: Any) -> None:
     """Copy `data` to the beginning of `target`: an array of its dtype, or bytes if `target` is a row of bytes."""
     if isinstance(data, (bytes, bytearray, memoryview)):
-        data = np.frombuffer(memoryview(data).tobytes(), np.uint8)
+        view = memoryview(data)
+        data = np.frombuffer(view if view.c_contiguous else view.tobytes(), np.uint8)
     elif not isinstance(data, (np.ndarray, np.generic)):
         try:
             data = np.asarray(data, target.dtype)
@@ -104,6 +159,23 @@ def _copy_in_kernel(target: Any, data: Any) -> Any:
     return copy
 
 
+def _write_in_kernel(pool, index, data):
+    copy_into(buffer(pool, index), data)
+
+
+@compiled_as(_write_in_kernel)
+def write(pool: Any, index: Any, data: Any) -> None:
+    """Copy `data` to the beginning of buffer `index`, as `copy_into` does."""
+    if type(index) is int and (type(data) in _BYTES or (type(data) is memoryview and data.format == "B")):
+        view = pool._views.get(index)
+        try:
+            (kept_view(pool, index) if view is None else view)[: len(data)] = data  # the common case, much faster
+            return
+        except (TypeError, ValueError, NotImplementedError):
+            pass  # the view was released, or what is refused below
+    copy_into(buffer(pool, index), data)
+
+
 def layout_of(size: Any, shape: Any, dtype: Any) -> tuple[tuple[int, ...], np.dtype[Any], types.Type]:
     """Return the shape, dtype and numba element type of a buffer, from the arguments of BufferPool."""
     if (size is None) == (shape is None):
@@ -133,3 +205,4 @@ def stride_of(size: int) -> int:
 
 
 buffer_pool_type = functools.cache(BufferPoolType)
+BUFFERS = PoolType("pool of buffers", True, _BUFFERS)

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 from numba import types
-from numba.extending import overload_attribute
 from numpy.typing import NDArray
 
 from .._free.deque import (
@@ -38,7 +37,7 @@ from .._free.deque import (
     push,
     push_many,
 )
-from .._free.free_list import ITEM_POOL, ITEM_POOL_UNCHECKED, PoolType, own, take, take_many
+from .._free.free_list import ITEM_POOL, own, seek_late, take, take_many
 from .._free.handover import release, release_all
 from .._free.owners import disown, disown_many
 from .._free.queue import CLOSED_FLAG, GET_EVENT, GETTERS
@@ -47,15 +46,16 @@ from .._jit import check
 from .._jit.check import FormattedIndexError, FormattedRuntimeError
 from .._jit.check_in_kernels import require_integer
 from .._jit.compile import hot, kernel, out_of_line
-from .._jit.faces import in_kernels, kernel_face, kernel_overload
-from .._jit.handle import MAGAZINE, POOL, WORD_POINTER, Handle, HandleType, load_handle
+from .._jit.faces import in_kernels, is_in_kernels, kernel_face, kernel_method, kernel_overload
+from .._jit.handle import WORD_POINTER, Handle, HandleType, load_handle
 from .._jit.locks import fork_safe_lock
-from .._jit.methods import Group, Operations
+from .._jit.methods import Operations, replace_methods
 from .._threads.fences import register_heavy_fence
 from .._threads.gil import thread_id
 from .._threads.outcomes import CLOSED, EMPTY, OK
 from ..atomics import compare_and_swap, load, store
-from .allocator import Allocator, Value, count_or_rest, elements
+from .allocator import Allocator, count_or_rest, elements
+from .lease import Value
 from .repr import ReprMixin
 
 if TYPE_CHECKING:
@@ -64,18 +64,26 @@ if TYPE_CHECKING:
     from .pool import _Pool
 
 NOBODY = -1  # the owner of a deque whose magazine is closed
-SIZE = 3  # position of `size` among the members of a magazine
+SIZE = 2  # position of `size` among the members of a magazine
 
 
 class MagazineType(HandleType):
     """The numba type of `Magazine`."""
 
-    def __init__(self, pool: PoolType, asymmetric: bool) -> None:
+    @property
+    def core(self) -> HandleType:
+        """What is common to the magazines over all pools."""
+        return magazine_type(self.pool.core, self.constants["_asymmetric"])
+
+    def __init__(self, pool: HandleType, asymmetric: bool) -> None:
         self.pool = pool
-        self.asymmetric = asymmetric
-        self.kind = pool.kind - POOL + MAGAZINE
+        self.constants = {"_asymmetric": asymmetric}
         members = [("_base", types.int64), ("size", types.int64), ("pool", pool)]
         super().__init__(f"Magazine over {pool.name}, asymmetric={asymmetric}", members)
+
+
+class BufferMagazineType(MagazineType):
+    """The numba type of a `Magazine` over a `BufferPool`, which has values in kernels, too."""
 
 
 class MagazineSetType(HandleType):
@@ -86,25 +94,13 @@ class MagazineSetType(HandleType):
         super().__init__(f"MagazineSet of {magazine.name}", [("_magazines", WORD_POINTER), ("n", types.int64)])
 
 
-magazine_type = functools.cache(MagazineType)
+@functools.cache
+def magazine_type(pool: HandleType, asymmetric: bool) -> MagazineType:
+    """Return the type of magazines over pools of a type; `asymmetric` says how they fence."""
+    return (MagazineType if pool is pool.core else BufferMagazineType)(pool, asymmetric)
+
+
 _set_type = functools.cache(MagazineSetType)
-
-
-@overload_attribute(MagazineType, "checked")
-def _checked(magazine):
-    checked = magazine.pool.checked
-    return lambda magazine: checked
-
-
-@overload_attribute(MagazineType, "_asymmetric")  # a constant in kernels, like `checked`
-def _asymmetric(magazine):
-    asymmetric = magazine.asymmetric
-    return lambda magazine: asymmetric
-
-
-@overload_attribute(MagazineType, "capacity")
-def _capacity(magazine):
-    return lambda magazine: magazine.pool.capacity
 
 
 @kernel
@@ -307,6 +303,7 @@ class Magazine(Allocator[Value]):
             raise TypeError(f"pool must be a BufferPool or an ItemPool, not {pool!r:.60}")
         self.size = check.integer("size", size, 1, DEQUE_CAPACITY)
         self._asymmetric = register_heavy_fence()
+        seek_late.ready()  # before anything can lie in a magazine
         self.pool = pool
         store(self.pool._deques, OWNERS_FENCE, int(not self._asymmetric))  # T9 releases to T10
         self._number = reserve(pool)
@@ -315,44 +312,51 @@ class Magazine(Allocator[Value]):
         self._describe(magazine_type(pool._numba_type_, self._asymmetric))
 
     @property
+    @in_kernels
     def capacity(self) -> int:  # type: ignore[override]
         """Number of buffers in the pool."""
         return self.pool.capacity
 
     @property
+    @in_kernels
     def checked(self) -> bool:
         """Whether the pool is checked."""
         return self.pool.checked
 
-    @in_kernels
     def value(self, index: int) -> Value:
         """Return what the pool's `value` returns for `index`, an array or an item; IndexError, TypeError like it."""
         return self.pool.value(index)
 
-    @in_kernels
+    def view(self, index: int) -> memoryview:
+        """Return what the pool's `view` returns for `index`; IndexError, TypeError like it. Python only.
+
+        AttributeError if the pool is an ItemPool.
+        """
+        return self.pool.view(index)
+
     def set_value(self, index: int, data: Any) -> None:
         """Do what the pool's `set_value` does; raises IndexError, TypeError and ValueError like it."""
         self.pool.set_value(index, data)
 
-    @in_kernels
+    @is_in_kernels(take_from)
     def _take(self) -> int:
-        return take_from(self)
+        return take_from(self._core)
 
     @in_kernels
     def _wait(self, limit: int) -> int:
-        return wait_to_get(self.pool, limit) if self.size else CLOSED
+        return wait_to_get(self.pool._core, limit) if self.size else CLOSED
 
-    @in_kernels
+    @is_in_kernels(give_to)
     def _give(self, index: int) -> int:
-        return give_to(self, index)
+        return give_to(self._core, index)
 
     @in_kernels
     def _take_many(self, out: NDArray[np.int64]) -> int:
-        return take_many_from(self, elements(out), len(out), True)
+        return take_many_from(self._core, elements(out), len(out), True)
 
     @in_kernels
     def _give_many(self, indices: NDArray[np.int64]) -> int:
-        return give_many_to(self, elements(indices), len(indices))
+        return give_many_to(self._core, elements(indices), len(indices))
 
     @in_kernels
     def was_size(self) -> int:
@@ -370,7 +374,7 @@ class Magazine(Allocator[Value]):
         RuntimeError
             The pool is checked, and the magazine belongs to another thread.
         """
-        if enter(self):
+        if enter(self._core):
             # U2 releases to U1, U3. Mutant: "a magazine is released by a relaxed store"
             store(self.pool._deques, self._base + OWNER, 0)
 
@@ -410,6 +414,10 @@ class Magazine(Allocator[Value]):
     def _occupancy(self) -> float:
         # It may hold more than `size`: what it took over from the previous magazine with its deque.
         return min(self.was_size() / self.size, 1.0) if self.size else 0.0
+
+
+for _method in Magazine.value, Magazine.set_value:
+    kernel_method(BufferMagazineType, _method.__name__, _method)
 
 
 class MagazineSet(Handle, ReprMixin, Generic[Value]):
@@ -527,15 +535,17 @@ def _take_near(magazine, out, n):
 
 @hot
 def _is_ours(magazine):
-    """Return whether this thread may use a magazine without adopting it first."""
-    # U3 acquires from U1, U2
-    return not magazine.pool.checked or load(magazine.pool._deques, magazine._base + OWNER) == thread_id()
+    """Return whether this thread may use a magazine, adopting it if nobody has; if not, the Python method raises."""
+    if not magazine.pool.checked or magazine.size == 0:
+        return True
+    words, owner_word = magazine.pool._deques, magazine._base + OWNER
+    # U3 acquires from U1, U2; U1 acquires from U2; U1 releases to U3
+    return load(words, owner_word) == thread_id() or compare_and_swap(words, owner_word, 0, thread_id())
 
 
-def _operations() -> list[Operations]:
-    kinds = [magazine_type(pool, register_heavy_fence()) for pool in (ITEM_POOL, ITEM_POOL_UNCHECKED)]
-    return [Operations(kind, take_from, give_to, _take_near, give_many_to, _is_ours) for kind in kinds]
+def _operations() -> Operations:
+    kind = magazine_type(ITEM_POOL, register_heavy_fence())
+    return Operations(kind, take_from, give_to, _take_near, give_many_to, _is_ours)
 
 
-METHODS = Group()
-METHODS.add(Magazine, _operations)
+replace_methods((Magazine,), _operations, bulk=True)

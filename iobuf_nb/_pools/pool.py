@@ -11,8 +11,7 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
@@ -25,18 +24,31 @@ from .._free.owners import ROWS, bulk_words
 from .._free.queue import CLOSED_FLAG, LINE_PAIR, NONBLOCKING_FLAG, PROCESS, size
 from .._free.waiting import close_queue, wait_to_get
 from .._jit import check
-from .._jit.compile import hot
-from .._jit.faces import in_kernels, kernel_face, kernel_method
-from .._jit.methods import Operations
+from .._jit.compile import hot, kernel, out_of_line
+from .._jit.faces import in_kernels, is_in_kernels, kernel_face, kernel_method
+from .._jit.methods import Operations, replace_methods
 from .._memory.aligned import MAX_BYTES, MAX_ITEMS, aligned_mem, round_up
 from .._memory.borrowed import memory_info
 from .._memory.iovec import IoVec, iovec_over
 from .._threads.clock import limit_ns
 from .._threads.outcomes import CLOSED, EMPTY, NO_WAIT_IN_A_CHILD, UNFENCED, Closed, WouldBlock
 from ..atomics import load, store
-from .allocator import Allocator, Value, checked_index, count_or_rest, elements
-from .bounded_queue import METHODS, BoundedQueue
-from .layout import BufferPoolType, buffer, buffer_pool_type, copy_into, layout_of, stride_of
+from .allocator import Allocator, checked_index, count_or_rest, elements
+from .bounded_queue import BoundedQueue
+from .buffer_methods import replace_buffer_methods
+from .layout import (
+    BufferPoolType,
+    buffer,
+    buffer_pool_type,
+    copy_into,
+    kept_buffer,
+    kept_view,
+    kept_words,
+    layout_of,
+    stride_of,
+    write,
+)
+from .lease import AsyncLease, Value
 from .magazine import Magazine
 
 if TYPE_CHECKING:
@@ -60,17 +72,39 @@ Item = TypeVar("Item")
 Element = TypeVar("Element", bound=np.generic)  #: the scalar type of a dtype
 
 
+@kernel
+def get_or_closed(pool):
+    """Do as `take` does, with CLOSED or UNFENCED for EMPTY where that is the reason."""
+    out_of_line()  # waits try more than once
+    if load(pool._queue._words, CLOSED_FLAG, "seq_cst"):  # C2 acquires from C1
+        return CLOSED
+    index = take(pool)
+    # T8 acquires from T7
+    return UNFENCED if index == EMPTY and load(pool._deques, FENCES_FAIL) else index
+
+
 @kernel_face(PoolType)
 class _Pool(Allocator[Value]):
     """What all pools share: indices that are free or have an owner."""
 
-    __slots__ = ("_bulks", "_deques", "_free_deques", "_getters", "_owners", "_queue", "capacity", "checked")
+    __slots__ = (
+        "_bulks",
+        "_checked",
+        "_deques",
+        "_free_deques",
+        "_getters",
+        "_owners",
+        "_queue",
+        "capacity",
+        "checked",
+    )
 
     checked: bool
 
     def _set_up(self, capacity: int, checked: bool, nonblocking: bool) -> None:
         self.capacity = capacity
         self.checked = bool(checked)
+        self._checked = int(self.checked)
         self._getters: Getters | None = None
         # More slots than indices, so that a get and the put after it touch different cache lines (a third faster).
         self._queue = BoundedQueue(min(capacity + LINE_PAIR, MAX_ITEMS), capacity)
@@ -87,33 +121,29 @@ class _Pool(Allocator[Value]):
         """The words of the free queue, which `wait_to_get` waits on."""
         return self._queue._words
 
-    @in_kernels
+    @is_in_kernels(get_or_closed)
     def _get_or_closed(self) -> int:
-        if load(self._queue._words, CLOSED_FLAG, "seq_cst"):  # C2 acquires from C1
-            return CLOSED
-        index = take(self)
-        # T8 acquires from T7
-        return UNFENCED if index == EMPTY and load(self._deques, FENCES_FAIL) else index
+        return get_or_closed(self._core)
 
-    @in_kernels
+    @is_in_kernels(take)
     def _take(self) -> int:
-        return take(self)
+        return take(self._core)
 
-    @in_kernels
+    @is_in_kernels(wait_to_get)
     def _wait(self, limit: int) -> int:
-        return wait_to_get(self, limit)
+        return wait_to_get(self._core, limit)
 
-    @in_kernels
+    @is_in_kernels(give)
     def _give(self, index: int) -> int:
-        return give(self, index)
+        return give(self._core, index)
 
     @in_kernels
     def _take_many(self, out: NDArray[np.int64]) -> int:
-        return take_many(self, elements(out), 0, len(out), True)
+        return take_many(self._core, elements(out), 0, len(out), True)
 
     @in_kernels
     def _give_many(self, indices: NDArray[np.int64]) -> int:
-        return give_many(self, elements(indices), len(indices))
+        return give_many(self._core, elements(indices), len(indices))
 
     async def aget(self, timeout: float | None = None) -> int:
         """Check out a free buffer and return its index, yielding to the event loop until one is free. Python only.
@@ -163,7 +193,7 @@ class _Pool(Allocator[Value]):
         """
         limit = limit_ns(True, timeout)
         if not self._getters:  # no coroutine waits, so none is overtaken
-            index = take(self)
+            index = take(self._core)
             if index >= 0:
                 return index
         if self.closed:
@@ -204,17 +234,17 @@ class _Pool(Allocator[Value]):
     def nonblocking(self, value: bool) -> None:
         store(self._queue._words, NONBLOCKING_FLAG, int(bool(value)), "seq_cst")  # S1 releases to W5
 
-    @asynccontextmanager
-    async def alease(self, timeout: float | None = None) -> AsyncIterator[Value]:
+    def alease(self, timeout: float | None = None) -> AsyncLease[Value]:
         """Check out a buffer for the duration of an ``async with`` block and return it at the end, also after an error.
 
-        Yields what `value` returns. Parameters and errors are those of `aget`.
+        Parameters are those of `aget`, and so are errors, which come where the block begins. Python only.
+
+        Returns
+        -------
+        AsyncLease
+            The counterpart of what `lease` returns, with `index` too.
         """
-        index = await self.aget(timeout)
-        try:
-            yield self.value(index)
-        finally:
-            self.put(index)
+        return AsyncLease(self, timeout)
 
     def holders(self) -> dict[int, int]:
         """Return the owner of each checked-out buffer: a dict from index to thread identity (`threading.get_ident`).
@@ -338,7 +368,10 @@ class BufferPool(_Pool[NDArray[Element]], Generic[Element]):
     1024
     """
 
-    __slots__ = ("_buffers", "_memory", "_memory_info", "arena", "buffer_size", "dtype", "shape", "stride")
+    __slots__ = (
+        *("_arrays", "_buffers", "_kept", "_kept_words", "_memory", "_memory_info", "_views"),
+        *("arena", "buffer_size", "dtype", "shape", "stride"),
+    )
 
     dtype: np.dtype[Element]
 
@@ -397,6 +430,10 @@ class BufferPool(_Pool[NDArray[Element]], Generic[Element]):
         self.arena = arena.ctypes.data
         rows = arena.reshape(capacity, self.stride)[:, : self.buffer_size]
         self._buffers = rows.view(self.dtype).reshape(capacity, *self.shape)
+        self._arrays: dict[int, NDArray[Element]] = {}  # of `value`; like the views, they keep the memory, not the pool
+        self._views: dict[int, memoryview] = {}
+        self._kept_words = kept_words(self)
+        self._kept = self._kept_words.ctypes.data
         self._memory, self._memory_info = memory_info(arena)
         self._set_up(capacity, checked, nonblocking)
         self._describe(buffer_pool_type(element, len(self.shape), self.checked))
@@ -421,8 +458,47 @@ class BufferPool(_Pool[NDArray[Element]], Generic[Element]):
         Notes
         -----
         Ownership is not checked: use the buffer only between your `get` and its `put`.
+
+        In Python, calls for the same index may return the same array object. If its shape, dtype or flags are changed
+        in place, all who have it see that, but no later call does. The pool keeps up to 65,536 arrays, some 200 bytes
+        each.
         """
-        return buffer(self, index)
+        return kept_buffer(self, index)
+
+    def view(self, index: int) -> memoryview:
+        """Return buffer `index` as a writable memoryview, without a copy: for files, sockets and bytes. Python only.
+
+        Returns
+        -------
+        memoryview
+            Of the pool's shape and dtype. It keeps the memory alive. Python cannot index it if the dtype is complex,
+            text or a record; it can still be given to whatever takes buffers.
+
+        Raises
+        ------
+        IndexError
+            `index` is not from 0 to `capacity` - 1.
+        TypeError
+            `index` is not an integer; a bool is not. Or a memoryview cannot describe the dtype, as for datetime64,
+            timedelta64 and records whose fields overlap.
+
+        Notes
+        -----
+        Ownership is not checked, as in `value`. Calls for the same index return the same memoryview until it is
+        released; if you release it, do so before the put. The pool keeps up to 65,536 memoryviews, some 600 bytes
+        each.
+
+        Examples
+        --------
+        >>> import io
+        >>> pool = BufferPool(4, 1024)
+        >>> index = pool.get()
+        >>> n = io.BytesIO(b"hello").readinto(pool.view(index))
+        >>> bytes(pool.view(index)[:n])
+        b'hello'
+        >>> pool.put(index)
+        """
+        return kept_view(self, index)
 
     @in_kernels
     def set_value(self, index: int, data: ArrayLike | bytes) -> None:
@@ -441,7 +517,7 @@ class BufferPool(_Pool[NDArray[Element]], Generic[Element]):
         TypeError, ValueError
             `data` has another dtype or shape, or is longer than the buffer.
         """
-        copy_into(buffer(self, index), data)
+        write(self, index, data)
 
     @in_kernels
     def iovec(self, indices: ArrayLike, lengths: ArrayLike | None = None) -> IoVec:
@@ -584,10 +660,7 @@ def _take_from_queue(pool, out, n):
     return count_or_rest(pool, take_many(pool, out, 0, n, False), n)
 
 
-for _cls in (BufferPool, ItemPool):  # the C methods see both as pools of indices
-    METHODS.add(
-        _cls,
-        lambda: [
-            Operations(kind, take, give, _take_from_queue, give_many) for kind in (ITEM_POOL, ITEM_POOL_UNCHECKED)
-        ],
-    )
+replace_buffer_methods(BufferPool)
+replace_methods(
+    (BufferPool, ItemPool), lambda: Operations(ITEM_POOL, take, give, _take_from_queue, give_many), bulk=True
+)

@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import Index, said
 
-from iobuf_nb import BoundedQueue, BufferPool, ItemPool
-from iobuf_nb._jit import methods
+from iobuf_nb import BoundedQueue, BufferPool, ItemPool, Magazine
+from iobuf_nb._jit import c_methods, python_objects
 
-BufferPool(1, 16).magazine()  # the first ones replace the methods
-pytestmark = pytest.mark.skipif(bool(methods.WHY_NOT), reason=methods.WHY_NOT or "they are replaced")
+BufferPool(1, 16).magazine(), ItemPool([None])  # the first ones replace the methods
+pytestmark = pytest.mark.skipif(bool(c_methods.WHY_NOT), reason=c_methods.WHY_NOT or "they are replaced")
 
-SLOW = {(replaced.cls, replaced.name): replaced.slow for replaced in methods.REPLACED}
+SLOW = {(cls, method.name): method.slow for method in c_methods.METHODS for cls in method.classes}
 
 
 def test_the_methods_are_replaced_and_still_explained():
-    assert len(SLOW) == 3 * 6 + 4  # queues have no bulk calls
+    assert len(SLOW) == 3 * 6 + 4 + 4 + 2  # queues have no bulk calls; methods of buffers; leases
     for (cls, name), slow in SLOW.items():
         method = vars(cls)[name]
         assert isinstance(method, types.MethodDescriptorType) and isinstance(slow, types.FunctionType)
@@ -134,8 +134,19 @@ def test_nothing_but_such_objects_is_taken():
 
 
 def test_objects_that_were_never_made():
-    with pytest.raises(Exception, match="pyobject|Numba type|attribute"):
-        BufferPool.__new__(BufferPool).get()
+    for cls in (BufferPool, ItemPool, BoundedQueue, Magazine):
+        for name, arguments in CALLED.items():
+            if hasattr(cls, name):
+                with pytest.raises(Exception, match="pyobject|Numba type|attribute"):
+                    getattr(cls.__new__(cls), name)(*arguments)
+    with pytest.raises(AttributeError), BufferPool.__new__(BufferPool).lease():
+        pass
+
+
+CALLED = {
+    **{"get": (), "try_get": (), "put": (0,), "try_put": (0,), "value": (0,), "view": (0,), "set_value": (0, b"")},
+    **{name: (np.zeros(1, np.int64),) for name in ("get_many", "put_many")},
+}
 
 
 def test_methods_can_be_overridden():
@@ -189,11 +200,11 @@ def test_a_second_process_compiles_nothing(tmp_path):
     script = "from iobuf_nb import *; p = BufferPool(2, 16); p.put(p.get()); q = BoundedQueue(2); q.put(1); q.get()"
 
     def files():
-        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")}
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")}
 
     said("-c", script, NUMBA_CACHE_DIR=str(tmp_path))
     first = files()
-    assert sum("methods" in path.name for path in first) >= 16  # an index and code for each of eight methods
+    assert sum(path.name.startswith("methods._") for path in first) >= 6  # six C functions, and what they share
     said("-c", script, NUMBA_CACHE_DIR=str(tmp_path))
     assert files() == first
 
@@ -204,20 +215,20 @@ def test_a_second_process_compiles_nothing(tmp_path):
         ("", {"NUMBA_DISABLE_JIT": "1"}, "the JIT is off (NUMBA_DISABLE_JIT)"),
         ("sys.implementation.name = 'other'", {}, "this is other 3"),
         ("sys._is_gil_enabled = lambda: False", {}, "this Python runs without the GIL"),
-        ("methods.cfunc = fail", {}, "no locator available"),
+        ("c_methods.cfunc = fail", {}, "no locator available"),
     ],
 )
 def test_where_it_cannot_be_done_the_python_methods_stay(prepare, environment, reason):
     script = f"""
 import sys
 from iobuf_nb import BufferPool
-from iobuf_nb._jit import methods
+from iobuf_nb._jit import c_methods, python_objects
 def fail(*a, **k):
     raise RuntimeError("no locator available")
 {prepare}
 pool = BufferPool(2, 16)
 pool.put(pool.get())
-print(type(BufferPool.get).__name__, methods.WHY_NOT)
+print(type(BufferPool.get).__name__, c_methods.WHY_NOT)
 """
     assert said("-c", script, **environment).startswith(f"function {reason}")
 
@@ -256,8 +267,8 @@ def test_a_bulk_get_steals_without_the_gil(checked, through):
     source.put(source.get())  # a checked magazine is its first user's
     seeks = []
     rest = type(source)._take_rest
-    kinds = range(methods.SLOW, len(methods._known))
-    before = [methods._known[k] for k in kinds]
+    kinds = range(len(python_objects._constants))
+    before = [python_objects._table[k] for k in kinds]
 
     def take_rest(self, out, done):
         seeks.append(done)
@@ -265,13 +276,13 @@ def test_a_bulk_get_steals_without_the_gil(checked, through):
 
     for k, known in zip(kinds, before, strict=True):
         if known == id(rest):
-            methods._known[k] = id(take_rest)
+            python_objects._table[k] = id(take_rest)
     try:
         assert source.get_many(indices) == 300 and source.get_many(indices[:1].copy()) == 0
         assert seeks == [100, 0]
     finally:
         for k, known in zip(kinds, before, strict=True):
-            methods._known[k] = known
+            python_objects._table[k] = known
     assert sorted(indices) == list(range(300))
     pool.put_many(indices)
     assert pool.available() == 300

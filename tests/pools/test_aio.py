@@ -291,6 +291,10 @@ def test_a_closed_loop_is_forgotten(served, kept):
 def test_a_coroutine_that_is_closed_takes_nothing_along():
     pool = BufferPool(1, 16)
 
+    async def hold(pool):
+        async with pool.alease():
+            await asyncio.get_running_loop().create_future()
+
     async def main():
         index = await pool.aget()
         leaving, waiting = pool.aget(), pool.aget()
@@ -302,9 +306,10 @@ def test_a_coroutine_that_is_closed_takes_nothing_along():
         assert pool.available() == 0
         waiting.close()
         assert pool.available() == 1
-        lease = pool.alease()
-        await lease.__aenter__()
-        await lease.gen.aclose()
+        leasing = hold(pool)
+        leasing.send(None)
+        assert pool.available() == 0
+        leasing.close()
         assert pool.available() == 1
 
     run(main())

@@ -318,3 +318,15 @@ def test_a_forked_child_uses_its_copy(face, checked):
     in_a_child(check)
     assert state(checked) == before
     assert use()
+
+
+def test_a_closed_magazine_leaves_the_next_one_on_its_deque_to_its_own_thread(face, checked):
+    index = face.get(checked)
+    closed = checked.magazine()
+    closed.close()
+    fresh = checked.magazine()
+    assert fresh._number == closed._number
+    face.put(closed, index)
+    assert face.try_get(closed) == -1
+    with ThreadPoolExecutor(1) as executor:  # nobody has used it yet
+        executor.submit(lambda: (fresh.put(fresh.get()), fresh.release())).result()

@@ -165,7 +165,21 @@ def streamed(pool):
 def copied(pool):
     copy(path, path + ".copy", sync=False)
 
-work = {"python": use, "nogil": njit(nogil=True)(use), "gil": njit(use), "stream": streamed, "copy": copied}[how]
+own = BufferPool(1, 16)
+
+def leased(pool):
+    for _ in range(500):
+        with own.lease() as buffer:
+            buffer[0] = 1
+
+work = {
+    "python": use,
+    "nogil": njit(nogil=True)(use),
+    "gil": njit(use),
+    "lease": leased,
+    "stream": streamed,
+    "copy": copied,
+}[how]
 
 def once():
     work(pool)
@@ -194,6 +208,7 @@ while not over:
         rounds += 1
     except KeyboardInterrupt:
         interrupts += 1
+    assert not own.holders()
     # An index that was got, but had not reached its name when Ctrl-C came, is where holders() says.
     stray = [index for index, holder in pool.holders().items() if holder != competitor.ident]
     strays += len(stray)
@@ -210,7 +225,7 @@ print(interrupts, strays, rounds)
 
 @pytest.mark.compiled
 @pytest.mark.parametrize("signals", [100, pytest.param(2000, marks=pytest.mark.long)])
-@pytest.mark.parametrize("how", ["python", "nogil", "gil", "stream", "copy"])
+@pytest.mark.parametrize("how", ["python", "nogil", "gil", "lease", "stream", "copy"])
 def test_a_storm_of_ctrl_c_loses_nothing(how, signals, tmp_path, record_property):
     source = tmp_path / "source"
     source.write_bytes(np.random.default_rng(0).bytes(1 << 22))
@@ -240,8 +255,8 @@ def test_a_storm_of_ctrl_c_loses_nothing(how, signals, tmp_path, record_property
 INTERRUPTED = """
 import ctypes
 
-def interrupted(module, name, call):
-    # Ctrl-C in the n-th call of something, while the first pool is made.
+def interrupted(module, name, call, made, *given):
+    # Ctrl-C in the n-th call of something, while the first pool is made, or the first get.
     original, calls = getattr(module, name), []
 
     def function(*arguments):
@@ -251,19 +266,25 @@ def interrupted(module, name, call):
         return original(*arguments)
 
     setattr(module, name, function)
-    expect(KeyboardInterrupt, BufferPool, 1, 16)
+    expect(KeyboardInterrupt, made, *given)
     setattr(module, name, original)
 
-for name, call in (("_obstacle", 1), ("_slot_offset", 1), ("cfunc", 1), ("cfunc", 4), ("_MethodDef", 3)):
-    interrupted(methods, name, call)
-for call in (1, 3, 5):  # of the methods, two are in their places then, and four, and eight
-    interrupted(ctypes, "addressof", call)
+for module, name, call in (
+    (c_methods, "_obstacle", 1), (python_objects, "slot_offset", 1), (c_methods, "_trampolines", 1)
+):
+    interrupted(module, name, call, BufferPool, 1, 16)
+for call in (1, 3, 5):  # of the methods that are in their places then
+    interrupted(ctypes, "addressof", call, BufferPool, 1, 16)
 pool = BufferPool(1, 16)
-names = [replaced.name for replaced in methods.REPLACED if replaced.cls is BufferPool]
-assert len(names) == 6 and methods.WHY_NOT is None
-assert {type(getattr(BufferPool, name)).__name__ for name in names} == {"method_descriptor"}
-assert {type(replaced.slow).__name__ for replaced in methods.REPLACED} == {"function"}
-pool.put(pool.get()), expect(IndexError, pool.put, 5)
+replaced = [method for method in c_methods.METHODS if BufferPool in method.classes]
+assert len(replaced) == 10 and c_methods.WHY_NOT is None
+assert {type(getattr(BufferPool, method.name)).__name__ for method in replaced} == {"method_descriptor"}
+assert {type(method.slow).__name__ for method in replaced} == {"function"}
+get, put = pool.get, pool.put
+for method in (get, pool.get):
+    interrupted(c_methods, "cfunc", 1, method)
+assert pool.holders() == {}
+put(get()), expect(IndexError, pool.put, 5)
 thread = threading.Thread(target=lambda: pool.magazine().get())  # the first one: it needs the same lock
 thread.start(), thread.join()
 print(pool.available())

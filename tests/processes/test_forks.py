@@ -145,7 +145,7 @@ def during(lock, child):
     assert os.waitpid(pid, 0)[1] == 0
 
 os.register_at_fork(before=release.set)  # called first; without a lock that forks wait for, the child has it for ever
-during(methods._lock, lambda: BufferPool(1, 16).get())
+during(c_methods._lock, lambda: BufferPool(1, 16).get())
 pool = BufferPool(4, 16)
 during(magazines._reserving, lambda: pool.magazine().get())
 print("whole")

@@ -45,7 +45,7 @@ def test_what_owns_memory_says_that_it_cannot_be_copied(way):
 
 @WAYS
 def test_what_is_plain_data_round_trips(way):
-    results = CopyResult(3, 0.5), StreamResult([1, 2], 3, 0.5), iobuf_nb.scan(__file__)
+    results = CopyResult(3, 0.5, 1.5), StreamResult([1, 2], 3, 0.5, 1.5), iobuf_nb.scan(__file__)
     for result in results:
         again = way(result)
         assert type(again) is type(result) and again.bytes == result.bytes and again.gb_per_s == result.gb_per_s

@@ -47,6 +47,7 @@ from iobuf_nb import (
     Magazine,
     MagazineSet,
 )
+from iobuf_nb._pools.lease import Lease
 from iobuf_nb.uring import RegisteredPool, Ring
 
 SECONDS = 100  # a call that takes longer is taken for one that blocks
@@ -173,6 +174,7 @@ OTHER_TYPES = {
 PYTHON_ONLY = {
     *(
         "lease",
+        "view",
         "aget",
         "alease",
         "magazine",
@@ -227,7 +229,7 @@ def call(function, arguments):
         asyncio.run(result)
     elif isinstance(result, contextlib.AbstractAsyncContextManager):
         asyncio.run(_enter(result))
-    elif isinstance(result, contextlib._GeneratorContextManager):
+    elif isinstance(result, Lease):
         with result:
             pass
 

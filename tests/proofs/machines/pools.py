@@ -328,6 +328,8 @@ class Pools(Machine):
         for index, expected in self.contents.items():
             value = self.sources[index % len(SOURCES)].value(index)
             assert (value.tobytes() if isinstance(value, np.ndarray) else value) == expected
+            if isinstance(self.pool, BufferPool):
+                assert self.pool.view(index).tobytes() == expected
 
     def teardown(self):
         self.pool.put_many(np.array(sorted(self.out), np.int64))
