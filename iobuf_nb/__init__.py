@@ -32,6 +32,7 @@ Examples
 #   _pools/      objects: bounded queue, allocator, layout, magazine, pool, coroutines, forks
 #   _uring/      liburing, kernels over a ring;  uring: public
 #   _streams/    source, pieces, crew, stream, scan, copy
+#   _warm        what compiles each part by a first use
 #   __main__     the command line
 #
 # `pool.get()` reads downward: _pools.pool, _pools.allocator, _free.free_list, _free.queue, atomics.
@@ -52,6 +53,7 @@ if not check.in_main_interpreter():
     raise ImportError("iobuf_nb needs the main interpreter: numba, and what it compiles, serve one in a process")
 
 from . import atomics, syscalls
+from ._jit import notice as _notice  # noqa: F401 (tells on a terminal that kernels are compiled)
 from ._memory.aligned import (
     CACHE_LINE_SIZE,
     aligned_mem,

@@ -1,4 +1,4 @@
-"""The command line: ``python -m iobuf_nb scan [PATH]`` and ``python -m iobuf_nb copy SRC DST``."""
+"""The command line: ``python -m iobuf_nb scan [PATH]``, ``copy SRC DST`` and ``warm``."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from typing import Any
 import numpy as np
 
 from . import __version__, _interrupt
+from ._jit import notice
 from ._jit.compile import INTERPRETED
 from ._memory.tier import Tier
 from ._streams.copy import copy
+from ._streams.progress import reporter
 from ._streams.scan import ScanResult, scan
 from .syscalls import write_full
 
 _SAMPLE_BYTES = 1 << 28
+_WORTH_TELLING_S = 0.1  # shorter times to compile, or to load what is compiled, are only told in JSON
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_scan(commands)
     _add_copy(commands)
+    _add_warm(commands)
     options = parser.parse_args(arguments)
     if INTERPRETED:
         return _fail(2, f"{options.command} needs compiled kernels: unset NUMBA_DISABLE_JIT")
@@ -113,7 +117,39 @@ def _copy(options: argparse.Namespace) -> str:
         progress=_show_progress(),
     )
     verified = ", verified" if options.verify else ""
-    return f"{result.bytes:,} bytes in {result.seconds:.4f} s, {result.gb_per_s:.2f} GB/s{verified}"
+    text = f"{result.bytes:,} bytes in {result.seconds:.4f} s, {result.gb_per_s:.2f} GB/s{verified}"
+    if result.compile_seconds >= _WORTH_TELLING_S:
+        text += f" (kernels were ready after {result.compile_seconds:.1f} s)"
+    return text
+
+
+def _add_warm(commands: Any) -> None:
+    command = commands.add_parser(
+        "warm",
+        help="compile what programs will need",
+        description="Compile what programs will need of this library into the cache of compiled code, as for the image "
+        "of a container. To choose the folder, set the environment variable NUMBA_CACHE_DIR.",
+    )
+    command.set_defaults(run=_warm, path=None)
+
+
+def _warm(options: argparse.Namespace) -> str:
+    from ._warm import STEPS, warm  # not needed by the other commands
+
+    lines: list[str] = []
+    with ExitStack() as stack:
+        progress = _show_progress()
+        if progress:
+            stack.enter_context(notice.silence())
+        show = stack.enter_context(reporter(progress, unit=" steps"))
+        show(0, len(STEPS))
+
+        def report(step: str, kernels: int, seconds: float) -> None:
+            lines.append(f"{step:12} {kernels:4} compiled in {seconds:.1f} s")
+            show(len(lines), len(STEPS))
+
+        folder = warm(report)
+    return "\n".join([*lines, f"All of it is cached under {folder}"])
 
 
 def _print(text: str) -> int:
@@ -195,6 +231,7 @@ def _as_json(name: str, result: ScanResult) -> dict[str, object]:
         "lines": result.lines,
         "entropy": result.entropy,
         "seconds": result.seconds,
+        "compile_seconds": result.compile_seconds,
         "gb_per_s": result.gb_per_s,
         "histogram": result.histogram.tolist(),
     }
@@ -212,6 +249,8 @@ def _as_text(name: str, result: ScanResult) -> str:
         "seconds": f"{result.seconds:.4f}",
         "speed": f"{result.gb_per_s:.2f} GB/s",
     }
+    if result.compile_seconds >= _WORTH_TELLING_S:
+        rows["kernels"] = f"ready after {result.compile_seconds:.1f} s"
     return "\n".join(f"{label:8} {value}" for label, value in rows.items())
 
 

@@ -22,6 +22,8 @@ def _leave(number: int, frame: FrameType | None) -> None:
         with suppress(OSError):
             os.unlink(name, dir_fd=folder)
     with suppress(OSError):
+        if os.isatty(2):
+            os.write(2, b"\r\x1b[K")  # a progress bar, or the notice of what is compiled
         os.write(2, b"python -m iobuf_nb: interrupted\n")
     os._exit(STATUS)
 

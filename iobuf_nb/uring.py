@@ -201,7 +201,9 @@ class Ring(Handle, ReprMixin):
     TypeError, ValueError
         `entries` is not an integer, or is out of range.
 
-    Notes ----- Not thread-safe: its queues may be used by one thread at a time, though not always the same one.
+    Notes
+    -----
+    Not thread-safe: its queues may be used by one thread at a time, though not always the same one.
     Operations that a thread submitted on a pipe or socket and that still wait for data when the thread ends fail with
     -ECANCELED once data arrives, and leave the data unread. A forked child cannot use the ring.
 
@@ -292,7 +294,9 @@ class RegisteredPool(Handle, ReprMixin):
     RuntimeError
         This is a forked child of the process that made the ring.
 
-    Notes ----- Only one thread at a time may use the registration; any thread may get indices from the queue, read
+    Notes
+    -----
+    Only one thread at a time may use the registration; any thread may get indices from the queue, read
     `lengths` and put buffers. The buffer of a queued operation must stay checked out until its index comes out of the
     queue; a checked pool enforces this.
 
@@ -461,7 +465,9 @@ class RegisteredPool(Handle, ReprMixin):
         TypeError, ValueError, Closed, OSError, RuntimeError
             As in `read_fixed`.
 
-        Notes ----- ``offsets[index]`` is the file offset of a buffer, and ``lengths[index]`` the number of bytes read.
+        Notes
+        -----
+        ``offsets[index]`` is the file offset of a buffer, and ``lengths[index]`` the number of bytes read.
         Neither this nor, with nothing in flight, `complete` waits for a free buffer: ``pool.put(pool.get())`` does.
 
         Examples
@@ -565,7 +571,9 @@ class RegisteredPool(Handle, ReprMixin):
         TypeError, ValueError, Closed, OSError, RuntimeError
             As in `read_fixed`.
 
-        Notes ----- Waiting releases the GIL and ends with KeyboardInterrupt on Ctrl-C in the main thread. Errors of
+        Notes
+        -----
+        Waiting releases the GIL and ends with KeyboardInterrupt on Ctrl-C in the main thread. Errors of
         operations are in `lengths`. A closed queue still accepts indices, so that no buffer is lost.
         """
         queue = as_queue(self, queue)

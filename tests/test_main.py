@@ -1,8 +1,10 @@
 """The commands: what they print, and that every failure is one sentence."""
 
 import _thread
+import dataclasses
 import json
 import os
+import pty
 import re
 import select
 import signal
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import CTRL_C, PACKAGE, content, names, needs_root, python, small_disk
+from support import CTRL_C, PACKAGE, content, environment, names, needs_root, python, small_disk
 
 import iobuf_nb
 from iobuf_nb.__main__ import main
@@ -131,6 +133,25 @@ def test_unusable_arguments_exit_with_2(arguments, capsys):
     assert "usage:" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("seconds, told", [(0.05, False), (0.1, True), (2.345, True)])
+def test_the_time_to_get_kernels_ready_is_told_apart(file, monkeypatch, capsys, seconds, told):
+    path = str(file(b"one\n"))
+
+    def with_times(call):
+        return lambda *args, **named: dataclasses.replace(call(*args, **named), seconds=1.0, compile_seconds=seconds)
+
+    for name, call in ("scan", iobuf_nb.scan), ("copy", iobuf_nb.copy):
+        monkeypatch.setattr(f"iobuf_nb.__main__.{name}", with_times(call))
+    assert main(["scan", path]) == 0
+    assert (f"\nkernels  ready after {seconds:.1f} s\n" in capsys.readouterr().out) == told
+    assert main(["scan", "--json", path]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["seconds"], result["compile_seconds"]) == (1.0, seconds)
+    assert main(["copy", path, path + ".copy"]) == 0
+    after = f" (kernels were ready after {seconds:.1f} s)" * told
+    assert capsys.readouterr().out == f"4 bytes in 1.0000 s, 0.00 GB/s{after}\n"
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])
@@ -238,6 +259,17 @@ def test_ctrl_c_while_importing(tmp_path, script, before, status, err):
     assert result.returncode == status and result.stderr.endswith(err)
     assert status < 0 or result.stderr == err
     assert result.stdout == ("still here\n" if before == "SIG_IGN" else "")
+
+
+def test_ctrl_c_on_a_terminal_clears_the_line_first(tmp_path):
+    (tmp_path / "numba.py").write_text(CTRL_C_WHILE_IMPORTING)
+    script = f"{CTRL_C}import os, sys; os.execv(sys.executable, [sys.executable, '-m', 'iobuf_nb', 'scan'])"
+    ours, theirs = pty.openpty()
+    env = environment(PYTHONPATH=f"{tmp_path}:{PACKAGE.parent}")
+    done = subprocess.run([sys.executable, "-c", script], stderr=theirs, env=env, cwd=tmp_path, timeout=300)
+    os.close(theirs)
+    assert (done.returncode, os.read(ours, 1000)) == (130, b"\r\x1b[Kpython -m iobuf_nb: interrupted\r\n")
+    os.close(ours)
 
 
 INTERRUPTED_SAMPLE = """
@@ -357,6 +389,7 @@ def test_standard_descriptors_that_are_closed(src, tmp_path):
 def test_copy(src, tmp_path, capsys):
     dst = tmp_path / "dst"
     assert main(["copy", str(src), str(dst), "--verify", "--no-sync", "--workers", "2"]) == 0
-    assert re.fullmatch(r"1,000,003 bytes in [0-9.]+ s, [0-9.]+ GB/s, verified\n", capsys.readouterr().out)
+    text = capsys.readouterr().out
+    assert re.fullmatch(r"1,000,003 bytes in [0-9.]+ s, [0-9.]+ GB/s, verified( .kernels were ready .*)?\n", text)
     assert dst.read_bytes() == src.read_bytes()
     assert main(["copy", str(src), str(dst), "--direct"]) == 0

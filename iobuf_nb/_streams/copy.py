@@ -27,9 +27,9 @@ from .._jit.compile import compile_for, kernel
 from .._memory.tier import Tier
 from .._pools.pool import BufferPool
 from ..atomics import fetch_add, load, store
-from ..syscalls import PREAD, PWRITE, call_full, read_full
-from .crew import Crew, require_threads
-from .progress import Throughput, processors, reporter
+from ..syscalls import PREAD, PWRITE, READ, call_full, read_full
+from .crew import Crew, compile_methods, require_threads
+from .progress import Stopwatch, Throughput, processors, reporter
 from .source import open_file
 from .stream import ALIGNMENT, DIRECT_BYTES
 
@@ -50,7 +50,9 @@ class CopyResult(Throughput):
     """The result of `copy`."""
 
     bytes: int  #: bytes copied, holes included
-    seconds: float  #: total time, including verification and the last fsync
+    #: From the first read to the end, including verification and the last fsync, without `compile_seconds`.
+    seconds: float
+    compile_seconds: float  #: spent before reading to compile kernels, or to load them from the cache
 
 
 class _Plan(NamedTuple):
@@ -220,10 +222,10 @@ def copy(
     >>> (folder / "b").read_bytes() == bytes(1000)
     True
     """
-    start = time.perf_counter()
     require_threads()
     src, dst = check.path("src", src), check.path("dst", dst)
     count = check.integer("workers", processors() if workers is None else workers, 1, 1024)
+    watch = Stopwatch()
     with ExitStack() as stack:
         report = stack.enter_context(reporter(progress))
         _require_regular(src, os.stat(src))  # before opening it, which may block or have effects on a device
@@ -236,7 +238,12 @@ def copy(
         with _naming(dst):
             folder = _open_folder(folder_path or os.curdir)
         stack.callback(os.close, folder)
-        team = _Team(stack.enter_context(BufferPool(count, DIRECT_BYTES if direct else Tier.GIANT)), direct, report)
+        with watch.compiling():
+            compile_methods()
+            pool = stack.enter_context(BufferPool(count, DIRECT_BYTES if direct else Tier.GIANT))
+            with pool.lease():  # compiled now, not in the workers
+                pass
+        team = _Team(pool, direct, report, watch)
         files = stack.enter_context(ExitStack())
         temporary = f".iobuf_nb-{os.urandom(8).hex()}"
         _interrupt.temporaries.add((temporary, folder))
@@ -268,16 +275,20 @@ def copy(
             _interrupt.temporaries.discard((temporary, folder))
         if sync:
             _sync_name(folder)
-    return CopyResult(size, time.perf_counter() - start)
+        watch.stop()
+    return CopyResult(size, watch.seconds, watch.compile_seconds)
 
 
 class _Team:
     """Threads that copy the pieces of a file, or read them back, each with a buffer of a pool."""
 
-    def __init__(self, pool: BufferPool, direct: bool, report: Callable[[int, int | None], None]) -> None:
+    def __init__(
+        self, pool: BufferPool, direct: bool, report: Callable[[int, int | None], None], watch: Stopwatch
+    ) -> None:
         self._pool = pool
         self._align = ALIGNMENT if direct else 1
         self._report = report
+        self._watch = watch
 
     def fill(
         self, source: int, target: int, size: int, src: str, dst: str, verify: bool
@@ -323,6 +334,11 @@ class _Team:
         one = np.array([step, 0], np.uint64)
         hashes = [one[0]]
         with self._pool.lease() as buffer:
+            with self._watch.compiling():
+                compile_for(call_full, READ, source, 0, 0, 0)
+                compile_for(_write, target, buffer, 0, 0)
+                compile_for(_note_hash, buffer, 0, 0, one)
+            self._watch.start()
             while True:
                 with _naming(src):
                     n = read_full(source, buffer)
@@ -369,11 +385,13 @@ class _Team:
         def report() -> None:
             self._report(min(size, holes + int(words[_DONE])), size)
 
-        with self._pool.lease() as buffer:  # compiled now, not while handling Ctrl-C
+        with self._watch.compiling(), self._pool.lease() as buffer:  # compiled now, not while handling Ctrl-C
             compile_for(_work_on_pieces, plan, runs, words, hashes, buffer)
             store(words, _STOP, 0)
+            crew = Crew(lambda: store(words, _STOP, 1))
         threads = range(min(self._pool.capacity, pieces))
-        Crew(lambda: store(words, _STOP, 1)).run(work, threads, report, first)
+        self._watch.start()  # not with a worker's first read: a file that is one hole has none
+        crew.run(work, threads, report, first)
         self._report(size, size)
 
 

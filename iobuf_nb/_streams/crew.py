@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import functools
 import queue
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .._jit.compile import compile_for, kernel
+from .._pools.pool import BufferPool
 from .._threads.clock import nap
 from .._threads.gil import LOOK_NS
 from ..atomics import fetch_add, load
@@ -24,6 +26,15 @@ def require_threads() -> None:
     """Raise if Python is shutting down and starts no more threads."""
     if sys.is_finalizing():
         raise RuntimeError("no threads can be started while Python is shutting down")
+
+
+@functools.cache
+def compile_methods(may_wait: bool = False) -> None:
+    """Call the methods of pools that workers call, so that none of them is compiled while workers read."""
+    pool = BufferPool(1, 1, checked=False)  # unchecked: Ctrl-C between the two calls leaves nothing to warn of
+    pool.put(pool.try_get())
+    if may_wait:
+        pool.put(pool.get())
 
 
 @kernel
@@ -49,7 +60,9 @@ class Crew:
         self._errors: list[BaseException] = []
         self._over = False
         self._at_work = np.zeros(1, np.int64)
-        compile_for(_outlast, self._at_work)  # compiled now, not while handling Ctrl-C
+        # Compiled now: neither while handling Ctrl-C, nor while other workers read.
+        compile_for(_outlast, self._at_work)
+        fetch_add(self._at_work, 0, 0, "seq_cst")
 
     def run(
         self,

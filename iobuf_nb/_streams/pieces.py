@@ -5,6 +5,9 @@ piece is known only once the previous one has been read (pipes, sockets, lines),
 and read in turns. A turn is the one item of a queue of capacity one: the worker that gets it has the turn. Ordered
 streams have two turns, one to read and one to compute, and a worker takes the second before it gives up the first: so
 no piece overtakes another, and one is read while another is computed on.
+
+Every process that finds no cached code compiles these kernels, so they avoid what takes numba long: slice assignments,
+`min` and `max`, and arrays where an address will do.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from .._free.queue import LINE_PAIR
 from .._free.waiting import put_and_wake, wait_to_get
 from .._jit.compile import kernel
 from .._jit.faces import compiled_as
-from .._threads.libc import ioctl
+from .._threads.libc import ioctl, memcpy
 from ..atomics import compare_and_swap, fetch_add, load, store
 from ..syscalls import POLL_IN, PREAD, READ, RECV, call, call_full, poll_in
 
@@ -80,6 +83,7 @@ class Plan(NamedTuple):
     unit: int  # smallest room for a read that cuts nothing off
     terminal: int  # 1: EIO means the end
     ahead: int  # the address of the read-ahead memory, with room for a unit
+    carry: int  # the address of the memory between two turns, with room for a step
 
 
 NO_PLAN = Plan(*[0] * len(Plan._fields))
@@ -91,7 +95,8 @@ def _claim(plan, words, memory):
     position = fetch_add(words, POSITION, plan.step)
     if position >= plan.size:
         return END, 0, 0, position
-    want = min(plan.step, plan.size - position)
+    left = plan.size - position
+    want = plan.step if plan.step < left else left
     n, address = _read_at(plan, memory, position, want)
     if n < 0:
         return n, 0, 0, position
@@ -118,17 +123,22 @@ def _read_at(plan, memory, position, want):
     skip = offset % plan.align
     length = -(-(skip + want) // plan.align) * plan.align
     n = call_full(PREAD, plan.fd, memory, length, offset - skip)
-    return n if n < 0 else max(0, min(n - skip, want)), memory + skip
+    if n >= skip:
+        n = n - skip if n - skip < want else want
+    elif n > 0:
+        n = 0
+    return n, memory + skip
 
 
 @kernel
-def _claim_in_turn(plan, words, carry, memory):
+def _claim_in_turn(plan, words, memory):
     """Read on, holding the turn, and cut after the last whole record or line: status, address, bytes, position."""
     position = load(words, POSITION)
     if load(words, ENDED):
         return TORN if load(words, CARRIED) else END, 0, 0, position
     if plan.seekable:
-        want = min(plan.step, plan.size - position)
+        left = plan.size - position
+        want = plan.step if plan.step < left else left
         have, address = _read_at(plan, memory, position, want)
         if have < 0:
             return have, 0, 0, position
@@ -137,7 +147,7 @@ def _claim_in_turn(plan, words, carry, memory):
     else:
         address = memory
         have = load(words, CARRIED)
-        _bytes_at(memory, have)[:] = carry[:have]
+        memcpy(memory, plan.carry, have)
         whole = 0
         ended = False
         while not ended and have < plan.step:
@@ -152,20 +162,23 @@ def _claim_in_turn(plan, words, carry, memory):
                 if load(words, STOP):
                     return STOPPED, 0, 0, position
                 ended = n == 0
-                n = max(n, 0)
+                if n < 0:
+                    n = 0
                 if not direct:
                     store(words, AHEAD, 0)
                     store(words, AHEAD_END, n)
                     n = 0
             else:
                 start = load(words, AHEAD)
-                n = min(load(words, AHEAD_END) - start, room)
-                _bytes_at(memory + have, n)[:] = _bytes_at(plan.ahead + start, n)
+                n = load(words, AHEAD_END) - start
+                if n > room:
+                    n = room
+                memcpy(memory + have, plan.ahead + start, n)
                 store(words, AHEAD, start + n)
             have += n
             if n or ended:
                 whole = _whole(plan, memory, have, ended)
-        carry[: have - whole] = _bytes_at(memory + whole, have - whole)
+        memcpy(plan.carry, memory + whole, have - whole)
     store(words, CARRIED, have - whole)
     if ended:
         store(words, ENDED, 1)  # at once, because a terminal may be read again after its end
@@ -209,7 +222,7 @@ def _whole(plan, address, have, ended):
         return have - have % plan.record
     if ended:
         return have
-    memory = _bytes_at(address, have)
+    memory = _bytes_at(address)
     for k in range(have - 1, -1, -1):
         if memory[k] == plan.delimiter:
             return k + 1
@@ -217,21 +230,31 @@ def _whole(plan, address, have, ended):
 
 
 @kernel
-def work_on_pieces(function, plan, words, turn, order, carry, memory, like, state, current):
-    """Run `function` on pieces until none is left: how it ended, and at which position.
+def work_on_pieces(function, plan, words, memory, like, state, current):
+    """Run `function` on pieces, claimed in parallel, until none is left: how it ended, and at which position.
 
     current[0] is the position of the piece being processed; `like` is an array of the dtype that the kernel sees.
     """
     while True:
-        if plan.in_turn:
-            if wait_to_get(turn, -1) < 0:
-                return STOPPED, 0
-            status, address, n, position = _claim_in_turn(plan, words, carry, memory)
-            if plan.ordered and status == PIECE and wait_to_get(order, -1) < 0:
-                return STOPPED, 0
-            put_and_wake(turn, 0)
-        else:
-            status, address, n, position = _claim(plan, words, memory)
+        status, address, n, position = _claim(plan, words, memory)
+        if status != PIECE or load(words, STOP):
+            return status, position
+        current[0] = position
+        items = n // like.itemsize
+        function(_items_at(address, items, like), items, plan.base + position, state)
+        fetch_add(words, DONE, n)
+
+
+@kernel
+def work_in_turns(function, plan, words, turn, order, memory, like, state, current):
+    """Run `function` on pieces, claimed in turns; otherwise as `work_on_pieces`."""
+    while True:
+        if wait_to_get(turn, -1) < 0:
+            return STOPPED, 0
+        status, address, n, position = _claim_in_turn(plan, words, memory)
+        if plan.ordered and status == PIECE and wait_to_get(order, -1) < 0:
+            return STOPPED, 0
+        put_and_wake(turn, 0)
         if status != PIECE or load(words, STOP):
             return status, position
         current[0] = position
@@ -255,7 +278,8 @@ def work_on_queue(function, plan, words, ready, pool, lengths, offsets, like, st
         current[1] = index
         position = offsets[index] - plan.first
         current[0] = position
-        want = min(plan.step, plan.size - position)
+        left = plan.size - position
+        want = plan.step if plan.step < left else left
         n = lengths[index]
         address = pool.arena + index * pool.stride
         if n < 0:
@@ -265,7 +289,8 @@ def work_on_queue(function, plan, words, ready, pool, lengths, offsets, like, st
             if more < 0:
                 return more, position + n
             n += more
-        n = min(n, want)
+        if n > want:
+            n = want
         if n < want:
             _note_short(words, position + n)
         if n % plan.record:
@@ -298,7 +323,7 @@ def _items_at(address: int, n: int, like: NDArray[Any]) -> NDArray[Any]:
 _BYTE = np.zeros(1, np.uint8)
 
 
-@compiled_as(lambda address, n: _items_at(address, n, _BYTE))
-def _bytes_at(address: int, n: int) -> NDArray[np.uint8]:
-    """Return the `n` bytes at an address."""
-    return _items_at(address, n, _BYTE)
+@compiled_as(lambda address: _pointer(address, _BYTE))
+def _bytes_at(address: int) -> Any:
+    """Return the bytes from an address on, to be read by their indices."""
+    return ctypes.cast(address, ctypes.POINTER(ctypes.c_uint8))

@@ -1,11 +1,12 @@
-"""Progress and throughput of streams and copies."""
+"""Progress, time and throughput of streams and copies."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from time import perf_counter
 from typing import Any
 
 
@@ -14,6 +15,7 @@ class Throughput:
 
     bytes: int
     seconds: float
+    compile_seconds: float
 
     @property
     def gb_per_s(self) -> float:
@@ -21,8 +23,46 @@ class Throughput:
         return self.bytes / self.seconds / 1e9 if self.seconds else 0.0
 
 
+class Stopwatch:
+    """Measures the time from the first read to the last, and apart from it that in which kernels are compiled.
+
+    Any thread may start it; all else is done by the thread that made it.
+
+    Attributes
+    ----------
+    seconds : float
+        From the first `start` to the last `stop`, without the time in `compiling`; 0 before.
+    compile_seconds : float
+        The time in `compiling`.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = self.compile_seconds = 0.0
+        self._starts: dict[str, float] = {}
+        self._compiling_since_start = 0.0
+
+    def start(self) -> None:
+        """Start it; later calls change nothing."""
+        self._starts.setdefault("first", perf_counter())  # one step, should several threads come at once
+
+    def stop(self) -> None:
+        """Set `seconds`; a later call sets it again."""
+        if self._starts:
+            self.seconds = perf_counter() - self._starts["first"] - self._compiling_since_start
+
+    @contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Count the time of a ``with`` block, in which kernels are compiled or loaded, as `compile_seconds`."""
+        before = perf_counter()
+        yield
+        seconds = perf_counter() - before
+        self.compile_seconds += seconds
+        if self._starts:
+            self._compiling_since_start += seconds
+
+
 @contextmanager
-def reporter(progress: Any) -> Iterator[Callable[[int, int | None], None]]:
+def reporter(progress: Any, unit: str = "B") -> Iterator[Callable[[int, int | None], None]]:
     """Yield the function to report progress to: `progress` if callable, a tqdm bar for True, a no-op for False."""
     if callable(progress):
         yield progress
@@ -32,9 +72,14 @@ def reporter(progress: Any) -> Iterator[Callable[[int, int | None], None]]:
         except ImportError:
             raise ImportError("progress=True needs tqdm: pip install 'iobuf-nb[progress]'") from None
         hidden = getattr(sys.stderr, "closed", True)  # sys.stderr is None if there is no standard error
-        with tqdm(unit="B", unit_scale=True, leave=False, disable=hidden) as bar:
+        bar: Any = None
+        with ExitStack() as stack:
 
             def show(done: int, size: int | None) -> None:
+                nonlocal bar
+                if bar is None:  # made now, so that its rate does not count the time before the first read
+                    options = {"total": size, "unit": unit, "unit_scale": unit == "B", "leave": False}
+                    bar = stack.enter_context(tqdm(**options, disable=hidden))
                 bar.total = size
                 bar.update(done - bar.n)
 

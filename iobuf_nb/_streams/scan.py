@@ -26,7 +26,8 @@ class ScanResult(Throughput):
     lines: int  #: newline bytes among them, as ``wc -l`` counts
     histogram: NDArray[np.int64]  #: count of each of the 256 byte values, shape (256,)
     entropy: float  #: Shannon entropy in bits per byte, from 0 to 8
-    seconds: float  #: from the first read to the last result
+    seconds: float  #: from the first read to the last result, without `compile_seconds`
+    compile_seconds: float  #: spent before reading to compile kernels, or to load them from the cache
 
 
 @kernel
@@ -89,7 +90,8 @@ def scan(
         progress=progress,
     )
     histogram = result.state.sum(axis=0)
-    return ScanResult(result.bytes, int(histogram[ord("\n")]), histogram, _entropy(histogram), result.seconds)
+    lines, entropy = int(histogram[ord("\n")]), _entropy(histogram)
+    return ScanResult(result.bytes, lines, histogram, entropy, result.seconds, result.compile_seconds)
 
 
 def _entropy(histogram: NDArray[np.int64]) -> float:

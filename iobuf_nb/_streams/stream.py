@@ -12,7 +12,6 @@ from __future__ import annotations
 import _thread
 import math
 import os
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -23,9 +22,10 @@ import numpy as np
 from numba import typeof, types
 from numpy.typing import DTypeLike, NDArray
 
+from .._free.free_list import give, take
 from .._free.queue import QUEUE_TYPE
-from .._free.waiting import close_queue
-from .._jit import check
+from .._free.waiting import close_queue, wait_to_get
+from .._jit import c_methods, check
 from .._jit.compile import compile_for, kernel
 from .._memory.aligned import MAX_BUFFER_BYTES, MAX_BYTES, MAX_ITEMS
 from .._memory.dtype import element_type
@@ -34,7 +34,7 @@ from .._pools.bounded_queue import BoundedQueue
 from .._pools.pool import BufferPool
 from .._threads.outcomes import WouldBlock
 from ..atomics import store
-from .crew import LOOK_S, Crew, require_threads
+from .crew import LOOK_S, Crew, compile_methods, require_threads
 from .kernel import compiled, ready
 from .pieces import (
     AHEAD_END,
@@ -51,10 +51,11 @@ from .pieces import (
     TORN,
     UNKNOWN,
     Plan,
+    work_in_turns,
     work_on_pieces,
     work_on_queue,
 )
-from .progress import Throughput, processors, reporter
+from .progress import Stopwatch, Throughput, processors, reporter
 from .source import Opened, Source, printable
 from .state import check_combine, combined, make_states
 
@@ -93,7 +94,8 @@ class StreamResult(Throughput):
 
     state: Any  #: the workers' states, merged by `combine`; without it, a list of them
     bytes: int  #: bytes processed by the kernel
-    seconds: float  #: from the first read to the last result
+    seconds: float  #: from the first read to the last result, without `compile_seconds`
+    compile_seconds: float  #: spent before reading to compile kernels, or to load them from the cache
 
 
 def stream(
@@ -230,7 +232,9 @@ def stream(
         raise ValueError(
             "engine='uring' needs threads, which gevent or eventlet has replaced by greenlets: use engine='preadv'"
         )
+    watch = Stopwatch()
     with ExitStack() as stack:
+        shared = pool is not None
         if pool is None:
             default = DIRECT_BYTES if direct else Tier.GIANT
             size = check.integer("tier", default if tier is None else tier, 1, MAX_BUFFER_BYTES)
@@ -239,38 +243,59 @@ def stream(
             each = _URING_BUFFERS if engine == "uring" else 1
             most = count * each if buffers is None else check.integer("buffers", buffers, 1, MAX_ITEMS)
             check.integer("buffers * tier", most * size, 1, MAX_BYTES)  # checked here to name these arguments
-            pool = stack.enter_context(BufferPool(most, size))
+            with watch.compiling():
+                pool = stack.enter_context(BufferPool(most, size))
         elif not isinstance(pool, BufferPool):
             raise TypeError(f"pool must be a BufferPool, not {pool!r:.60}")
         states = make_states(state, 1 if ordered else count)
         report = stack.enter_context(reporter(progress))
-        job = _Job(kernel, states * count if ordered else states, like, pool, engine, report)
-        start = time.perf_counter()
+        with watch.compiling():
+            _compile_for_workers(pool, may_wait=shared or engine == "uring" or pool.capacity < count)
+            kernel = ready(kernel, like, states[0])
+        job = _Job(kernel, states * count if ordered else states, like, pool, engine, report, watch)
         for item in sources:
             with item.opened(direct) as opened:
                 job.run(opened, align, record, end_of_line, ordered)
-        seconds = time.perf_counter() - start
-    return StreamResult(combined(states, combine) if combine else states, job.bytes, seconds)
+    state = combined(states, combine) if combine else states
+    return StreamResult(state, job.bytes, watch.seconds, watch.compile_seconds)
+
+
+def _compile_for_workers(pool: BufferPool, may_wait: bool) -> None:
+    """Compile what workers call to get and put buffers; the wait for one only if they may wait."""
+    compile_methods(may_wait)
+    if may_wait or c_methods.WHY_NOT is not None:
+        compile_for(take, pool._core)
+    if may_wait:
+        compile_for(wait_to_get, pool._core, 0)
+    if c_methods.WHY_NOT is not None:
+        compile_for(give, pool._core, 0)
 
 
 class _Job:
     """One call of `stream`: the kernel, ready to be called, and the totals over its sources."""
 
     def __init__(
-        self, kernel: Any, states: list[Any], like: NDArray[Any], pool: BufferPool, engine: str, report: Any
+        self,
+        kernel: Any,
+        states: list[Any],
+        like: NDArray[Any],
+        pool: BufferPool,
+        engine: str,
+        report: Callable[[int, int | None], None],
+        watch: Stopwatch,
     ) -> None:
-        self.kernel = ready(kernel, like, states[0])
+        self.kernel = kernel
         self.states = states
         self.like = like
         self.pool = pool
         self.engine = engine
         self.report = report
+        self.watch = watch
         self.bytes = 0
-        words, offset, queue = types.int64[::1], types.int64, QUEUE_TYPE
-        types_of = self.kernel, like, states[0]
-        self.on_pieces = compiled(work_on_pieces, *types_of, queue, queue, types.uint8[::1], offset)
-        if engine == "uring":
-            self.on_queue = compiled(work_on_queue, *types_of, queue, typeof(pool), words, words)
+
+    def _compiled(self, work: Any, *shared: types.Type) -> Callable[..., Any]:
+        """Return a worker's kernel, compiled for the user's kernel and arguments of the types `shared`."""
+        return compiled(work, self.kernel, self.like, self.states[0], *shared)
 
     def run(self, source: Opened, align: int, record: int, delimiter: int, ordered: bool) -> None:
         """Run the kernel over one source."""
@@ -294,6 +319,7 @@ class _Job:
             words[AHEAD_END] = len(read_ahead)
             ahead = np.empty(max(len(read_ahead), 0 if source.seekable else source.unit), np.uint8)
             ahead[: len(read_ahead)] = np.frombuffer(read_ahead, np.uint8)
+            carry = np.empty(0 if source.seekable else step, np.uint8)
             plan = Plan(
                 fd=source.fd,
                 seekable=int(source.seekable),
@@ -311,6 +337,7 @@ class _Job:
                 unit=source.unit,
                 terminal=int(source.terminal),
                 ahead=ahead.ctypes.data,
+                carry=carry.ctypes.data,
             )
 
             def report() -> None:
@@ -330,22 +357,29 @@ class _Job:
 
     def _run_claimed(self, plan: Plan, words: NDArray[np.int64], name: str, report: Callable[[], None]) -> None:
         """Let every worker read for itself."""
-        turn, order = BoundedQueue(1), BoundedQueue(1)
-        turn.put(0)
-        order.put(0)
-        carry = np.empty(plan.step, np.uint8)
+        turns: list[BoundedQueue] = []
+        with self.watch.compiling():
+            if plan.in_turn:
+                turns = [BoundedQueue(1), BoundedQueue(1)]
+                for turn in turns:
+                    turn.put(0)
+                on_pieces = self._compiled(work_in_turns, QUEUE_TYPE, QUEUE_TYPE, types.int64)
+            else:
+                on_pieces = self._compiled(work_on_pieces, types.int64)
+            crew = _crew(words, *turns)
 
         def work(state: Any) -> None:
             index = self._buffer(plan, words)
             if index >= 0:
                 try:
                     memory = self.pool.arena + index * self.pool.stride
-                    shared = words, turn, order, carry, memory
-                    self._work(self.on_pieces, plan, name, shared, state, np.zeros(1, np.int64))
+                    self.watch.start()
+                    self._work(on_pieces, plan, name, (words, *turns, memory), state, np.zeros(1, np.int64))
                 finally:
                     self.pool.put(index)
 
-        _crew(words, turn, order).run(work, self.states, report)
+        crew.run(work, self.states, report)
+        self.watch.stop()
 
     def _run_queued(self, plan: Plan, words: NDArray[np.int64], name: str, report: Callable[[], None]) -> None:
         """Read with io_uring in this thread, and let the workers process what has arrived."""
@@ -358,7 +392,7 @@ class _Job:
             current = np.full(2, -1)
             try:
                 shared = words, ready, self.pool, registered.lengths, registered.offsets
-                self._work(self.on_queue, plan, name, shared, state, current)
+                self._work(on_queue, plan, name, shared, state, current)
             finally:
                 if current[1] >= 0:
                     self.pool.put(int(current[1]))
@@ -375,9 +409,21 @@ class _Job:
                 report()
             ready.close()
 
-        with Ring(min(self.pool.capacity, _URING_ENTRIES)) as ring, self.pool.register(ring) as registered:
+        with ExitStack() as stack:
+            with self.watch.compiling():
+                of_words = types.int64[::1]
+                on_queue = self._compiled(work_on_queue, QUEUE_TYPE, typeof(self.pool), of_words, of_words)
+                crew = _crew(words, ready)
+                ring = stack.enter_context(Ring(min(self.pool.capacity, _URING_ENTRIES)))
+                registered = stack.enter_context(self.pool.register(ring))
+                registered.read_batch(plan.fd, end, end)  # these do nothing yet, except to be compiled
+                registered.complete(ready, registered.in_flight)
+                ready.try_get()
+                compile_for(close_queue, ready)
+            self.watch.start()
             try:
-                _crew(words, ready).run(work, self.states, report, pump)
+                crew.run(work, self.states, report, pump)
+                self.watch.stop()
             finally:
                 while (index := ready.try_get()) >= 0:
                     self.pool.put(index)
@@ -394,6 +440,9 @@ class _Job:
     def _buffer(self, plan: Plan, words: NDArray[np.int64]) -> int:
         """Return a buffer, or -1 if the other workers finish before one is free."""
         while not (words[STOP] or words[ENDED] or words[POSITION] >= plan.size):
+            index = self.pool.try_get()  # its kernel is compiled already; that of a wait may not be
+            if index >= 0:
+                return index
             try:
                 return self.pool.get(timeout=LOOK_S)
             except WouldBlock:
@@ -412,6 +461,9 @@ def _stop(words, queues):
 
 def _crew(words: NDArray[np.int64], *queues: BoundedQueue) -> Crew:
     """Return a crew whose workers share `words` and wait at `queues`."""
+    if not queues:
+        store(words, STOP, 0)  # compiled now, as below
+        return Crew(lambda: store(words, STOP, 1))
     compile_for(_stop, words, queues)  # compiled now, not while handling Ctrl-C
     return Crew(lambda: _stop(words, queues))
 

@@ -166,3 +166,23 @@ print(stream(sys.argv[1], add, state=({}), ordered=True).state[0][0][0])
     scripts = [script.format("Own = namedtuple('Own', 'total')", "Own(state)"), script.format("", "state,")]
     path = str(file(bytes(1000)))
     assert [said("-c", each, path, NUMBA_CACHE_DIR=cache) for each in scripts] == ["1000.0"] * 2
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("options, used", [("", "work_on_pieces"), (", ordered=True", "work_in_turns")])
+def test_only_the_workers_that_a_stream_needs_are_compiled(file, options, used):
+    script = f"""
+import sys
+import numpy as np
+from numba import njit
+from iobuf_nb import stream
+from iobuf_nb._streams import pieces
+
+@njit
+def add(buffer, n, offset, state):
+    state[0] += n
+
+stream(sys.argv[1], add, state=np.zeros(1){options})
+print([name for name, work in vars(pieces).items() if name.startswith("work_") and work.overloads])
+"""
+    assert said("-c", script, str(file(bytes(1000)))) == f"['{used}']"

@@ -1,0 +1,257 @@
+"""Warm: compile what programs will need, by using each part of the library once, for images of containers and for CI.
+
+Each step is a first use of one part. What it compiles goes to the cache of compiled code, as in any program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numba.core import event
+
+from . import atomics, syscalls
+from ._jit.cache import place_to_write
+from ._jit.compile import kernel
+from ._memory.iovec import advance_iovec, fill_iovec, iovec_from_buffers
+from ._memory.tier import Tier
+from ._pools.bounded_queue import BoundedQueue
+from ._pools.magazine import MagazineSet
+from ._pools.pool import BufferPool, ItemPool
+from ._streams.copy import copy
+from ._streams.scan import scan
+from ._streams.stream import stream
+from ._threads.backoff import Backoff, SpinWait
+from ._threads.outcomes import WouldBlock
+
+_BYTES = 100_000  # of the file that is read
+
+
+def warm(report: Callable[[str, int, float], None]) -> str:
+    """Compile what the public functions and methods need, or load it from the cache.
+
+    Parameters
+    ----------
+    report : callable
+        ``report(step, kernels, seconds)`` is called after each of `STEPS`: its name, the number of functions that were
+        compiled and not loaded, and the time that it took.
+
+    Returns
+    -------
+    str
+        The folder under which the code is cached.
+
+    Raises
+    ------
+    OSError
+        Nothing can be cached; the message says why.
+
+    Notes
+    -----
+    Not thread-safe, because it makes an error of a warning for the time that it takes. What depends on types that only
+    a program knows (its own kernels, and streams with other states than one-dimensional int64 and float64 arrays) is
+    left to that program.
+    """
+    try:
+        folder = place_to_write()
+    except OSError as error:
+        raise OSError(f"{error}; set the environment variable NUMBA_CACHE_DIR to use another folder") from None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "compiled code cannot be cached", RuntimeWarning)
+        try:
+            for name, step in STEPS.items():
+                start = perf_counter()
+                with event.install_recorder("numba:compile") as recorder:
+                    step()
+                kernels = sum(each.is_start for _, each in recorder.buffer)
+                report(name, kernels, perf_counter() - start)
+        except RuntimeWarning as warning:
+            raise OSError(str(warning)) from None
+    return folder
+
+
+@kernel
+def _add(buffer, n, offset, state):
+    state[0] += n
+
+
+@kernel
+def _use_pool(pool, queue, indices):
+    """Call the methods of a pool or magazine, and those of a queue, in a kernel."""
+    queue.put(pool.get())
+    index = queue.get()
+    pool.value(index)
+    pool.put(index)
+    index = pool.try_get()
+    if queue.try_put(index):
+        pool.try_put(queue.try_get())
+    pool.put_many(indices[: pool.get_many(indices)])
+
+
+def _use(pool: Any) -> None:
+    """Call the methods of a pool or magazine from Python, and in a kernel."""
+    pool.put(pool.get())
+    pool.try_put(pool.get(timeout=1.0))
+    for n in (2, 5000):  # more than C methods move at once
+        indices = np.empty(n, np.int64)
+        pool.put_many(indices[: pool.get_many(indices)])
+    taken = [pool.try_get() for _ in range(pool.capacity)]
+    with suppress(WouldBlock):
+        pool.get(timeout=0.0)
+    for index in taken:
+        pool.put(index)
+    pool.try_put(pool.capacity)
+    with suppress(IndexError):
+        pool.put(pool.capacity)
+
+
+def _pools() -> None:
+    for checked in (True, False):
+        with BufferPool(2, Tier.MEDIUM, checked=checked) as pool:
+            _use(pool)
+            pool.fill(lambda: np.zeros(1, np.uint8))
+            pool.set_value(0, b"x")
+            pool.view(0)
+            with pool.lease() as buffer:
+                buffer[0] = 1
+            _use_pool(pool, BoundedQueue(2), np.empty(2, np.int64))
+            repr(pool)
+        with ItemPool([None], checked=checked) as items:
+            _use(items)
+
+
+def _queues() -> None:
+    queue = BoundedQueue(1)
+    queue.put(0)
+    with suppress(WouldBlock):
+        queue.put(0, timeout=0.0)
+    queue.get()
+    with suppress(WouldBlock):
+        queue.get(timeout=0.0)
+    queue.try_put(0)
+    queue.try_get()
+    repr(queue)
+    queue.close()
+
+
+def _magazines() -> None:
+    for checked in (True, False):
+        with BufferPool(4, Tier.MEDIUM, checked=checked) as pool:
+            with pool.magazine(2) as magazine:
+                _use(magazine)
+                _use_pool(magazine, BoundedQueue(2), np.empty(2, np.int64))
+                repr(magazine)
+                magazine.release()
+            MagazineSet(pool, 2).close()
+
+
+def _coroutines() -> None:
+    async def use(pool: BufferPool) -> None:
+        index = await pool.aget()
+        with suppress(WouldBlock):
+            await pool.aget(timeout=0.0)
+        waiting = asyncio.ensure_future(pool.aget())
+        await asyncio.sleep(0)
+        pool.put(index)
+        pool.put(await waiting)
+
+    for checked in (True, False):
+        with BufferPool(1, Tier.MEDIUM, checked=checked) as pool:
+            asyncio.run(use(pool))
+
+
+def _pacing() -> None:
+    spin, backoff = SpinWait(), Backoff(1e-6, 1e-5)
+    spin.once()
+    spin.reset()
+    backoff.wait()
+    backoff.set_base(1e-6)
+    backoff.set_max(1e-5)
+    backoff.reset()
+
+
+def _atomics() -> None:
+    words = np.zeros(1, np.int64)
+    atomics.store(words, 0, atomics.load(words, 0))
+    for operation in (atomics.swap, atomics.fetch_add, atomics.fetch_or, atomics.fetch_and):
+        operation(words, 0, 0)
+    atomics.compare_and_swap(words, 0, 0, 0)
+    atomics.fence()
+
+
+def _system_calls() -> None:
+    buffer = bytearray(8)  # one kernel serves all calls: see `syscalls.call`
+    with tempfile.TemporaryFile(buffering=0) as file:
+        for write in (syscalls.pwrite, syscalls.pwrite_full):
+            write(file, buffer, 0)
+        for write_vector in (syscalls.pwritev, syscalls.pwritev_full):
+            write_vector(file, [buffer], 0)
+        syscalls.poll_in(file, 0)
+    with BufferPool(2, Tier.MEDIUM) as pool:
+        iovec = pool.iovec([0, 1])
+        fill_iovec(iovec, pool, np.arange(2))
+        advance_iovec(iovec_from_buffers([buffer]), 1)
+
+
+def _with_file(use: Callable[[str], Any]) -> Callable[[], None]:
+    """Return a step that uses a file."""
+
+    def step() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "data")
+            with open(path, "wb") as file:
+                file.write(bytes(_BYTES))
+            use(path)
+
+    return step
+
+
+def _stream(path: str) -> None:
+    for state in (np.zeros(1, np.int64), np.zeros(1)):
+        for dtype in (np.uint8, np.int64, np.float32, np.float64):
+            stream(path, _add, state=state, dtype=dtype, buffers=1)
+        stream(path, _add, state=state, ordered=True)
+
+
+def _scan(path: str) -> None:
+    scan(path)
+    reader, writer = os.pipe()  # which is read in turns
+    os.close(writer)
+    try:
+        scan(reader)
+    finally:
+        os.close(reader)
+
+
+def _copy(path: str) -> None:
+    copy(path, f"{path}.copy", verify=True)
+    copy("/proc/version" if os.path.exists("/proc/version") else path, f"{path}.copy")
+
+
+def _rings(path: str) -> None:
+    with suppress(ImportError, OSError):  # without the extra, or where the system has no io_uring
+        for state in (np.zeros(1, np.int64), np.zeros(1)):
+            stream(path, _add, state=state, engine="uring")
+
+
+#: Each is a first use of one part of the library.
+STEPS: dict[str, Callable[[], None]] = {
+    "pools": _pools,
+    "queues": _queues,
+    "magazines": _magazines,
+    "coroutines": _coroutines,
+    "pacing": _pacing,
+    "atomics": _atomics,
+    "system calls": _system_calls,
+    "streams": _with_file(_stream),
+    "scan": _with_file(_scan),
+    "copy": _with_file(_copy),
+    "rings": _with_file(_rings),
+}
