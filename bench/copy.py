@@ -15,7 +15,8 @@ import numpy as np
 import iobuf_nb
 
 from .table import Settings, Table
-from .workloads import COPY, COPY_MEMORY, Workload
+from .workloads.files import COPY, COPY_MEMORY
+from .workloads.workload import Workload
 
 MEMORY = "/dev/shm"  # a file system in memory, on Linux
 

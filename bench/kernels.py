@@ -22,7 +22,7 @@ from .names import (
 from .peers import PEERS
 from .table import Settings, Table
 from .work import CORES, SUBJECTS, WAITING, floor
-from .workloads import ALONE, BUFFERS, BULK, EMPTY, HOLD, TOGETHER, TRANSFER
+from .workloads.kernels import ALONE, BUFFERS, BULK, EMPTY, HOLD, TOGETHER, TRANSFER
 
 
 class Runs(Protocol):

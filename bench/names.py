@@ -11,3 +11,21 @@ FLOOR, VYUKOV = "floor: two CAS", "Vyukov in numba"
 RTE_RING, MEMPOOL, STACK = "rte_ring", "rte_mempool", "stack, one thread"
 SIMPLE_QUEUE, QUEUE = "queue.SimpleQueue", "queue.Queue"
 SIMPLE_QUEUE_OF_BYTES, QUEUE_OF_BYTES = f"{SIMPLE_QUEUE} of bytearrays", f"{QUEUE} of bytearrays"
+
+PYTHON_VALUE, PYTHON_VIEW = "pool.value(i)", "pool.view(i)"
+SET_VALUE, BYTEARRAY = "pool.set_value(i, bytes)", "bytearray[:] = bytes"
+LEASE, BY_HAND = "with pool.lease()", "get, value, put"
+
+IMPORT, KERNEL_CACHED, FIRST_GET_PUT = (
+    "iobuf_nb over numba",
+    "first kernel over a pool",
+    "first get and put from Python",
+)
+KERNEL_NEW = "new kernel over a pool"
+FIRST_POOL, FIRST_KERNEL, FIRST_MAGAZINE = "first pool, get and put", "first kernel over it", "first magazine over it"
+FIRST_SCAN = "python -m iobuf_nb scan"
+
+
+def warmed(case: str) -> str:
+    """Return the name of a case after `python -m iobuf_nb warm`."""
+    return f"{case}, warmed"

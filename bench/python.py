@@ -1,4 +1,4 @@
-"""From plain Python, against queues of the standard library and from PyPI, and against queues of bytearrays."""
+"""From plain Python, against queues of the standard library and from PyPI, and against bytearrays."""
 
 from __future__ import annotations
 
@@ -20,21 +20,37 @@ from .measure import Sampled
 from .names import (
     BATCH,
     BUFFER,
+    BY_HAND,
+    BYTEARRAY,
     CHECKED,
+    HELD,
     ITEMS,
+    LEASE,
     MAGAZINE,
     MAGAZINE_CHECKED,
     POOL,
+    PYTHON_VALUE,
+    PYTHON_VIEW,
     QUEUE,
     QUEUE_OF_BYTES,
     RING,
     ROOM,
+    SET_VALUE,
     SIMPLE_QUEUE,
     SIMPLE_QUEUE_OF_BYTES,
 )
 from .table import Settings, Table
 from .work import SUBJECTS, Subject, race
-from .workloads import PYTHON_ALONE, PYTHON_BUFFERS, PYTHON_BULK, PYTHON_TOGETHER, Workload
+from .workloads.python import (
+    PYTHON_ALONE,
+    PYTHON_BUFFERS,
+    PYTHON_BULK,
+    PYTHON_LEASES,
+    PYTHON_TOGETHER,
+    PYTHON_VALUES,
+    PYTHON_WRITES,
+)
+from .workloads.workload import Workload
 
 
 class Methods(NamedTuple):
@@ -141,7 +157,7 @@ def write_buffers(pool: Any, passing: Any, n: int) -> None:
     for k in range(n):
         index = pool.get()
         # Bytes are copied on both sides: numpy's fill() releases the GIL, which takes longer than filling 1 KiB.
-        memoryview(pool.value(index))[:] = FILLINGS[k & 255]
+        pool.view(index)[:] = FILLINGS[k & 255]
         passing.put(index)
 
 
@@ -194,8 +210,58 @@ def of_bytearrays(kind: Callable[[], Any]) -> tuple[Any, Any, Any]:
     return free, free, kind()
 
 
+def on_held(loop: Callable[[Any, list[int], int], None], pool: Any, n: int) -> None:
+    """Run a loop over buffers that this thread has checked out."""
+    held = [pool.get() for _ in range(HELD)]
+    loop(pool, held, n)
+    for index in held:
+        pool.put(index)
+
+
+def call_each(method: str, pool: Any, held: list[int], n: int) -> None:
+    call = getattr(pool, method)
+    for _ in range(n // HELD):
+        for index in held:
+            call(index)
+
+
+def only_loop(pool: Any, held: list[int], n: int) -> None:
+    for _ in range(n // HELD):
+        for _index in held:
+            pass
+
+
+def set_values(pool: Any, held: list[int], n: int) -> None:
+    set_value, data = pool.set_value, FILLINGS[1]
+    for _ in range(n // HELD):
+        for index in held:
+            set_value(index, data)
+
+
+def set_bytearrays(held: list[bytearray], n: int) -> None:
+    data = FILLINGS[1]
+    for _ in range(n // HELD):
+        for buffer in held:
+            buffer[:] = data
+
+
+def leases(pool: Any, n: int) -> None:
+    lease = pool.lease
+    for _ in range(n):
+        with lease() as _buffer:
+            pass
+
+
+def by_hand(pool: Any, n: int) -> None:
+    get, value, put = pool.get, pool.value, pool.put
+    for _ in range(n):
+        index = get()
+        _buffer = value(index)
+        put(index)
+
+
 def run(settings: Settings) -> list[Table]:
-    """Measure W1, W2, W4 and W7; ours with every check, as Python users have them, and without."""
+    """Measure W1, W2, W4 and W7; ours with every check, as Python users have them, and without. Then single methods."""
     others, missing = peers()
     ours = {name: SUBJECTS[name] for name in (RING, POOL, CHECKED, MAGAZINE, MAGAZINE_CHECKED)}
     pools = {name: subject for name, subject in ours.items() if name != RING}
@@ -221,9 +287,29 @@ def run(settings: Settings) -> list[Table]:
         SIMPLE_QUEUE_OF_BYTES: partial(objects, partial(of_bytearrays, queue.SimpleQueue)),
         QUEUE_OF_BYTES: partial(objects, partial(of_bytearrays, partial(queue.Queue, ROOM))),
     }
+    alone = partial(SUBJECTS[CHECKED].side_by_side, threads=1)
+
+    def called(method: str, n: int) -> float:
+        return alone(partial(on_held, partial(call_each, method)), n) - alone(partial(on_held, only_loop), n)
+
+    def on_bytearrays(n: int) -> float:
+        nanoseconds, _ = race([partial(set_bytearrays, [bytearray(BUFFER) for _ in range(HELD)], n)])
+        return nanoseconds / n
+
+    values: dict[str, Callable[[int], float]] = {
+        PYTHON_VALUE: partial(called, "value"),
+        PYTHON_VIEW: partial(called, "view"),
+    }
+    writes: dict[str, Callable[[int], float]] = {
+        SET_VALUE: partial(alone, partial(on_held, set_values)),
+        BYTEARRAY: on_bytearrays,
+    }
     return [
         measured(PYTHON_ALONE, pairs_on(1), missing),
         measured(PYTHON_TOGETHER, pairs_on(2), missing),
         measured(PYTHON_BULK, bulk, missing),
         measured(PYTHON_BUFFERS, buffers, []),
+        measured(PYTHON_VALUES, values, []),
+        measured(PYTHON_WRITES, writes, []),
+        measured(PYTHON_LEASES, {LEASE: partial(alone, leases), BY_HAND: partial(alone, by_hand)}, []),
     ]

@@ -15,7 +15,7 @@ from iobuf_nb._streams.scan import count_bytes
 
 from .measure import growth
 from .table import Settings, Table
-from .workloads import SCAN, SCAN_MEMORY
+from .workloads.files import SCAN, SCAN_MEMORY
 
 CHUNK = 1 << 18
 

@@ -18,7 +18,7 @@ import iobuf_nb
 
 from .measure import growth
 from .table import Settings, Table
-from .workloads import STREAM, STREAM_DISK, STREAM_MEMORY
+from .workloads.files import STREAM, STREAM_DISK, STREAM_MEMORY
 
 THREADS = len(os.sched_getaffinity(0))
 BINS = 256

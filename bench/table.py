@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .targets import Comparison, quartiles, verdict
-from .workloads import Workload
+from .workloads.workload import Workload
 
 
 class Settings(NamedTuple):
@@ -67,10 +67,11 @@ class Table:
             return self.workload.name
         return f"{self.workload.name}, {self.threads} thread{'s' * (self.threads > 1)}"
 
-    def measure(self, cases: Mapping[str, Callable[[], float]], runs: int, seed: int) -> None:
-        """Run every case once to warm up, then `runs` times in turn; a case returns its figure."""
+    def measure(self, cases: Mapping[str, Callable[[], float]], runs: int, seed: int, *, warm_up: bool = True) -> None:
+        """Run every case `runs` times in turn, after once to warm up; a case returns its figure."""
         for name, case in cases.items():
-            case()
+            if warm_up:
+                case()
             self.samples[name] = []
         for name in in_turn(cases, runs, seed, self.label):
             self.samples[name].append(cases[name]())

@@ -15,7 +15,7 @@ from iobuf_nb import Backoff, BoundedQueue, BufferPool
 
 from .names import QUEUE, SIMPLE_QUEUE
 from .table import Settings, Table, in_turn
-from .workloads import WAIT, WAIT_HIGH, WAIT_IDLE
+from .workloads.wait import WAIT, WAIT_HIGH, WAIT_IDLE
 
 REST = 0.004  # seconds between two puts: time for the getter to park
 

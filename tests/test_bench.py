@@ -5,21 +5,23 @@ import re
 import statistics
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import peers, report, wait
+from bench import peers, python, report, startup, wait
 from bench.__main__ import GROUPS, main
-from bench.names import POOL, RING, VYUKOV
+from bench.names import CHECKED, POOL, RING, VYUKOV
 from bench.peers import PEERS, Peer
 from bench.result import Result, dumps, loads, save, slug
 from bench.table import Settings, Table, in_turn
 from bench.targets import Choice, Comparison, Target, verdict
 from bench.work import SUBJECTS
-from bench.workloads import ALONE, HOLD, TOGETHER, WORKLOADS
+from bench.workloads import WORKLOADS
+from bench.workloads.kernels import ALONE, HOLD, TOGETHER
 
 pytestmark = pytest.mark.compiled
 
@@ -52,6 +54,48 @@ def test_we_lose_nothing_in_any_workload():
     for workload, threads in workloads(2, False):
         assert SUBJECTS[POOL].run(workload, 96, threads) >= 0, workload
     assert SUBJECTS[RING].run("transfer", 96, 2) >= 0
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        python.leases,
+        python.by_hand,
+        partial(python.on_held, python.set_values),
+        partial(python.on_held, partial(python.call_each, "value")),
+    ],
+)
+def test_methods_that_are_timed_alone_lose_nothing(loop):
+    assert SUBJECTS[CHECKED].side_by_side(loop, 96, 1) > 0
+
+
+def test_both_sides_write_the_same_bytes():
+    def set_and_compare(pool, held, n):
+        buffers = [bytearray(python.BUFFER) for _ in held]
+        python.set_values(pool, held, n)
+        python.set_bytearrays(buffers, n)
+        assert [bytes(pool.value(index)) for index in held] == buffers == [python.FILLINGS[1]] * len(held)
+
+    python.on_held(set_and_compare, SUBJECTS[CHECKED].make(), python.HELD)
+
+
+def test_buffers_are_written_through_a_view_where_there_is_one():
+    class Viewed:
+        def __init__(self):
+            self.buffer = bytearray(python.BUFFER)
+
+        def get(self):
+            return 0
+
+        def view(self, index):
+            return memoryview(self.buffer)
+
+        def put(self, index):
+            assert self.buffer == python.FILLINGS[1]
+
+    pool, passing = Viewed(), python.of_deque()
+    python.write_buffers(pool, passing, 2)
+    assert pool.buffer == python.FILLINGS[1] and passing.was_size() == 2
 
 
 def test_a_peer_that_cannot_be_built_is_missing_for_a_reason():
@@ -131,6 +175,12 @@ def order_of(seed, workload=ALONE):
     return turns
 
 
+def test_a_case_that_needs_no_warm_up_runs_as_often_as_it_counts():
+    calls = []
+    Table(ALONE).measure({"a": lambda: calls.append("a") or 1.0}, 3, 1, warm_up=False)
+    assert len(calls) == 3
+
+
 def test_the_order_of_cases_changes_from_run_to_run_and_follows_from_the_seed():
     random.seed(5)
     before = random.getstate()
@@ -155,6 +205,49 @@ def test_wake_ups_are_taken_in_that_order_too(monkeypatch):
     assert order != cases * 4
     assert all(median.samples[name] == high.samples[name] == [1.0] * 3 for name in wait.CASES)
     assert set(idle.samples) < set(wait.CASES)
+
+
+LEAVES_A_FILE = """
+import os, pathlib
+cache = pathlib.Path(os.environ["NUMBA_CACHE_DIR"])
+print(len([*cache.iterdir()]))
+(cache / pathlib.Path(__file__).name).touch()
+"""
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    Process = startup.Process
+    scripts = dict.fromkeys(("one", "other", "warm"), LEAVES_A_FILE)
+    monkeypatch.setattr(startup, "SCRIPTS", scripts)
+    cached = {"none": Process("one"), "itself": Process("one", ("one",)), "both": Process("one", ("other", "one"))}
+    monkeypatch.setattr(startup, "CACHED", cached)
+    monkeypatch.setattr(startup, "FIRST", {"first": Process("other")})
+    monkeypatch.setattr(startup, "WARMED", {"first, warmed": Process("other", ("warm",))})
+    return scripts
+
+
+def test_a_process_finds_in_its_cache_what_the_earlier_ones_left_and_nothing_else(scripts):
+    cached, first = startup.run(Settings(True, 1))
+    assert cached.samples == {"none": [0.0] * 3, "itself": [1.0] * 3, "both": [2.0] * 3}
+    assert first.samples == {"first": [0.0], "first, warmed": [1.0]}
+    assert not first.missing
+
+
+def test_a_cache_that_cannot_be_warmed_is_missing_for_a_reason(scripts):
+    scripts["warm"] = "import sys; sys.exit('there is no such command')"
+    _, first = startup.run(Settings(True, 1))
+    assert first.samples == {"first": [0.0]}
+    assert first.missing == ["first use after python -m iobuf_nb warm: there is no such command"]
+
+
+@pytest.mark.long
+def test_every_script_prints_its_seconds(tmp_path):
+    for name, text in startup.SCRIPTS.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    (tmp_path / "cache").mkdir()
+    for name in {process.script for process in (startup.CACHED | startup.FIRST).values()}:
+        assert 0 < float(startup.execute(name, tmp_path, tmp_path / "cache")) < 100, name
 
 
 def test_the_seed_is_an_option_and_is_recorded(monkeypatch, tmp_path, capsys):
@@ -234,8 +327,8 @@ def test_targets_are_about_cases_that_are_measured(workload):
 
 def test_targets_are_declared_in_one_place():
     stated = re.compile(r"""["'](<=|<|>=) [\d.]+["']""")
-    files = [path.name for path in report.FOLDER.rglob("*.py") if stated.search(path.read_text())]
-    assert files == ["workloads.py"]
+    files = [path for path in report.FOLDER.rglob("*.py") if stated.search(path.read_text())]
+    assert {path.parent.name for path in files} == {"workloads"}
 
 
 def test_machines_stand_side_by_side():

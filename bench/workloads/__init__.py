@@ -1,0 +1,31 @@
+"""The table of workloads: what each one does, the question it answers, its targets, and why those targets."""
+
+from __future__ import annotations
+
+from .files import COPY, COPY_MEMORY, SCAN, SCAN_MEMORY, STREAM, STREAM_DISK, STREAM_MEMORY
+from .kernels import ALONE, BUFFERS, BULK, EMPTY, HOLD, TOGETHER, TRANSFER
+from .python import (
+    PYTHON_ALONE,
+    PYTHON_BUFFERS,
+    PYTHON_BULK,
+    PYTHON_LEASES,
+    PYTHON_TOGETHER,
+    PYTHON_VALUES,
+    PYTHON_WRITES,
+)
+from .startup import FIRST_USE, STARTUP
+from .wait import WAIT, WAIT_HIGH, WAIT_IDLE
+
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        *(ALONE, TOGETHER, TRANSFER, BULK, EMPTY, HOLD, BUFFERS),
+        *(PYTHON_ALONE, PYTHON_TOGETHER, PYTHON_BULK, PYTHON_BUFFERS),
+        *(PYTHON_VALUES, PYTHON_WRITES, PYTHON_LEASES),
+        *(STARTUP, FIRST_USE),
+        *(WAIT, WAIT_HIGH, WAIT_IDLE),
+        *(SCAN, SCAN_MEMORY),
+        *(STREAM, STREAM_DISK, STREAM_MEMORY),
+        *(COPY, COPY_MEMORY),
+    )
+}
