@@ -98,7 +98,10 @@ def for_kernels(function: Callable[..., Any], options: dict[str, Any], widened: 
     def get_call_template(args: Any, kws: Any) -> Any:
         return find(tuple(map(widened, args)), {name: widened(kind) for name, kind in kws.items()})
 
-    dispatcher.get_call_template = get_call_template
+    def add_overload(compiled: Any) -> None:
+        dispatcher.overloads[tuple(compiled.signature.args)] = compiled  # and not where calls from Python look first
+
+    dispatcher.get_call_template, dispatcher.add_overload = get_call_template, add_overload
     dispatcher._compile_for_args = _refuse_python
     dispatcher._cache = CodeCache(function, FINGERPRINT, options)
     return dispatcher
