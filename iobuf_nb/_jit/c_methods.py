@@ -17,6 +17,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -175,6 +176,10 @@ class CMethod:
 
 METHODS: list[CMethod] = []
 _lock = fork_safe_lock()
+
+if hasattr(os, "register_at_fork"):  # or a thread that compiles would leave numba's lock locked in a forked child
+    _release = global_compiler_lock.release
+    os.register_at_fork(before=global_compiler_lock.acquire, after_in_parent=_release, after_in_child=_release)
 
 
 def c_method(classes: tuple[type, ...], *args: Any, **named: Any) -> None:

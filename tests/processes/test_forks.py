@@ -214,7 +214,7 @@ def keep():
 threads = [threading.Thread(target=keep) for _ in range(2)]
 for thread in threads:
     thread.start()
-until(lambda: len(pool.holders()) == 2)
+until(lambda: sum(int(pool.value(index)[0]) for index in pool.holders()) == 10)
 alive, theirs = os.pipe()
 if os.fork() == 0:
     os.close(theirs)
