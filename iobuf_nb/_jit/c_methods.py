@@ -17,7 +17,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import inspect
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +29,7 @@ from numba.core.registry import cpu_target
 
 from .compile import INTERPRETED, cfunc, tiny
 from .handle import before_first
-from .locks import fork_safe_lock
+from .locks import fork_safe_lock, forks_wait_for
 from .python_api import NEEDED, VECTORCALL
 from .python_objects import constant_of, fill_table, known, load_constant, unexpected_layout
 
@@ -176,10 +175,7 @@ class CMethod:
 
 METHODS: list[CMethod] = []
 _lock = fork_safe_lock()
-
-if hasattr(os, "register_at_fork"):  # or a thread that compiles would leave numba's lock locked in a forked child
-    _release = global_compiler_lock.release
-    os.register_at_fork(before=global_compiler_lock.acquire, after_in_parent=_release, after_in_child=_release)
+forks_wait_for(global_compiler_lock)  # registered after `_lock`, so a fork takes it before
 
 
 def c_method(classes: tuple[type, ...], *args: Any, **named: Any) -> None:

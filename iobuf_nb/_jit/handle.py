@@ -56,7 +56,7 @@ class Handle:
                 prepare()
                 before_first.pop(cls, None)  # only now: Ctrl-C may interrupt it, and other threads must wait for it
         self._numba_type_ = numba_type
-        values = [value for name, member in numba_type.own_members for value in _words_of(getattr(self, name), member)]
+        values = [value for name, member in numba_type.members[1:] for value in _words_of(getattr(self, name), member)]
         self._members = np.array([0, *values], np.int64)
         self._members[0] = self._address = self._members.ctypes.data
         live[self._address] = self
@@ -106,7 +106,6 @@ class HandleType(types.Type):
         return self
 
     def __init__(self, name: str, members: list[tuple[str, types.Type]]) -> None:
-        self.own_members = members
         self.members = [("_address", types.int64), *members]
         super().__init__(f"{name} of {FINGERPRINT}")
 

@@ -53,19 +53,23 @@ class Operations(NamedTuple):
     usable: Any = always  #: (handle): False if this thread may not use the object; the Python method raises why
 
 
+@tiny
+def index_of(given):
+    """Return an int object as an index; -1 if it is negative, too large, or none."""
+    index = to_int(given)
+    if index < 0:
+        clear_error()
+        index = -1
+    return index
+
+
 @hot
 def only_index(arguments, n, names):
     """Return the only argument if it is an int >= 0; -1 for anything else, bool included."""
     if n != 1 or names != 0:
         return -1
     given = load_word(arguments)
-    if given == known(TRUE) or given == known(FALSE):
-        return -1
-    index = to_int(given)
-    if index < 0:
-        clear_error()
-        return -1
-    return index
+    return -1 if given == known(TRUE) or given == known(FALSE) else index_of(given)
 
 
 @kernel
@@ -150,34 +154,33 @@ def _try_put(operations: Operations, slow: int) -> Callable[..., Any]:
     return try_put
 
 
-def _get_many(operations: Operations, slow: int, take_rest: int) -> Callable[..., Any]:
-    handle_type, take_many, usable = operations.handle_type, operations.take_many, operations.usable
+def _bulk(operations: Operations, move: Any, slow: int, finish: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a bulk method: it moves indices, and finishes with what that returns."""
+    handle_type, usable, finish = operations.handle_type, operations.usable, tiny(finish)
 
-    def get_many(self, arguments, n, names):
+    def bulk(self, arguments, n, names):
         array, members = only_array(arguments, n, names), members_of(self)
         if array != 0 and members != 0:
             handle = load_handle(members, handle_type)
             if usable(handle):
-                count = take_many(handle, elements_of(array), length_of(array))
-                return int_object(count) if count > REST else call_with(take_rest, self, array, REST - count)
+                return finish(self, array, move(handle, elements_of(array), length_of(array)))
         return slowly(slow, self, arguments, n, names)
 
-    return get_many
+    return bulk
+
+
+def _get_many(operations: Operations, slow: int, take_rest: int) -> Callable[..., Any]:
+    def finish(self, array, count):
+        return int_object(count) if count > REST else call_with(take_rest, self, array, REST - count)
+
+    return _bulk(operations, operations.take_many, slow, finish)
 
 
 def _put_many(operations: Operations, slow: int, refuse_many: int) -> Callable[..., Any]:
-    handle_type, give_many, usable = operations.handle_type, operations.give_many, operations.usable
+    def finish(self, array, refused):
+        return another(known(NONE)) if refused == -1 else call_with(refuse_many, self, array, refused)
 
-    def put_many(self, arguments, n, names):
-        array, members = only_array(arguments, n, names), members_of(self)
-        if array != 0 and members != 0:
-            handle = load_handle(members, handle_type)
-            if usable(handle):
-                refused = give_many(handle, elements_of(array), length_of(array))
-                return another(known(NONE)) if refused == -1 else call_with(refuse_many, self, array, refused)
-        return slowly(slow, self, arguments, n, names)
-
-    return put_many
+    return _bulk(operations, operations.give_many, slow, finish)
 
 
 def replace_methods(classes: tuple[type, ...], operations: Callable[[], Operations], bulk: bool = False) -> None:

@@ -81,6 +81,7 @@ _WORD = ir.IntType(64)
 
 
 def load_constant(builder: ir.IRBuilder, number: Any) -> Any:
+    """Write the load of a constant by its number."""
     table = builder.module.globals.get("iobuf_nb_constants")
     if table is None:
         table = ir.GlobalVariable(builder.module, ir.ArrayType(_WORD, len(_table)), "iobuf_nb_constants")

@@ -10,14 +10,13 @@ from .._jit.c_methods import c_method, slowly
 from .._jit.compile import tiny
 from .._jit.handle import load_handle
 from .._jit.instructions import load_word, store_word
-from .._jit.methods import call_with
+from .._jit.methods import call_with, index_of
 from .._jit.python_api import (
     allocate,
     bytearray_data,
     bytearray_size,
     bytes_data,
     bytes_size,
-    clear_error,
     decref,
     dict_get,
     to_int,
@@ -65,30 +64,24 @@ def _kept_array(pool, given):
     return another(array) if is_plain(array, address, dtype, flags, ndim, kept + SHAPE) else 0
 
 
-def _value(slow: int) -> Any:
-    def value(self, arguments, n, names):
+@tiny
+def _kept_view(pool, given):
+    """Return a new reference to the memoryview that a pool keeps for an index, an int object; 0 if there is none."""
+    view = dict_get(load_word(pool._kept + VIEWS), given)
+    return another(view) if view != 0 and not is_released(view) else 0
+
+
+def _look_up(kept: Any, slow: int) -> Any:
+    def look_up(self, arguments, n, names):
         if n == 1 and names == 0:
             given, members = load_word(arguments), members_of(self)
             if type_of(given) == known(INT) and members != 0:
-                array = _kept_array(load_handle(members, BUFFERS), given)
-                if array != 0:
-                    return array
+                found = kept(load_handle(members, BUFFERS), given)
+                if found != 0:
+                    return found
         return slowly(slow, self, arguments, n, names)
 
-    return value
-
-
-def _view(slow: int) -> Any:
-    def view(self, arguments, n, names):
-        if n == 1 and names == 0:
-            given, members = load_word(arguments), members_of(self)
-            if type_of(given) == known(INT) and members != 0:
-                kept = dict_get(load_word(load_handle(members, BUFFERS)._kept + VIEWS), given)
-                if kept != 0 and not is_released(kept):
-                    return another(kept)
-        return slowly(slow, self, arguments, n, names)
-
-    return view
+    return look_up
 
 
 @tiny
@@ -102,9 +95,7 @@ def _copied(pool, given, data):
         size, source = bytearray_size(data), bytearray_data(data)
     else:
         return False
-    index = to_int(given)
-    if index < 0:
-        clear_error()
+    index = index_of(given)
     if index < 0 or index >= pool.capacity or size > pool.buffer_size or size > _MOST_COPIED:
         return False
     memcpy(pool.arena + index * pool.stride, source, size)
@@ -181,7 +172,12 @@ def _exit(slow: int, refuse: int, pool_class: int) -> Any:
 def replace_buffer_methods(pool_class: Any) -> None:
     """Register the C methods of pools of buffers, and of leases of them; subclasses may have methods of their own."""
     pool = constant_of(pool_class)
-    makers = {"value": _value, "view": _view, "set_value": _set_value, "lease": _lease}
+    makers: dict[str, Any] = {
+        "value": functools.partial(_look_up, _kept_array),
+        "view": functools.partial(_look_up, _kept_view),
+        "set_value": _set_value,
+        "lease": _lease,
+    }
     for name, make in makers.items():
         c_method((pool_class,), name, functools.partial(make, constant_of(getattr(pool_class, name))))
     enter = functools.partial(_enter, constant_of(Lease.__enter__), constant_of(Lease._value), pool)

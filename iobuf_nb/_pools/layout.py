@@ -167,12 +167,11 @@ def _write_in_kernel(pool, index, data):
 def write(pool: Any, index: Any, data: Any) -> None:
     """Copy `data` to the beginning of buffer `index`, as `copy_into` does."""
     if type(index) is int and (type(data) in _BYTES or (type(data) is memoryview and data.format == "B")):
-        view = pool._views.get(index)
         try:
-            (kept_view(pool, index) if view is None else view)[: len(data)] = data  # the common case, much faster
+            kept_view(pool, index)[: len(data)] = data  # the common case, much faster
             return
         except (TypeError, ValueError, NotImplementedError):
-            pass  # the view was released, or what is refused below
+            pass  # what is refused below, or takes numpy
     copy_into(buffer(pool, index), data)
 
 

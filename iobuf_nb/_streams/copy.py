@@ -28,7 +28,7 @@ from .._memory.tier import Tier
 from .._pools.pool import BufferPool
 from ..atomics import fetch_add, load, store
 from ..syscalls import PREAD, PWRITE, READ, call_full, read_full
-from .crew import Crew, compile_methods, require_threads
+from .crew import Crew, require_threads
 from .progress import Stopwatch, Throughput, processors, reporter
 from .source import open_file
 from .stream import ALIGNMENT, DIRECT_BYTES
@@ -239,7 +239,6 @@ def copy(
             folder = _open_folder(folder_path or os.curdir)
         stack.callback(os.close, folder)
         with watch.compiling():
-            compile_methods()
             pool = stack.enter_context(BufferPool(count, DIRECT_BYTES if direct else Tier.GIANT))
             with pool.lease():  # compiled now, not in the workers
                 pass

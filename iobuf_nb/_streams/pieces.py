@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from .._free.free_list import give
 from .._free.queue import LINE_PAIR
 from .._free.waiting import put_and_wake, wait_to_get
-from .._jit.compile import kernel
+from .._jit.compile import kernel, tiny
 from .._jit.faces import compiled_as
 from .._threads.libc import ioctl, memcpy
 from ..atomics import compare_and_swap, fetch_add, load, store
@@ -229,6 +229,15 @@ def _whole(plan, address, have, ended):
     return 0
 
 
+@tiny
+def _run_on(function, plan, words, address, n, position, like, state, current):
+    """Run `function` on a piece."""
+    current[0] = position
+    items = n // like.itemsize
+    function(_items_at(address, items, like), items, plan.base + position, state)
+    fetch_add(words, DONE, n)
+
+
 @kernel
 def work_on_pieces(function, plan, words, memory, like, state, current):
     """Run `function` on pieces, claimed in parallel, until none is left: how it ended, and at which position.
@@ -239,10 +248,7 @@ def work_on_pieces(function, plan, words, memory, like, state, current):
         status, address, n, position = _claim(plan, words, memory)
         if status != PIECE or load(words, STOP):
             return status, position
-        current[0] = position
-        items = n // like.itemsize
-        function(_items_at(address, items, like), items, plan.base + position, state)
-        fetch_add(words, DONE, n)
+        _run_on(function, plan, words, address, n, position, like, state, current)
 
 
 @kernel
@@ -257,10 +263,7 @@ def work_in_turns(function, plan, words, turn, order, memory, like, state, curre
         put_and_wake(turn, 0)
         if status != PIECE or load(words, STOP):
             return status, position
-        current[0] = position
-        items = n // like.itemsize
-        function(_items_at(address, items, like), items, plan.base + position, state)
-        fetch_add(words, DONE, n)
+        _run_on(function, plan, words, address, n, position, like, state, current)
         if plan.ordered:
             put_and_wake(order, 0)
 
