@@ -31,7 +31,8 @@ from ..syscalls import PREAD, PWRITE, READ, call_full, read_full
 from .crew import Crew, require_threads
 from .progress import Stopwatch, Throughput, processors, reporter
 from .source import open_file
-from .stream import ALIGNMENT, DIRECT_BYTES
+from .stream import DIRECT_BYTES
+from .units import ALIGNMENT
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _PAGE = 4096  # the smallest hole that is preserved

@@ -19,19 +19,28 @@ from numpy.typing import NDArray
 
 from .._jit.compile import INTERPRETED, PACKAGE
 from .pieces import NO_PLAN
+from .work import EXTRAS, extras
 
 _WORDS = types.int64[::1]
 _CAN_COMPILE = "_can_compile"  # numba's own flag: False if the decorator was given signatures
 
 
-def ready(kernel: Any, like: NDArray[Any], state: Any) -> Any:
+def form_of(kernel: Any, lines: bool, turns: bool) -> str:
+    """Return the form of a stream over this kernel: see `work`."""
+    words = ["lines" if lines else "records", *["turns"] * turns]
+    parameters = [*inspect.signature(getattr(kernel, "py_func", kernel)).parameters] if callable(kernel) else []
+    return " ".join([*words, *(name for name in parameters[4:] if name in EXTRAS)])
+
+
+def ready(kernel: Any, form: str, like: NDArray[Any], output: NDArray[Any], state: Any) -> Any:
     """Return a kernel compiled for exactly the arguments that workers pass: `kernel` itself, or one that calls it."""
     if INTERPRETED:
         return kernel
     if not isinstance(kernel, Dispatcher) or kernel.targetoptions.get("forceobj"):
         raise TypeError(f"kernel must be a function compiled by numba.njit, not {kernel!r:.60}")
-    arguments = _arguments(like, state)
-    wanted = f"(buffer: {arguments[0]}, n: int64, offset: int64, state: {arguments[3]})"
+    arguments = _arguments(form, like, output, state)
+    names = ["buffer", "n", "offset", "state", *extras(form)]
+    wanted = f"({', '.join(f'{name}: {kind}' for name, kind in zip(names, arguments, strict=True))})"
     sentence = f"kernel must take {wanted}, which {kernel.py_func.__name__} does not"
     try:
         signature = inspect.signature(kernel.py_func)
@@ -40,25 +49,32 @@ def ready(kernel: Any, like: NDArray[Any], state: Any) -> Any:
         fixed = not getattr(kernel, _CAN_COMPILE)
         if fixed and not any(_takes(kernel, each.args, arguments) for each in own):
             raise TypeError("it is compiled only for " + "; ".join(str(each.args) for each in own))
-        plain = [p.kind for p in signature.parameters.values()] == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 4
+        kinds = [p.kind for p in signature.parameters.values()]
+        plain = kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * len(arguments)
         if arguments not in kernel.overloads and not (plain and not fixed):
-            kernel = _caller(kernel)
+            kernel = _caller(kernel, len(arguments))
         if arguments not in kernel.overloads:
             kernel.compile(arguments)
     except (TypeError, RuntimeError, errors.NumbaError) as error:
         raise TypeError(f"{sentence}: {error}\n{sentence}") from error
+    result = kernel.overloads[arguments].signature.return_type
+    if "output" in names and not isinstance(result, types.Integer):
+        raise TypeError(f"kernel must return how many items it has put into output, an integer, not {result}")
     return kernel
 
 
-def compiled(work: Any, kernel: Any, like: NDArray[Any], state: Any, *shared: types.Type) -> Callable[..., Any]:
+def compiled(
+    work: Any, form: str, kernel: Any, like: NDArray[Any], output: NDArray[Any], state: Any, *shared: types.Type
+) -> Callable[..., Any]:
     """Return `work` compiled to call any kernel of this type; later processes find it in the cache."""
     if INTERPRETED:
         return work
-    arguments = _arguments(like, state)
+    arguments = _arguments(form, like, output, state)
     own = kernel.overloads[arguments].signature
     function = types.FunctionType(own)
-    signature = (function, typeof(NO_PLAN), _WORDS, *shared, typeof(like), arguments[-1], _WORDS)
-    if not (_known_everywhere(own.return_type) and _known_everywhere(arguments[-1])):
+    form_type, kinds = types.literal(form), (typeof(output), typeof(like), arguments[3])
+    signature = (form_type, function, typeof(NO_PLAN), _WORDS, *shared, *kinds, _WORDS)
+    if not (_known_everywhere(own.return_type) and _known_everywhere(arguments[3])):
         work = _uncached(work)
     work.compile(signature)
     return work.get_overload(signature)
@@ -95,8 +111,10 @@ def _uncached(work: Any) -> Any:
     return jit(**work.targetoptions)(work.py_func)
 
 
-def _arguments(like: NDArray[Any], state: Any) -> tuple[types.Type, ...]:
-    return types.Array(from_dtype(like.dtype), 1, "C"), types.int64, types.int64, typeof(state)
+def _arguments(form: str, like: NDArray[Any], output: NDArray[Any], state: Any) -> tuple[types.Type, ...]:
+    buffer, filled = (types.Array(from_dtype(each.dtype), each.ndim, "C") for each in (like, output))
+    more = (filled if name == "output" else types.int64 for name in extras(form))
+    return buffer, types.int64, types.int64, typeof(state), *more
 
 
 def _takes(kernel: Any, own: tuple[types.Type, ...], arguments: tuple[types.Type, ...]) -> bool:
@@ -105,10 +123,9 @@ def _takes(kernel: Any, own: tuple[types.Type, ...], arguments: tuple[types.Type
     return len(own) == len(arguments) and all(c is not None and c <= Conversion.safe for c in conversions)
 
 
-def _caller(kernel: Any) -> Any:
+def _caller(kernel: Any, parameters: int) -> Any:
     """Return a kernel that only calls another, so that numba converts the arguments."""
-
-    def call(buffer, n, offset, state):
-        kernel(buffer, n, offset, state)
-
-    return njit(nogil=True)(call)
+    names = ", ".join(f"p{k}" for k in range(parameters))
+    made: dict[str, Any] = {"kernel": kernel}
+    exec(f"def call({names}):\n    return kernel({names})", made)
+    return njit(nogil=True)(made["call"])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import glob
 import mmap
 import os
 import socket
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -19,51 +19,112 @@ from numpy.typing import NDArray
 from .._jit import check
 from .._memory.files import is_buffered, require_plain, write_out
 from ..syscalls import recv
-from .pieces import BYTES, CONNECTED, MESSAGES
+from .turns import BYTES, CONNECTED, MESSAGES
 
 _PACKET_BYTES = 4096  # PIPE_BUF: a packet of a pipe in packet mode (O_DIRECT), which the reading end cannot detect
 _MESSAGE_BYTES = 1 << 20  # longer messages are an error
-_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+_LONGEST_PATH = 4096
 _PTY_MASTER = os.makedev(5, 2)
 
 
 class Source:
-    """A path, file descriptor, socket or binary file as given by the user: checked, but not opened.
+    """A path, file descriptor, socket, binary file or memory as given by the user: checked, but not opened.
 
     Attributes
     ----------
     name : str
         Used in errors.
+    path : str or None
+        If it is one.
+    memory : memoryview or None
+        The bytes of what is in memory.
+    like : numpy array or None
+        An array in memory, which has a dtype and a shape.
     """
 
     def __init__(self, source: Any) -> None:
         self._file: Any = None
-        self._path: str | None = None
-        if isinstance(source, (str, bytes, os.PathLike)):
-            self.name = self._path = check.path("source", source)
+        self.path: str | None = None
+        self.memory: memoryview | None = None
+        self.like: NDArray[Any] | None = None
+        if type(source) is str or (isinstance(source, (str, os.PathLike)) and not hasattr(source, "fileno")):
+            self.name = self.path = check.path("source", source)
+            return
+        if isinstance(source, bytes) and b"\0" not in source[:_LONGEST_PATH] and os.path.lexists(source):
+            raise ValueError(
+                f"source is bytes that also name a file, {source!r:.60}: pass os.fsdecode(source) to read the file, or "
+                "memoryview(source) to read these bytes"
+            )
+        if isinstance(source, (bytes, bytearray, memoryview, mmap.mmap, np.ndarray)):
+            self.name = f"<{type(source).__name__}>"
+            self.like = source if isinstance(source, np.ndarray) else None
+            self.memory = _bytes_of(source)
             return
         fd = source
         if hasattr(source, "fileno"):
             self._file = require_plain("source", source)
             fd = self._file.fileno()
         elif isinstance(source, bool) or not isinstance(source, int):
-            raise TypeError(f"source must be a path, a file descriptor or an object with fileno(), not {source!r:.60}")
+            raise TypeError(
+                "source must be a path, a file descriptor, an object with fileno(), or memory such as an array, not "
+                f"{source!r:.60}"
+            )
         self._fd = check.integer("source (a file descriptor)", fd, 0, 2**31 - 1)
         self.name = str(source)
 
     @contextmanager
     def opened(self, direct: bool) -> Iterator[Opened]:
         """Open it for a ``with`` block; a path is closed afterwards."""
-        if self._path is None:
+        if self.path is None:
             if direct:
                 raise ValueError(f"direct=True needs a path to open, not {self.name:.60}")
             yield Opened(self.name, self._fd, self._file)
             return
-        fd = open_file(self._path, os.O_RDONLY, direct)
+        fd = open_file(self.path, os.O_RDONLY, direct)
         try:
             yield Opened(self.name, fd, None)
         finally:
             os.close(fd)
+
+
+def _bytes_of(source: Any) -> memoryview:
+    """Return the bytes of an object in memory; TypeError if they are not in one piece, or hold Python objects."""
+    if isinstance(source, np.ndarray):
+        if source.dtype.hasobject:
+            raise TypeError(f"source must be of plain memory, not an array of {source.dtype}")
+        if not source.flags.c_contiguous:
+            raise TypeError("source must be C-contiguous, which this array is not: pass np.ascontiguousarray(source)")
+        return source.reshape(-1).view(np.uint8).data if source.size else memoryview(b"")
+    view = memoryview(source)
+    if not view.c_contiguous:
+        raise TypeError("source must be C-contiguous, which this memoryview is not")
+    return view.cast("B") if view.nbytes else memoryview(b"")
+
+
+def sources_of(source: Any) -> Iterator[Source]:
+    """Yield the sources that a user has given: one, several, or a pattern of paths."""
+    if isinstance(source, (list, tuple)):
+        for each in [Source(item) for item in source]:  # all are checked before the first is opened
+            yield from _matching(each)
+    elif isinstance(source, Iterator) and not hasattr(source, "fileno"):
+        for item in source:
+            yield from _matching(Source(item))
+    else:
+        yield from _matching(Source(source))
+
+
+def _matching(source: Source) -> Iterator[Source]:
+    """Yield a source, or the paths that match it if it is a pattern and no path."""
+    path = source.path
+    if path is None or not glob.has_magic(path) or os.path.lexists(path):
+        yield source
+        return
+    found = sorted(glob.glob(path, recursive=True))
+    if not found:
+        raise FileNotFoundError(errno.ENOENT, "No file has this name or matches this pattern", path)
+    for each in found:
+        if not os.path.isdir(each):
+            yield Source(each)
 
 
 class Opened:
@@ -125,6 +186,18 @@ class Opened:
     def _position(self) -> int:
         return self._file.tell() if self._file else os.lseek(self.fd, 0, os.SEEK_CUR)
 
+    def name_of(self, k: int) -> str:
+        """Return its name, as a table does that of its source `k`."""
+        return self.name
+
+    def first_of(self, k: int) -> int:
+        """Return the offset at which it begins."""
+        return self.first
+
+    def size_of(self, k: int) -> int:
+        """Return how many bytes it has, if it reports that."""
+        return self.size
+
     def read_ahead(self) -> tuple[bytes, bool]:
         """Take what a buffered file has read ahead of its descriptor; return it, and whether the file has ended."""
         if self._file is None or self.seekable:
@@ -145,20 +218,7 @@ class Opened:
 
     def changed(self, done: int) -> OSError:
         """Return the error for a source that has changed since it was opened."""
-        return OSError(errno.EIO, f"Changed while it was read, after {done} of {self.size} bytes", self.name)
-
-    @contextmanager
-    def mapped(self) -> Iterator[NDArray[np.uint8]]:
-        """Map all of it privately: kernels may write to the mapping like to a buffer, without changing the file."""
-        # No swap reservation: the file may be larger than memory, and pages that stay clean need none.
-        options: Any = {"flags": mmap.MAP_PRIVATE | _NORESERVE, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
-        try:
-            mapping = mmap.mmap(self.fd, self.first + self.size, **options)
-        except ValueError:  # the file is shorter by now
-            raise self.changed(0) from None
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, self.name) from None
-        yield np.frombuffer(mapping, np.uint8)
+        return changed(self.name, done, self.size)
 
 
 def open_file(path: str | os.PathLike[str], flags: int, direct: bool, **options: Any) -> int:
@@ -171,6 +231,11 @@ def open_file(path: str | os.PathLike[str], flags: int, direct: bool, **options:
         if direct and error.errno == errno.EINVAL:
             raise OSError(errno.EINVAL, "direct=True is refused by the file system", str(path)) from None
         raise
+
+
+def changed(name: str, done: int, size: int) -> OSError:
+    """Return the error for a source that has changed since it was opened."""
+    return OSError(errno.EIO, f"Changed while it was read, after {done} of {size} bytes", name)
 
 
 def printable(name: str) -> str:

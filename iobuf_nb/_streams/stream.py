@@ -10,82 +10,37 @@ Every worker thread has one buffer of a pool checked out and repeats three steps
 from __future__ import annotations
 
 import _thread
-import math
-import os
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from types import BuiltinFunctionType
 from typing import Any, Literal
 
 import numpy as np
-from numba import typeof, types
 from numpy.typing import DTypeLike, NDArray
 
-from .._free.free_list import give, take
-from .._free.queue import QUEUE_TYPE
-from .._free.waiting import close_queue, wait_to_get
-from .._jit import c_methods, check
-from .._jit.compile import compile_for, kernel
+from .._jit import check
 from .._memory.aligned import MAX_BUFFER_BYTES, MAX_BYTES, MAX_ITEMS
-from .._memory.dtype import element_type
 from .._memory.tier import Tier
-from .._pools.bounded_queue import BoundedQueue
 from .._pools.pool import BufferPool
-from .._threads.outcomes import WouldBlock
-from ..atomics import store
-from .crew import LOOK_S, Crew, compile_methods, require_threads
-from .kernel import compiled, ready
-from .pieces import (
-    AHEAD_END,
-    DONE,
-    END,
-    ENDED,
-    PIECE,
-    POSITION,
-    SHORT,
-    STOP,
-    STOPPED,
-    STREAM_WORDS,
-    TOO_LONG,
-    TORN,
-    UNKNOWN,
-    Plan,
-    work_in_turns,
-    work_on_pieces,
-    work_on_queue,
-)
+from .crew import require_threads
+from .errors import StreamError
+from .job import Job, compile_for_workers
+from .kernel import form_of, ready
+from .output import NOWHERE, PLACED
 from .progress import Stopwatch, Throughput, processors, reporter
-from .source import Opened, Source, printable
-from .state import check_combine, combined, make_states
+from .runs import run
+from .sinks import Collector, Target, leave_at_end, sink_for
+from .source import Source, sources_of
+from .state import check_combine, combined, make_states, type_of
+from .units import SLACK, Header, Units, header_of, like_of
 
-ALIGNMENT = 4096  # of addresses, offsets and lengths in direct I/O; no disk requires more
+__all__ = ["StreamError", "StreamResult", "stream"]
+
 _URING_BUFFERS = 8  # per worker, to keep several reads queued at the disk
-_URING_ENTRIES = 64
 DIRECT_BYTES = 1 << 20  # default size of a buffer in direct I/O: disks favour large reads
-
-
-class StreamError(RuntimeError):
-    """A kernel raised an exception, which is the ``__cause__``.
-
-    Attributes
-    ----------
-    filename : str
-        The source, or the one of several that the piece comes from.
-    offset : int
-        Offset of the piece in that source, in bytes.
-    """
-
-    __module__ = "iobuf_nb"  # as tracebacks name it
-
-    def __init__(self, filename: str, offset: int, cause: BaseException) -> None:
-        super().__init__(filename, offset, cause)
-        self.filename = filename
-        self.offset = offset
-
-    def __str__(self) -> str:
-        cause = self.args[2]
-        return f"the kernel failed on the piece at offset {self.offset} of {printable(self.filename)}: {cause!r}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +51,10 @@ class StreamResult(Throughput):
     bytes: int  #: bytes processed by the kernel
     seconds: float  #: from the first read to the last result, without `compile_seconds`
     compile_seconds: float  #: spent before reading to compile kernels, or to load them from the cache
+    names: tuple[str, ...] = ()  #: of the sources, in their order; a kernel's parameter `source` is an index of it
+    collected: NDArray[Any] | None = None  #: what kernels returned, in the order of the source, with `collect`
+    written: int = 0  #: bytes of output
+    mapped: int = 0  #: bytes, of those processed, that were mapped and not copied
 
 
 def stream(
@@ -104,6 +63,11 @@ def stream(
     *,
     state: Any = None,
     combine: Callable[[Any, Any], Any] | None = None,
+    per_file: bool = False,
+    output: Any = None,
+    collect: DTypeLike | None = None,
+    output_dtype: DTypeLike | None = None,
+    output_items: int | None = None,
     workers: int | None = None,
     tier: Tier | int | None = None,
     buffers: int | None = None,
@@ -111,9 +75,13 @@ def stream(
     engine: Literal["auto", "preadv", "uring", "mmap"] = "auto",
     direct: bool = False,
     record: int | None = None,
-    dtype: DTypeLike = np.uint8,
+    dtype: DTypeLike | None = None,
     delimiter: bytes | None = None,
     ordered: bool = False,
+    overlap: Sequence[int] = (0, 0),
+    start: int = 0,
+    stop: int | None = None,
+    skip: int = 0,
     progress: bool | Callable[[int, int | None], None] = False,
 ) -> StreamResult:
     r"""Run a kernel over a file, pipe or socket, piece by piece, on several threads.
@@ -210,7 +178,7 @@ def stream(
     array([4.99995e+09])
     """
     require_threads()
-    sources = [Source(item) for item in (source if isinstance(source, (list, tuple)) else [source])]
+    items = sources_of(source)
     check_combine(combine)
     if not isinstance(engine, str) or engine not in ("auto", "preadv", "uring", "mmap"):
         raise ValueError(f"engine must be 'auto', 'preadv', 'uring' or 'mmap', not {engine!r}")
@@ -220,297 +188,139 @@ def stream(
     if alone and count > 1:
         raise ValueError(f"workers must be 1 for a kernel with parallel=True, not {count}")
     ordered = bool(ordered)
-    like = _like(dtype)
-    record, end_of_line = _check_units(record, delimiter, like)
-    align = ALIGNMENT if direct else 1
-    if engine == "uring" and (ordered or delimiter is not None):
-        raise ValueError(
-            "engine='uring' reads pieces of one size, which complete in any order: leave out ordered and delimiter"
-        )
-    if engine == "uring" and not isinstance(_thread.start_new_thread, BuiltinFunctionType):
-        # The reader would wait forever: its wait blocks all greenlets.
-        raise ValueError(
-            "engine='uring' needs threads, which gevent or eventlet has replaced by greenlets: use engine='preadv'"
-        )
+    first = next(items, None)
+    path = first.path if first is not None else None
+    header = header_of(path) if dtype is None and path is not None and path.endswith(".npy") else None
+    units = Units(_like(first, header, dtype), record, delimiter, overlap, start, stop, skip)
+    has_output = output is not None or collect is not None
+    form = form_of(kernel, bool(units.delimiter), ordered or has_output)
+    output_like = _output_like(form, output, collect, output_dtype, output_items, units)
+    if per_file and combine is None and count > 1 and not ordered:
+        raise ValueError("per_file=True needs combine, because several workers may read one file; or pass workers=1")
+    if engine == "uring":
+        _check_ring(units, form, ordered, per_file)
     watch = Stopwatch()
     with ExitStack() as stack:
-        shared = pool is not None
+        owned = pool is None
         if pool is None:
             default = DIRECT_BYTES if direct else Tier.GIANT
             size = check.integer("tier", default if tier is None else tier, 1, MAX_BUFFER_BYTES)
-            if engine == "uring":
-                size = _step(size, record, align, 0, end_of_line)
+            size = units.ring_bytes(size, direct) if engine == "uring" else size
             each = _URING_BUFFERS if engine == "uring" else 1
             most = count * each if buffers is None else check.integer("buffers", buffers, 1, MAX_ITEMS)
             check.integer("buffers * tier", most * size, 1, MAX_BYTES)  # checked here to name these arguments
             with watch.compiling():
-                pool = stack.enter_context(BufferPool(most, size))
+                pool = stack.enter_context(BufferPool(most, size if engine == "uring" else size + SLACK))
         elif not isinstance(pool, BufferPool):
             raise TypeError(f"pool must be a BufferPool, not {pool!r:.60}")
+        plan = units.plan(pool, direct, "ring" if engine == "uring" else "own" if owned else "given")
+        room = plan.step // plan.item if output_items is None else output_items
         states = make_states(state, 1 if ordered else count)
         report = stack.enter_context(reporter(progress))
         with watch.compiling():
-            _compile_for_workers(pool, may_wait=shared or engine == "uring" or pool.capacity < count)
-            kernel = ready(kernel, like, states[0])
-        job = _Job(kernel, states * count if ordered else states, like, pool, engine, report, watch)
-        for item in sources:
-            with item.opened(direct) as opened:
-                job.run(opened, align, record, end_of_line, ordered)
-    state = combined(states, combine) if combine else states
-    return StreamResult(state, job.bytes, watch.seconds, watch.compile_seconds)
+            compile_for_workers(pool, may_wait=not owned or engine == "uring" or pool.capacity < count)
+            kernel = ready(kernel, form, units.like, output_like, states[0])
+        target, name, collector = Target(NOWHERE, 0, 0, 0), "", None
+        if output is not None:
+            target, name = stack.enter_context(sink_for(output))
+        elif collect is not None:
+            collector = Collector(stack)
+            target = collector.target
+        job = Job(
+            kernel,
+            form,
+            units.like,
+            output_like,
+            lambda: _again(state, states[0]),
+            states * count if ordered else states,
+            plan._replace(
+                ordered=int(ordered), per_file=int(per_file), output_item=output_like[:1].nbytes, **target._asdict()
+            ),
+            room if has_output else 0,
+            pool,
+            name,
+            report,
+            watch,
+        )
+        run(job, chain([first] if first else [], items), units, header, engine, direct)
+        if target.output == PLACED and output is not None:
+            leave_at_end(target, job.written)
+        collected = collector.array(output_like, job.written) if collector else None
+    merged = _per_file(job, combine) if per_file else combined(states, combine) if combine else states
+    return StreamResult(
+        merged,
+        job.bytes,
+        watch.seconds,
+        watch.compile_seconds,
+        tuple(job.names),
+        collected,
+        job.written,
+        job.mapped,
+    )
 
 
-def _compile_for_workers(pool: BufferPool, may_wait: bool) -> None:
-    """Compile what workers call to get and put buffers; the wait for one only if they may wait."""
-    compile_methods(may_wait)
-    if may_wait or c_methods.WHY_NOT is not None:
-        compile_for(take, pool._core)
-    if may_wait:
-        compile_for(wait_to_get, pool._core, 0)
-    if c_methods.WHY_NOT is not None:
-        compile_for(give, pool._core, 0)
+def _like(first: Source | None, header: Header | None, dtype: DTypeLike | None) -> NDArray[Any]:
+    """Return an array like what the kernel is to see: as `dtype` says, or the first source."""
+    if header is not None:
+        return header.like
+    if dtype is None and first is not None and first.like is not None:
+        return like_of("dtype", (first.like.dtype, first.like.shape[1:]))
+    return like_of("dtype", np.uint8 if dtype is None else dtype)
 
 
-class _Job:
-    """One call of `stream`: the kernel, ready to be called, and the totals over its sources."""
-
-    def __init__(
-        self,
-        kernel: Any,
-        states: list[Any],
-        like: NDArray[Any],
-        pool: BufferPool,
-        engine: str,
-        report: Callable[[int, int | None], None],
-        watch: Stopwatch,
-    ) -> None:
-        self.kernel = kernel
-        self.states = states
-        self.like = like
-        self.pool = pool
-        self.engine = engine
-        self.report = report
-        self.watch = watch
-        self.bytes = 0
-
-    def _compiled(self, work: Any, *shared: types.Type) -> Callable[..., Any]:
-        """Return a worker's kernel, compiled for the user's kernel and arguments of the types `shared`."""
-        return compiled(work, self.kernel, self.like, self.states[0], *shared)
-
-    def run(self, source: Opened, align: int, record: int, delimiter: int, ordered: bool) -> None:
-        """Run the kernel over one source."""
-        name, size = printable(source.name), source.size
-        step = _step(self.pool.buffer_size, record, align, source.first, delimiter)
-        if size % record:
-            raise ValueError(
-                f"{name} must be whole records of {record} bytes, as set by record or dtype, but has {size} bytes"
-            )
-        if align > 1 and (self.pool.arena % align or self.pool.stride % align):
-            raise ValueError(f"direct=True needs buffers at multiples of {align} bytes, not {self.pool.stride} apart")
-        if self.engine in ("uring", "mmap") and not source.regular:
-            raise ValueError(f"engine={self.engine!r} needs regular files, and {name} is not one")
-        if self.engine == "uring" and step != self.pool.buffer_size:
-            raise ValueError(f"engine='uring' fills whole buffers: they must have {step} bytes, the size of a piece")
-        words = np.zeros(STREAM_WORDS, np.int64)
-        words[SHORT] = UNKNOWN
-        with ExitStack() as stack:
-            mapping = stack.enter_context(source.mapped()) if self.engine == "mmap" and size else None
-            read_ahead, words[ENDED] = source.read_ahead()
-            words[AHEAD_END] = len(read_ahead)
-            ahead = np.empty(max(len(read_ahead), 0 if source.seekable else source.unit), np.uint8)
-            ahead[: len(read_ahead)] = np.frombuffer(read_ahead, np.uint8)
-            carry = np.empty(0 if source.seekable else step, np.uint8)
-            plan = Plan(
-                fd=source.fd,
-                seekable=int(source.seekable),
-                first=source.first,
-                size=size or UNKNOWN,  # virtual files, such as those in /proc, report 0
-                base=self.bytes,
-                step=step,
-                align=align,
-                record=record,
-                delimiter=delimiter,
-                in_turn=int(ordered or delimiter >= 0 or size == 0),
-                ordered=int(ordered),
-                mapped=0 if mapping is None else mapping.ctypes.data,
-                packets=source.packets,
-                unit=source.unit,
-                terminal=int(source.terminal),
-                ahead=ahead.ctypes.data,
-                carry=carry.ctypes.data,
-            )
-
-            def report() -> None:
-                self.report(plan.base + int(words[DONE]), plan.base + size if size else None)
-
-            if self.engine == "uring" and size:
-                self._run_queued(plan, words, source.name, report)
-            else:
-                self._run_claimed(plan, words, source.name, report)
-        done = int(words[DONE])
-        torn = not plan.in_turn and done != min(size, words[SHORT])
-        if torn or (done < size and source.has_shrunk()):  # some file systems report sizes that mean nothing
-            raise source.changed(done)
-        source.leave_at(done)
-        self.bytes += done
-        self.report(self.bytes, self.bytes if size else None)
-
-    def _run_claimed(self, plan: Plan, words: NDArray[np.int64], name: str, report: Callable[[], None]) -> None:
-        """Let every worker read for itself."""
-        turns: list[BoundedQueue] = []
-        with self.watch.compiling():
-            if plan.in_turn:
-                turns = [BoundedQueue(1), BoundedQueue(1)]
-                for turn in turns:
-                    turn.put(0)
-                on_pieces = self._compiled(work_in_turns, QUEUE_TYPE, QUEUE_TYPE, types.int64)
-            else:
-                on_pieces = self._compiled(work_on_pieces, types.int64)
-            crew = _crew(words, *turns)
-
-        def work(state: Any) -> None:
-            index = self._buffer(plan, words)
-            if index >= 0:
-                try:
-                    memory = self.pool.arena + index * self.pool.stride
-                    self.watch.start()
-                    self._work(on_pieces, plan, name, (words, *turns, memory), state, np.zeros(1, np.int64))
-                finally:
-                    self.pool.put(index)
-
-        crew.run(work, self.states, report)
-        self.watch.stop()
-
-    def _run_queued(self, plan: Plan, words: NDArray[np.int64], name: str, report: Callable[[], None]) -> None:
-        """Read with io_uring in this thread, and let the workers process what has arrived."""
-        from ..uring import Ring
-
-        ready = BoundedQueue(self.pool.capacity)
-        end = plan.first + -(-plan.size // plan.align) * plan.align
-
-        def work(state: Any) -> None:
-            current = np.full(2, -1)
-            try:
-                shared = words, ready, self.pool, registered.lengths, registered.offsets
-                self._work(on_queue, plan, name, shared, state, current)
-            finally:
-                if current[1] >= 0:
-                    self.pool.put(int(current[1]))
-
-        offset = plan.first
-
-        def pump() -> None:
-            nonlocal offset
-            while not words[STOP] and (offset < end or registered.in_flight):
-                offset = registered.read_batch(plan.fd, offset, end)
-                if registered.complete(ready, timeout=LOOK_S) == 0 and not registered.in_flight:
-                    with suppress(WouldBlock), self.pool.lease(timeout=LOOK_S):
-                        pass  # a buffer is free again
-                report()
-            ready.close()
-
-        with ExitStack() as stack:
-            with self.watch.compiling():
-                of_words = types.int64[::1]
-                on_queue = self._compiled(work_on_queue, QUEUE_TYPE, typeof(self.pool), of_words, of_words)
-                crew = _crew(words, ready)
-                ring = stack.enter_context(Ring(min(self.pool.capacity, _URING_ENTRIES)))
-                registered = stack.enter_context(self.pool.register(ring))
-                registered.read_batch(plan.fd, end, end)  # these do nothing yet, except to be compiled
-                registered.complete(ready, registered.in_flight)
-                ready.try_get()
-                compile_for(close_queue, ready)
-            self.watch.start()
-            try:
-                crew.run(work, self.states, report, pump)
-                self.watch.stop()
-            finally:
-                while (index := ready.try_get()) >= 0:
-                    self.pool.put(index)
-
-    def _work(self, work: Any, plan: Plan, name: str, shared: tuple[Any, ...], state: Any, current: Any) -> None:
-        """Run a worker's kernel to its end; raise the error of the piece on which it failed."""
-        try:
-            ended, position = work(self.kernel, plan, *shared, self.like, state, current)
-        except BaseException as error:
-            raise StreamError(name, plan.first + int(current[0]), error) from error
-        if ended not in (END, PIECE, STOPPED):
-            raise _failure(ended, name, plan, plan.first + position)
-
-    def _buffer(self, plan: Plan, words: NDArray[np.int64]) -> int:
-        """Return a buffer, or -1 if the other workers finish before one is free."""
-        while not (words[STOP] or words[ENDED] or words[POSITION] >= plan.size):
-            index = self.pool.try_get()  # its kernel is compiled already; that of a wait may not be
-            if index >= 0:
-                return index
-            try:
-                return self.pool.get(timeout=LOOK_S)
-            except WouldBlock:
-                if self.pool.nonblocking:
-                    raise
-        return -1
+def _output_like(
+    form: str, output: Any, collect: Any, output_dtype: Any, output_items: Any, units: Units
+) -> NDArray[Any]:
+    """Return an array like what the kernel is to fill; refuse arguments about output that do not fit together."""
+    if output is None and collect is None:
+        if "output" in form.split():
+            raise ValueError("the kernel has a parameter output: say where that goes, by output= or collect=")
+        for name, value in ("output_dtype", output_dtype), ("output_items", output_items):
+            if value is not None:
+                raise ValueError(f"{name}={value!r:.60} needs output= or collect=")
+        return np.zeros(1, np.uint8)
+    if output is not None and collect is not None:
+        raise ValueError("output and collect exclude each other: pass one of them")
+    if "output" not in form.split():
+        name = "collect" if output is None else "output"
+        raise TypeError(
+            f"{name}= needs a kernel(buffer, n, offset, state, output) that returns how many items of output it filled"
+        )
+    if output_items is not None:
+        check.integer("output_items", output_items, 1, MAX_BYTES)
+    if collect is not None:
+        if output_dtype is not None:
+            raise ValueError("output_dtype is for output=: collect= has the dtype already")
+        return like_of("collect", collect)
+    return units.like if output_dtype is None else like_of("output_dtype", output_dtype)
 
 
-@kernel
-def _stop(words, queues):
-    """Make all workers end, also those waiting at a queue."""
-    store(words, STOP, 1)
-    for queue in queues:
-        close_queue(queue)
+def _check_ring(units: Units, form: str, ordered: bool, per_file: bool) -> None:
+    """Refuse what io_uring cannot be used for."""
+    if ordered or units.delimiter or "turns" in form.split() or not units.whole or per_file:
+        raise ValueError(
+            "engine='uring' reads pieces of one size, which complete in any order: leave out ordered, delimiter, "
+            "output, collect, overlap, start, stop, skip and per_file, or use engine='auto'"
+        )
+    if not isinstance(_thread.start_new_thread, BuiltinFunctionType):
+        # The reader would wait forever: its wait blocks all greenlets.
+        raise ValueError(
+            "engine='uring' needs threads, which gevent or eventlet has replaced by greenlets: use engine='preadv'"
+        )
 
 
-def _crew(words: NDArray[np.int64], *queues: BoundedQueue) -> Crew:
-    """Return a crew whose workers share `words` and wait at `queues`."""
-    if not queues:
-        store(words, STOP, 0)  # compiled now, as below
-        return Crew(lambda: store(words, STOP, 1))
-    compile_for(_stop, words, queues)  # compiled now, not while handling Ctrl-C
-    return Crew(lambda: _stop(words, queues))
+def _again(state: Any, like: Any) -> Any:
+    """Make one more state, of the type of one that was made before."""
+    made = make_states(state, 1)[0]
+    if type_of(made) != type_of(like):
+        raise TypeError(f"state must make the same type for each source, not {type_of(like)} and {type_of(made)}")
+    return made
 
 
-def _failure(ended: int, filename: str, plan: Plan, offset: int) -> Exception:
-    """Return the error for a worker's final status."""
-    name = printable(filename)
-    if ended == TORN:
-        return ValueError(f"{name} ends at offset {offset} inside a record of {plan.record} bytes")
-    if ended == TOO_LONG:
-        longer = f"a line at offset {offset} that is longer than a piece, {plan.step} bytes"
-        return ValueError(f"{name} has {longer}: tier, or the buffers of pool, must be larger")
-    return OSError(-ended, f"{os.strerror(-ended)} at offset {offset}", filename)
-
-
-def _like(dtype: DTypeLike) -> NDArray[Any]:
-    """Return an array with the dtype that kernels are to see."""
-    try:
-        element = np.dtype(dtype)
-    except (TypeError, ValueError):
-        raise TypeError(f"dtype must be one that numba knows, not {dtype!r:.60}") from None
-    element_type(element)
-    return np.zeros(1, element)
-
-
-def _check_units(record: Any, delimiter: Any, like: NDArray[Any]) -> tuple[int, int]:
-    """Return the bytes of a record, and the byte that ends a line or -1."""
-    size = like.itemsize if record is None else check.integer("record", record, 1, MAX_BUFFER_BYTES)
-    if size % like.itemsize:
-        raise ValueError(f"record must be a multiple of the {like.itemsize} bytes of {like.dtype}, not {size}")
-    if delimiter is None:
-        return size, -1
-    if not isinstance(delimiter, bytes) or len(delimiter) != 1:
-        raise ValueError(f"delimiter must be one byte, such as b'\\n', not {delimiter!r:.60}")
-    if size != 1:
-        raise ValueError(f"delimiter={delimiter!r} needs lines of bytes: leave out record and dtype")
-    return 1, delimiter[0]
-
-
-def _step(plan_room: int, record: int, align: int, first: int, delimiter: int) -> int:
-    """Return the bytes of a piece: the most whole records that always fit, with aligned reads, into a buffer."""
-    room = plan_room // align * align
-    unit = math.lcm(record, align)
-    if first % align == 0 and room >= unit and delimiter < 0:
-        return room // unit * unit
-    step = (room - (align if align > 1 else 0)) // record * record
-    if step <= 0:
-        wanted = f"a record of {record} bytes" + (f" and {align} bytes around it, for direct=True" if align > 1 else "")
-        raise ValueError(f"tier must make buffers that hold {wanted}, not buffers of {plan_room} bytes")
-    return step
+def _per_file(job: Job, combine: Callable[[Any, Any], Any] | None) -> list[Any]:
+    """Return the state of each source, merged from those of the workers that read it."""
+    found: dict[int, list[Any]] = {}
+    for (index, _), state in sorted(job.per_file.items(), key=itemgetter(0)):
+        found.setdefault(index, []).append(state)
+    states = (found.get(index) or [job.state()] for index in range(len(job.names)))
+    return [combined(each, combine) if combine else each[0] for each in states]

@@ -58,3 +58,15 @@ def last_error() -> int:
 
 
 memcpy = c_function("memcpy", *[types.int64] * 4)
+memset = c_function("memset", types.int64, types.int64, types.int32, types.int64)
+memcmp = c_function("memcmp", types.int32, *[types.int64] * 3)
+memchr = c_function("memchr", types.int64, types.int64, types.int32, types.int64)
+memrchr = c_function("memrchr", types.int64, types.int64, types.int32, types.int64)
+memmem = c_function("memmem", *[types.int64] * 5)
+open_path = c_function("open", types.int32, types.int64, types.int32, types.int32)
+close = c_function("close", types.int32, types.int32)
+lseek = c_function("lseek", types.int64, types.int32, types.int64, types.int32)
+fcntl = c_function("fcntl", types.int32, types.int32, types.int32, types.int64)
+mmap = c_function("mmap", types.int64, types.int64, types.int64, types.int32, types.int32, types.int32, types.int64)
+munmap = c_function("munmap", types.int32, types.int64, types.int64)
+statx = c_function("statx", types.int32, types.int32, types.int64, types.int32, types.int32, types.int64)

@@ -24,6 +24,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
 
 from .._jit import seam
 from .._jit.compile import kernel
@@ -113,6 +114,8 @@ def _address(typingctx: Any, words: Any, i: Any) -> Any:
     """Return the address of a word: on a little-endian machine, of its low half, which futex(2) compares."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        return builder.ptrtoint(builder.gep(args[0], [args[1]]), ir.IntType(64))
+        kind = signature.args[0]
+        pointer = make_array(kind)(context, builder, args[0]).data if isinstance(kind, types.Array) else args[0]
+        return builder.ptrtoint(builder.gep(pointer, [args[1]]), ir.IntType(64))
 
     return types.int64(words, types.intp), codegen

@@ -205,7 +205,7 @@ def test_paths_of_any_kind(tmp_path):
     with open(tmp_path / "last", "rb") as opened:
         opened.seek(100)
         sources = [
-            os.fsencode(tmp_path / "\xe9"),
+            AsBytes(os.fsencode(tmp_path / "\xe9")),
             AsBytes(undecodable),
             tmp_path / "last",
             opened,
@@ -223,15 +223,15 @@ def test_names_that_are_no_text_can_be_printed(tmp_path, name):
     with open(path, "wb") as opened:
         opened.write(bytes(100))
     with pytest.raises(StreamError) as caught:
-        stream(path, fail_at, state=np.array([50]))
+        stream(os.fsdecode(path), fail_at, state=np.array([50]))
     assert caught.value.filename == os.fsdecode(path)
     assert name.decode(errors="backslashreplace") in str(caught.value).encode().decode()
     with pytest.raises(ValueError, match="must be whole records of 7 bytes") as refused:
-        stream(path, check, state=fresh(0), record=7)
+        stream(AsBytes(path), check, state=fresh(0), record=7)
     assert name.decode(errors="backslashreplace") in str(refused.value).encode().decode()
     os.unlink(path)
     with pytest.raises(FileNotFoundError) as missing:
-        stream(path, check, state=fresh(0))
+        stream(AsBytes(path), check, state=fresh(0))
     assert missing.value.filename == os.fsdecode(path) and str(missing.value).encode()
 
 

@@ -131,14 +131,14 @@ import sys
 import numpy as np
 from numba import njit
 from iobuf_nb import stream
-from iobuf_nb._streams.pieces import work_on_pieces
+from iobuf_nb._streams.work import work_on_files
 
 @njit
 def add(buffer, n, offset, state):
     state[0] += buffer.sum()
 
 print(int(stream(sys.argv[1], add, state=np.zeros(1, np.int64), combine=np.add).state[0]))
-print(sum(work_on_pieces.stats.cache_misses.values()), sum(work_on_pieces.stats.cache_hits.values()))
+print(sum(work_on_files.stats.cache_misses.values()), sum(work_on_files.stats.cache_hits.values()))
 """
     path = str(file(b"\1" * 1000))
     runs = [said("-c", script, path, NUMBA_CACHE_DIR=cache).split() for _ in range(2)]
@@ -169,20 +169,23 @@ print(stream(sys.argv[1], add, state=({}), ordered=True).state[0][0][0])
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize("options, used", [("", "work_on_pieces"), (", ordered=True", "work_in_turns")])
-def test_only_the_workers_that_a_stream_needs_are_compiled(file, options, used):
+@pytest.mark.parametrize("source, used", [("sys.argv[1]", "work_on_files"), ("reader", "work_in_turns")])
+def test_only_the_workers_that_a_stream_needs_are_compiled(file, source, used):
     script = f"""
+import os
 import sys
 import numpy as np
 from numba import njit
 from iobuf_nb import stream
-from iobuf_nb._streams import pieces
+from iobuf_nb._streams import work
 
 @njit
 def add(buffer, n, offset, state):
     state[0] += n
 
-stream(sys.argv[1], add, state=np.zeros(1){options})
-print([name for name, work in vars(pieces).items() if name.startswith("work_") and work.overloads])
+reader, writer = os.pipe()
+os.close(writer)
+stream({source}, add, state=np.zeros(1))
+print([name for name, each in vars(work).items() if name.startswith("work_") and each.overloads])
 """
     assert said("-c", script, str(file(bytes(1000)))) == f"['{used}']"

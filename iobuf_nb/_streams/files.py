@@ -1,0 +1,209 @@
+"""Files: how workers share any number of regular files, and memory, and read their pieces by offset.
+
+The pieces of all files are numbered in one row, and one fetch-and-add claims the next. The worker that first comes to a
+file opens it (when two come at once, one of them closes its own again), and the one that has done its last piece closes
+it: so only as many files are open as are being read.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from .._free.queue import LINE_PAIR
+from .._jit.compile import kernel
+from .._threads.libc import close, last_error, memcpy, memset, open_path, statx
+from ..atomics import compare_and_swap, fetch_add, load, store
+from ..syscalls import PREAD, call_full
+from .lines import first_cut, last_cut
+from .mapping import MAPPED_AT, SEARCHED_AT, unmap
+from .pieces import PAD, PIECE, REPLACED, TOO_LONG, TORN
+
+# Words of one source. All positions are in bytes from its beginning. The first four, and five of `mapping`, are shared
+# by the workers. The others do not change.
+FD = 0  # 1 + the descriptor; 0: nobody has opened it yet
+LEFT = 1  # pieces that are not done
+SHORT = 2  # the first position at which a read came short
+DONE_BYTES = 3  # processed by the kernel
+PIECES_END = 9  # the number of the piece after its last one
+PIECES = 20
+PATH = 10  # the address of its path; 0: the descriptor is not ours
+MEMORY = 11  # the address of its bytes; 0: it is a file
+ORIGIN = 12  # the offset at which it begins
+LOW, HIGH, TOTAL = 13, 14, 15  # what is to be read of it, and its size
+BASE = 16  # bytes of the sources before it
+INODE = 17
+MAPPING = 18  # whether to map it; see `mapping`
+INDEX = 19
+KNOWN = 21  # 1: a line begins at LOW
+FILE_WORDS = 2 * LINE_PAIR
+
+_O_NONBLOCK = 0o4000
+_AHEAD = 1024  # bytes that are read at once beyond a claim, to find where its last line ends
+_AT_EMPTY_PATH, _STATX_INO_SIZE = 0x1000, 0x300
+
+
+@kernel
+def open_file(flags, files, row, scratch):
+    """Return the descriptor of a source, which is opened if it is not yet, or -errno; `scratch` is 33 words of 0."""
+    # F2 acquires from F1: what another worker has opened is open. Mutant: "a descriptor is read by a relaxed load"
+    word = load(files, row + FD, "acquire")
+    if word or files[row + MEMORY]:
+        return word - 1 if word else 0
+    path = files[row + PATH]
+    fd = open_path(path, flags, 0)
+    if fd < 0 and last_error() == errno.EWOULDBLOCK:  # another process has a lease of it, and is asked to let go
+        fd = open_path(path, flags & ~_O_NONBLOCK, 0)
+    if fd < 0:
+        return -last_error()
+    if statx(fd, scratch.ctypes.data + 256, _AT_EMPTY_PATH, _STATX_INO_SIZE, scratch.ctypes.data) < 0:
+        status = -last_error()
+    elif scratch[4] != files[row + INODE] or scratch[5] < files[row + ORIGIN] + files[row + HIGH]:
+        status = REPLACED
+    # F1 releases to F2. Mutant: "two workers open a file, and both store its descriptor"
+    elif compare_and_swap(files, row + FD, 0, fd + 1, "acq_rel"):
+        return fd
+    else:
+        status = load(files, row + FD, "acquire") - 1
+    close(fd)
+    return status
+
+
+@kernel
+def leave_file(files, row):
+    """Note that a piece is done; close its file if it was the last."""
+    # D1 is ordered with itself: all that others did with the descriptor is over. Mutant: "a file is closed too early"
+    if fetch_add(files, row + LEFT, -1, "acq_rel") == 1:
+        close_file(files, row)
+
+
+@kernel
+def close_file(files, row):
+    """Unmap and close a source, if it is open and ours."""
+    unmap(files, row)
+    word = load(files, row + FD)
+    if word and files[row + PATH]:
+        store(files, row + FD, 0)
+        close(word - 1)
+
+
+@kernel
+def note_short(words, short, position):
+    """Make word `short` the first position at which a read came short."""
+    first = load(words, short)
+    while position < first and not compare_and_swap(words, short, first, position):
+        first = load(words, short)
+
+
+@kernel
+def read_at(fd, align, address, offset, want):
+    """Read `want` bytes from an offset to an address of which the same number of bits is 0: how many, or -errno."""
+    skip = offset % align
+    n = call_full(PREAD, fd, address - skip, -(-(skip + want) // align) * align, offset - skip)
+    if n < 0:
+        return n
+    n -= skip
+    if n > want:
+        n = want
+    return n if n > 0 else 0
+
+
+@kernel
+def _fetch(plan, files, row, fd, mapped, memory, position, want):
+    """Get bytes [position, position + want) of a source: how many there were, or -errno, and their address."""
+    offset = files[row + ORIGIN] + position
+    if mapped:
+        return want, mapped + offset
+    if files[row + MEMORY]:
+        memcpy(memory, files[row + MEMORY] + position, want)
+        return want, memory
+    if plan.congruent:
+        memory += offset & 4095  # else the copy in Linux is four times as slow
+    n = read_at(fd, plan.align, memory, offset, want)
+    if 0 <= n < want:
+        note_short(files, row + SHORT, position + n)
+    return n, memory
+
+
+@kernel
+def read_records(plan, files, row, fd, mapped, memory, begin, end, known):
+    """Read records [begin, end) and their neighbours: status, address, bytes, position, where to go on, neighbours."""
+    low, high = files[row + LOW], files[row + HIGH]
+    before = begin - low if begin - low < plan.before else plan.before
+    after = high - end if high - end < plan.after else plan.after
+    want = before + end - begin + after
+    n, address = _fetch(plan, files, row, fd, mapped, memory, begin - before, want)
+    if n < 0:
+        return n, 0, 0, begin, end, 0, 0
+    if not mapped:
+        memset(address + n, 0, PAD)
+    if n < want:  # the file has become shorter
+        n -= before
+        if n <= 0:
+            return PIECE, address, 0, begin, end, 0, 0
+        if n % plan.record:
+            return TORN, 0, 0, begin + n, end, 0, 0
+        after = n - (end - begin) if n > end - begin else 0
+        n -= after
+        return PIECE, address, n, begin, end, before, after
+    return PIECE, address, end - begin, begin, end, before, after
+
+
+@kernel
+def read_lines(plan, files, row, fd, mapped, memory, begin, end, known):
+    """Read lines that begin in [begin, end), as many as fit; results are those of `read_records`.
+
+    Where to go on is where the next of these lines begins, which then is `known`.
+    """
+    total = files[row + TOTAL]
+    back = 0 if known else (2 * plan.delimiter_size - 1 if 2 * plan.delimiter_size <= begin else begin)
+    low = begin - back
+    want = end - low + _AHEAD
+    want = want if want < plan.step else plan.step
+    want = want if want < total - low else total - low
+    n, address = _fetch(plan, files, row, fd, mapped, memory, low, want)
+    if n < 0:
+        return n, 0, 0, begin, end, 0, 0
+    search = files[row + SEARCHED_AT] - files[row + MAPPED_AT] if mapped else 0  # kernels write to what is mapped
+    ended = n < want or low + n == total
+    at = back
+    if back:
+        at = first_cut(plan, address + search, back, n)
+        if at < 0 or low + at >= end:
+            return PIECE, address, 0, begin, end, 0, 0  # no line begins here
+    cut = first_cut(plan, address + search, end - low, n) if end - low <= n else -1
+    while cut < 0 and not ended and n < plan.step:
+        more = n if n < plan.step - n else plan.step - n
+        more = more if more < total - low - n else total - low - n
+        got = more
+        if not mapped:
+            got = _read_on(plan, files, row, fd, address + n, low + n, more)
+            if got < 0:
+                return got, 0, 0, low + n, end, 0, 0
+        from_here = n if n > end - low else end - low
+        n += got
+        ended = got < more or low + n == total
+        cut = first_cut(plan, address + search, from_here, n) if from_here <= n else -1
+    following = end
+    if cut < 0 and ended:
+        cut = n
+    elif cut < 0:  # the last line may be longer than what is left of the buffer
+        cut = last_cut(plan, address + search, at, n)
+        if cut < 0 and at == 0:
+            return TOO_LONG, 0, 0, low, end, 0, 0
+        cut = cut if cut > at else at
+        following = low + cut
+    if not mapped:
+        memset(address + cut, 0, PAD)
+    return PIECE, address + at, cut - at, low + at, following, 0, 0
+
+
+@kernel
+def _read_on(plan, files, row, fd, address, position, want):
+    """Read the bytes that follow others in memory: how many, or -errno."""
+    if files[row + MEMORY]:
+        memcpy(address, files[row + MEMORY] + position, want)
+        return want
+    n = read_at(fd, plan.align, address, files[row + ORIGIN] + position, want)
+    if 0 <= n < want:
+        note_short(files, row + SHORT, position + n)
+    return n

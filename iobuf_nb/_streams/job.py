@@ -1,0 +1,385 @@
+"""A job: one call of `stream`, which runs its kernel over one group of sources after another."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import numpy as np
+from numba import typeof, types
+from numpy.typing import NDArray
+
+from .._free.free_list import give, take
+from .._free.queue import QUEUE_TYPE
+from .._free.waiting import close_queue, wait_to_get
+from .._jit import c_methods
+from .._jit.compile import compile_for, kernel
+from .._pools.bounded_queue import BoundedQueue
+from .._pools.pool import BufferPool
+from .._threads.outcomes import WouldBlock
+from .crew import LOOK_S, Crew, compile_methods
+from .errors import StreamError
+from .kernel import compiled
+from .order import stop_turns
+from .output import GUARD, GUARD_BYTE, NEGATIVE, NOT_WRITTEN, PAST_THE_END, TOO_MANY
+from .pieces import (
+    AHEAD_END,
+    ANOTHER,
+    AT,
+    CLAIM,
+    CLAIMED,
+    DONE,
+    END,
+    ENDED,
+    MAPPED,
+    PAD,
+    PIECE,
+    POSITION,
+    REPLACED,
+    SHORT_AT,
+    SOURCE,
+    STOP,
+    STOPPED,
+    STREAM_WORDS,
+    TOO_LONG,
+    TORN,
+    UNKNOWN,
+    WORKER_WORDS,
+    WRITTEN,
+    Plan,
+)
+from .progress import Stopwatch
+from .source import Opened, changed, printable
+from .table import Table
+from .work import work_in_turns, work_on_files, work_on_ring
+
+_WORDS = types.int64[::1]
+
+
+class Job:
+    """What all runs of one call have in common, and the totals over its sources.
+
+    Parameters
+    ----------
+    kernel, form, like, output_like
+        The kernel, ready to be called, its form (see `work`), and an array each like what it sees and what it fills.
+    state : callable
+        Makes a new state.
+    states : list
+        One for each worker; the same one for all if kernels run in order.
+    plan : Plan
+        What does not depend on the source.
+    room : int
+        Items of an output array; 0 if there is no output.
+    """
+
+    def __init__(
+        self, kernel: Any, form: str, like: NDArray[Any], output_like: NDArray[Any], state: Callable[[], Any],
+        states: list[Any], plan: Plan, room: int, pool: BufferPool, target: str,
+        report: Callable[[int, int | None], None], watch: Stopwatch,
+    ) -> None:  # fmt: skip
+        self.kernel, self.form, self.like = kernel, form, like
+        self.state, self.states = state, states
+        self.plan = plan
+        self.pool = pool
+        self.target = target
+        self.report = report
+        self.watch = watch
+        self.names: list[str] = []
+        self.per_file: dict[tuple[int, int], Any] = {}  # states by source and worker
+        self.base = self.bytes = self.written = self.mapped = 0
+        size = room * output_like[:1].nbytes
+        self._outputs = []
+        for _ in states:
+            memory = np.full(size + GUARD, GUARD_BYTE, np.uint8)
+            self._outputs.append(memory[:size].view(output_like.dtype).reshape(room, *output_like.shape[1:]))
+
+    def compiled(self, work: Any, *shared: types.Type) -> Callable[..., Any]:
+        """Return a worker's kernel, compiled for the user's kernel and arguments of the types `shared`."""
+        return compiled(work, self.form, self.kernel, self.like, self._outputs[0], self.states[0], *shared)
+
+    # ---- files and memory --------------------------------------------------------------------------------------------
+
+    def run_files(self, table: Table) -> None:
+        """Run the kernel over all pieces of a table, on one crew; a single one in this thread."""
+        table.finish()
+        plan = self.plan._replace(pieces=table.pieces)
+        words = self._words()
+        with self.watch.compiling():
+            on_files = self.compiled(work_on_files, _WORDS, types.int64)
+            crew = Crew(_stopper(words)) if plan.pieces > 1 else None
+
+        def is_over() -> bool:
+            return bool(words[STOP] or words[CLAIMED] >= plan.pieces)
+
+        def work(k: int) -> None:
+            index = self._buffer(is_over)
+            if index >= 0:
+                try:
+                    memory = self.pool.arena + index * self.pool.stride
+                    self.watch.start()
+                    self._work(on_files, plan, words, (table.words, memory), k, table)
+                finally:
+                    self.pool.put(index)
+
+        def report() -> None:
+            self.report(self.bytes + int(words[DONE]), self.bytes + table.bytes)
+
+        try:
+            if crew is None:
+                work(0)
+            else:
+                crew.run(work, range(min(len(self.states), plan.pieces)), report)
+            self.watch.stop()
+            table.require_unchanged(plan.delimiter_size > 0)
+        except OSError as error:
+            raise _counted(error, table) from None
+        finally:
+            table.close()
+        self._count(words)
+        self.report(self.bytes, self.bytes)
+
+    # ---- one source --------------------------------------------------------------------------------------------------
+
+    def run_in_turns(self, source: Opened, index: int) -> None:
+        """Run the kernel over a source that only one worker can read at a time."""
+        words = self._words()
+        read_ahead, words[ENDED] = source.read_ahead()
+        words[AHEAD_END] = len(read_ahead)
+        ahead = np.empty(max(len(read_ahead), 0 if source.seekable else source.unit), np.uint8)
+        ahead[: len(read_ahead)] = np.frombuffer(read_ahead, np.uint8)
+        carry = np.empty(0 if source.seekable else self.plan.step, np.uint8)
+        plan = self._plan_for(source, index)._replace(ahead=ahead.ctypes.data, carry=carry.ctypes.data)
+        with self.watch.compiling():
+            turn = BoundedQueue(1)
+            turn.put(0)
+            on_pieces = self.compiled(work_in_turns, QUEUE_TYPE, types.int64)
+            crew = Crew(_stopper(words, turn))
+
+        def work(k: int) -> None:
+            buffer = self._buffer(lambda: bool(words[STOP] or words[ENDED] or words[POSITION] >= plan.size))
+            if buffer >= 0:
+                try:
+                    memory = self.pool.arena + buffer * self.pool.stride
+                    self.watch.start()
+                    self._work(on_pieces, plan, words, (turn, memory), k, source)
+                finally:
+                    self.pool.put(buffer)
+
+        self._run_on(source, plan, words, crew, work)
+
+    def run_ring(self, source: Opened, index: int) -> None:
+        """Read a source with io_uring in this thread, and let the workers process what has arrived."""
+        from ..uring import Ring
+
+        plan = self._plan_for(source, index)
+        words = self._words()
+        words[SHORT_AT] = UNKNOWN
+        with self.watch.compiling():
+            ready = BoundedQueue(self.pool.capacity)
+        end = plan.first + -(-plan.size // plan.align) * plan.align
+
+        def work(k: int) -> None:
+            memory = np.empty(plan.step + PAD, np.uint8)
+            own = _own()
+            try:
+                shared = ready, self.pool, registered.lengths, registered.offsets, memory.ctypes.data
+                self._work(on_ring, plan, words, shared, k, source, own)
+            finally:
+                if own[CLAIM] >= 0:
+                    self.pool.put(int(own[CLAIM]))
+
+        offset = plan.first
+
+        def pump() -> None:
+            nonlocal offset
+            while not words[STOP] and (offset < end or registered.in_flight):
+                offset = registered.read_batch(plan.fd, offset, end)
+                if registered.complete(ready, timeout=LOOK_S) == 0 and not registered.in_flight:
+                    with suppress(WouldBlock), self.pool.lease(timeout=LOOK_S):
+                        pass  # a buffer is free again
+                self.report(self.bytes + int(words[DONE]), self.bytes + plan.size)
+            ready.close()
+
+        with ExitStack() as stack:
+            with self.watch.compiling():
+                on_ring = self.compiled(work_on_ring, QUEUE_TYPE, typeof(self.pool), _WORDS, _WORDS, types.int64)
+                crew = Crew(_stopper(words, ready))
+                ring = stack.enter_context(Ring(min(self.pool.capacity, _URING_ENTRIES)))
+                registered = stack.enter_context(self.pool.register(ring))
+                registered.read_batch(plan.fd, end, end)  # these do nothing yet, except to be compiled
+                registered.complete(ready, registered.in_flight)
+                ready.try_get()
+                compile_for(close_queue, ready)
+            self.watch.start()
+            try:
+                self._run_on(source, plan, words, crew, work, pump)
+            finally:
+                while (left := ready.try_get()) >= 0:
+                    self.pool.put(left)
+
+    def _run_on(
+        self, source: Opened, plan: Plan, words: NDArray[np.int64], crew: Crew,
+        work: Callable[[int], None], first: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Run a crew on one source, and see whether it has changed."""
+        size = source.size or None
+
+        def report() -> None:
+            self.report(self.bytes + int(words[DONE]), self.bytes + size if size else None)
+
+        crew.run(work, range(len(self.states)), report, first)
+        self.watch.stop()
+        done = int(words[DONE])
+        torn = first is not None and done != min(source.size, words[SHORT_AT])
+        if torn or (done < source.size and source.has_shrunk()):  # some file systems report sizes that mean nothing
+            raise source.changed(done)
+        source.leave_at(done)
+        self._count(words)
+        self.base += done
+        self.report(self.bytes, self.bytes if size else None)
+
+    def _plan_for(self, source: Opened, index: int) -> Plan:
+        return self.plan._replace(
+            fd=source.fd,
+            seekable=int(source.seekable),
+            first=source.first,
+            size=source.size or UNKNOWN,  # virtual files, such as those in /proc, report 0
+            base=self.base,
+            source=index,
+            packets=source.packets,
+            unit=source.unit,
+            terminal=int(source.terminal),
+        )
+
+    # ---- workers -----------------------------------------------------------------------------------------------------
+
+    def _words(self) -> NDArray[np.int64]:
+        words = np.zeros(STREAM_WORDS, np.int64)
+        words[WRITTEN] = self.written
+        return words
+
+    def _count(self, words: NDArray[np.int64]) -> None:
+        """Add a run to the totals."""
+        self.bytes += int(words[DONE])
+        self.mapped += int(words[MAPPED])
+        self.written = int(words[WRITTEN])
+
+    def state_of(self, index: int, k: int) -> Any:
+        """Return the state that worker `k` has for a source."""
+        key = index, 0 if self.plan.ordered else k
+        if key not in self.per_file:
+            self.per_file.setdefault(key, self.state())
+        return self.per_file[key]
+
+    def _work(
+        self, work: Any, plan: Plan, words: NDArray[np.int64], shared: tuple[Any, ...], k: int, names: Table | Opened,
+        own: NDArray[np.int64] | None = None,
+    ) -> None:  # fmt: skip
+        """Run a worker's kernel to its end; raise the error of the piece on which it failed."""
+        own = _own() if own is None else own
+        state, output = self.states[k], self._outputs[k]
+        if plan.per_file and isinstance(names, Table):
+            own[SOURCE] = -1
+        elif plan.per_file:
+            state = self.state_of(plan.source, k)
+        ended = ANOTHER
+        try:
+            while ended == ANOTHER:
+                ended, position = work(self.form, self.kernel, plan, words, *shared, output, self.like, state, own)
+                if ended == ANOTHER:
+                    state = self.state_of(names.index_of(int(own[SOURCE])), k)  # type: ignore[union-attr]
+        except BaseException as error:
+            row = int(own[SOURCE])
+            raise StreamError(names.name_of(row), names.first_of(row) + int(own[AT]), error) from error
+        if ended not in (END, PIECE, STOPPED):
+            row = int(own[SOURCE])
+            raise self._failure(ended, names.name_of(row), plan, names.first_of(row) + position, names, row)
+
+    def _buffer(self, is_over: Callable[[], bool]) -> int:
+        """Return a buffer, or -1 if the other workers finish before one is free."""
+        while not is_over():
+            index = self.pool.try_get()  # its kernel is compiled already; that of a wait may not be
+            if index >= 0:
+                return index
+            try:
+                return self.pool.get(timeout=LOOK_S)
+            except WouldBlock:
+                if self.pool.nonblocking:
+                    raise
+        return -1
+
+    def _failure(
+        self, ended: int, filename: str, plan: Plan, offset: int, names: Table | Opened, row: int
+    ) -> Exception:
+        """Return the error for a worker's final status."""
+        name = printable(filename)
+        if ended == TORN:
+            return ValueError(f"{name} ends at offset {offset} inside a record of {plan.record} bytes")
+        if ended == TOO_LONG:
+            longer = f"a line at offset {offset} that is longer than a piece, {plan.step} bytes"
+            return ValueError(f"{name} has {longer}: tier, or the buffers of pool, must be larger")
+        if ended == REPLACED:
+            return changed(filename, 0, names.size_of(row))
+        if ended in _MISUSES:
+            sentence = _MISUSES[ended].format(len(self._outputs[0]))
+            return StreamError(filename, offset, ValueError(sentence))
+        if ended <= NOT_WRITTEN:
+            return OSError(NOT_WRITTEN - ended, os.strerror(NOT_WRITTEN - ended), self.target)
+        if ended == -errno.EINVAL and plan.align > 1:
+            return OSError(errno.EINVAL, "direct=True is refused by the file system", filename)
+        return OSError(-ended, f"{os.strerror(-ended)} at offset {offset}", filename)
+
+
+_URING_ENTRIES = 64
+_MISUSES = {
+    TOO_MANY: "the kernel returned more than the {} items for which output has room: pass a larger output_items",
+    NEGATIVE: "the kernel returned a negative number of items, instead of how many of the {} of output it has filled",
+    PAST_THE_END: "the kernel wrote past the end of output, which has {} items: pass a larger output_items",
+}
+
+
+def _own() -> NDArray[np.int64]:
+    """Return the words of a worker."""
+    own = np.zeros(WORKER_WORDS, np.int64)
+    own[CLAIM] = -1
+    return own
+
+
+def _counted(error: OSError, table: Table) -> OSError:
+    """Return an error that says how many of several sources were read whole."""
+    if len(table) < 2:
+        return error
+    reason = f"{error.strerror}; {table.whole} of {len(table)} sources were read whole"
+    return OSError(error.errno, reason, error.filename)
+
+
+@kernel
+def _stop(words, queues):
+    """Make all workers end, also those waiting at a queue."""
+    stop_turns(words)
+    for queue in queues:
+        close_queue(queue)
+
+
+def _stopper(words: NDArray[np.int64], *queues: BoundedQueue) -> Callable[[], None]:
+    """Return what stops the workers that share `words` and wait at `queues`."""
+    if not queues:
+        compile_for(stop_turns, words)  # compiled now, not while handling Ctrl-C
+        return lambda: stop_turns(words)
+    compile_for(_stop, words, queues)
+    return lambda: _stop(words, queues)
+
+
+def compile_for_workers(pool: BufferPool, may_wait: bool) -> None:
+    """Compile what workers call to get and put buffers; the wait for one only if they may wait."""
+    compile_methods(may_wait)
+    if may_wait or c_methods.WHY_NOT is not None:
+        compile_for(take, pool._core)
+    if may_wait:
+        compile_for(wait_to_get, pool._core, 0)
+    if c_methods.WHY_NOT is not None:
+        compile_for(give, pool._core, 0)

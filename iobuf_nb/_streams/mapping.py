@@ -1,0 +1,117 @@
+"""Mapping: when a file is read through a mapping instead of into a buffer, and how that stays safe.
+
+A page of a mapping that lies behind the end of its file kills the process that touches it (SIGBUS). A *read lease*
+(fcntl(2), F_SETLEASE) excludes that: while it is held, whoever opens the file for writing, or truncates it, is made to
+wait. The holder is told by a signal, here one that is ignored by default, and by F_GETLEASE, which workers ask before
+each piece. Then no further piece is mapped, and the worker that leaves the mapping last lets go of the lease. Linux
+waits for that as long as ``/proc/sys/fs/lease-break-time`` says, 45 seconds by default. Where no lease is given (a file
+that is open for writing or belongs to another user, most network file systems), nothing is mapped.
+
+A worker that uses a mapping is counted; it counts itself in before it looks whether the file is still mapped, and the
+one that finds that it is not, and that nobody is left, lets go. In a sequentially consistent order of these accesses, a
+worker that is seen to be out has left, or will see that the file is not mapped.
+
+Kernels may write to what they get, so the mapping is private. Another one of the same file is for searching: it has the
+bytes of the file whatever kernels do to theirs.
+
+Which way is faster depends on the processor, the kernel and the page cache, so workers measure: they read some pieces,
+map some, go on in the better way, and now and then try the other one again.
+"""
+
+from __future__ import annotations
+
+from .._jit.compile import kernel
+from .._threads.clock import now_ns
+from .._threads.libc import fcntl, mmap, munmap
+from ..atomics import compare_and_swap, fetch_add, load, store
+from .pieces import MEASURES
+
+PAGE = 4096
+
+# How to choose.
+NEVER, MEASURE, ALWAYS = range(3)
+
+# Words of a source that its workers share, and the addresses of its two mappings, 0 before there are any.
+# PRIVATE: 0 if nobody has mapped the file yet, NOT_MAPPED, or the address of the first byte.
+PRIVATE, USERS, MAPPED_AT, SEARCHED_AT, MAPPED_BYTES = range(4, 9)
+NOT_MAPPED = -1
+
+# Words of one worker: pieces so far, what the last one was, when it began, and nanoseconds per MiB in both ways.
+COUNT, WAY, START, COST = range(MEASURES, MEASURES + 4)  # COST + 1, too
+_WARM_UP, _TRIAL, _AGAIN = 2, 4, 128
+
+# Linux's values.
+_F_SETSIG, _F_SETLEASE, _F_GETLEASE, _F_RDLCK, _F_UNLCK, _SIGURG = 10, 1024, 1025, 0, 2, 23
+_PROT_READ, _PROT_WRITE, _MAP_SHARED, _MAP_PRIVATE, _MAP_NORESERVE = 1, 2, 1, 2, 0x4000
+
+
+@kernel
+def enter_mapping(files, row, fd):
+    """Begin to use the mapping of an open file: the address of its first byte, or 0 if the file must be read."""
+    # E1 is ordered with L1 and L2. Mutant: "a worker enters a mapping without being counted"
+    fetch_add(files, row + USERS, 1, "seq_cst")
+    address = load(files, row + PRIVATE, "seq_cst")
+    if address == 0 and compare_and_swap(files, row + PRIVATE, 0, NOT_MAPPED, "seq_cst"):
+        address = _map(files, row, fd)
+        if address > 0:
+            store(files, row + PRIVATE, address, "seq_cst")
+    if address > 0 and fcntl(fd, _F_GETLEASE, 0) != _F_RDLCK:
+        store(files, row + PRIVATE, NOT_MAPPED, "seq_cst")
+        address = 0
+    if address <= 0:
+        leave_mapping(files, row, fd)
+        return 0
+    return address
+
+
+@kernel
+def leave_mapping(files, row, fd):
+    """End the use of a mapping, and let go of the lease if nobody may use it any more."""
+    fetch_add(files, row + USERS, -1, "seq_cst")
+    # L1 and L2 are ordered with E1. Mutant: "the lease is let go while the mapping is used"
+    if load(files, row + PRIVATE, "seq_cst") == NOT_MAPPED and load(files, row + USERS, "seq_cst") == 0:
+        fcntl(fd, _F_SETLEASE, _F_UNLCK)
+
+
+@kernel
+def _map(files, row, fd):
+    """Take a lease of a file and map it twice: the address of the first byte, or NOT_MAPPED."""
+    fcntl(fd, _F_SETSIG, _SIGURG)
+    if fcntl(fd, _F_SETLEASE, _F_RDLCK) < 0:
+        return NOT_MAPPED
+    size = files[row + MAPPED_BYTES]
+    private = mmap(0, size, _PROT_READ | _PROT_WRITE, _MAP_PRIVATE | _MAP_NORESERVE, fd, 0)
+    searched = mmap(0, size, _PROT_READ, _MAP_SHARED, fd, 0)
+    files[row + MAPPED_AT] = private
+    files[row + SEARCHED_AT] = searched
+    return NOT_MAPPED if private < 0 or searched < 0 else private
+
+
+@kernel
+def unmap(files, row):
+    """Remove the mappings of a file that nobody uses."""
+    for word in (MAPPED_AT, SEARCHED_AT):
+        if files[row + word] > 0:
+            munmap(files[row + word], files[row + MAPPED_BYTES])
+            files[row + word] = 0
+
+
+@kernel
+def should_map(mapping, own):
+    """Decide whether a worker's next piece is to be mapped, and note when it begins; `own` are the worker's words."""
+    own[START] = now_ns()
+    own[COUNT] += 1
+    own[WAY] = mapping
+    if mapping == MEASURE:
+        trial = (own[COUNT] - 1) % _AGAIN // (_WARM_UP + _TRIAL)
+        own[WAY] = trial if trial < 2 else own[COST + 1] < own[COST]
+    return own[WAY] > 0
+
+
+@kernel
+def note_cost(mapping, own, n):
+    """Note how long the piece of `n` bytes took for which `should_map` decided."""
+    if mapping == MEASURE and (own[COUNT] - 1) % (_WARM_UP + _TRIAL) >= _WARM_UP and n > 0:
+        cost = ((now_ns() - own[START]) << 20) // n
+        before = own[COST + own[WAY]]
+        own[COST + own[WAY]] = cost if before == 0 else (3 * before + cost) // 4

@@ -1,0 +1,94 @@
+"""Output: what kernels return is written in the order of the source.
+
+A worker computes its piece into memory of its own. In its turn (see `order`) it learns where that belongs. In a regular
+file it then writes it there at once, beside other workers; to a pipe or a socket, before it passes the turn.
+WRITTEN counts the bytes that are written or about to be; only the worker whose turn it is stores it.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from .._jit.compile import kernel
+from .._jit.instructions import two_words
+from .._threads.clock import now_ns
+from .._threads.gil import LOOK_NS
+from ..atomics import load, store
+from ..syscalls import POLL_IN, PWRITE, SEND, WRITE, call, call_full
+from .addresses import bytes_at
+from .order import pass_turn, wait_for_turn
+from .pieces import STOP, STOPPED, WRITTEN
+
+# Where to.
+NOWHERE, PLACED, IN_TURN, SOCKET = range(4)
+
+# How a delivery ends.
+DELIVERED = 1
+TOO_MANY = -10_101
+NEGATIVE = -10_102
+PAST_THE_END = -10_103
+NOT_WRITTEN = -20_000  # less an errno
+
+GUARD = 64  # bytes after the memory for a kernel's output, which it must leave as they are
+GUARD_BYTE = 0xA5
+_POLL_OUT = 4 << 32  # as it stands in a struct pollfd
+_FLAGS = 0x4040  # MSG_DONTWAIT | MSG_NOSIGNAL
+
+
+@kernel
+def deliver(plan, words, number, output, count, last):
+    """Write `count` items of `output`, which belong to piece `number`, and pass its turn if they are its last."""
+    if plan.output == NOWHERE:  # but kernels run in order
+        if last:
+            pass_turn(words, number)
+        return DELIVERED
+    if count < 0:
+        return NEGATIVE
+    if count > len(output):
+        return TOO_MANY
+    address = output.ctypes.data
+    end = bytes_at(address + len(output) * plan.output_item)
+    for k in range(GUARD):
+        if end[k] != GUARD_BYTE:
+            return PAST_THE_END
+    if not wait_for_turn(words, number):
+        return STOPPED
+    size = count * plan.output_item
+    status = DELIVERED
+    if plan.output != PLACED:
+        status = _write_out(plan, words, address, size)
+        if last and status == DELIVERED:
+            pass_turn(words, number)
+        return status
+    place = load(words, WRITTEN)
+    store(words, WRITTEN, place + size)
+    if last:
+        pass_turn(words, number)
+    if size:
+        n = call_full(PWRITE, plan.target, address, size, plan.target_first + place)
+        if n < size:
+            status = NOT_WRITTEN + (n if n < 0 else -errno.ENOSPC)
+    return status
+
+
+@kernel
+def _write_out(plan, words, address, size):
+    """Write to a pipe, a socket or a device, without blocking for longer than it takes to see that all must stop."""
+    done = 0
+    while done < size:
+        if load(words, STOP):
+            return STOPPED
+        ready = call(POLL_IN, plan.target, two_words(plan.target | _POLL_OUT, 0), 1, now_ns() + LOOK_NS)
+        if ready == 0:
+            continue
+        most = size - done if size - done < plan.target_most else plan.target_most
+        if plan.output == SOCKET:
+            n = call(SEND, plan.target, address + done, most, _FLAGS)
+        else:
+            n = call(WRITE, plan.target, address + done, most, 0)
+        if n < 0 and n != -errno.EAGAIN:
+            return NOT_WRITTEN + n
+        if n > 0:
+            done += n
+            store(words, WRITTEN, load(words, WRITTEN) + n)
+    return DELIVERED

@@ -1,0 +1,156 @@
+"""Runs: which sources of a stream are read together, and how."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+
+from .job import Job
+from .mapping import ALWAYS, MEASURE, NEVER
+from .source import Opened, Source
+from .table import Table
+from .units import Header, Units, header_of
+
+_MEASURED_BYTES = 1 << 26  # files that are large enough to find out how to read them best
+_TOGETHER = 1 << 14  # files that are looked at before the first of them is read
+
+
+def run(job: Job, sources: Iterable[Source], units: Units, header: Header | None, engine: str, direct: bool) -> None:
+    """Run a job over all sources: regular files that are given by their paths, and memory, together, others alone."""
+    runs = _Runs(job, units, header, engine, direct)
+    for source in sources:
+        runs.add(source)
+    runs.flush()
+
+
+class _Runs:
+    """The sources that are to be read by the next crew."""
+
+    def __init__(self, job: Job, units: Units, header: Header | None, engine: str, direct: bool) -> None:
+        self._job = job
+        self._units = units
+        self._header = header
+        self._engine = engine
+        self._direct = direct
+        self._table = Table(job.plan.length)
+
+    def add(self, source: Source) -> None:
+        """Add a source to the next run, or run it at once."""
+        index = len(self._job.names)
+        self._job.names.append(source.name)
+        if source.memory is not None:
+            self._add_memory(source, source.memory, index)
+        elif source.path is None or not self._add_path(source, source.path, index):
+            self.flush()
+            with source.opened(self._direct) as opened:
+                self._run(opened, index)
+        if len(self._table) >= _TOGETHER:
+            self.flush()
+
+    def flush(self) -> None:
+        """Read what was added."""
+        table, self._table = self._table, Table(self._job.plan.length)
+        if table.pieces:
+            self._job.run_files(table)
+
+    def _add_memory(self, source: Source, memory: memoryview, index: int) -> None:
+        self._require_file(source.name, False)
+        if self._direct:
+            raise ValueError(f"direct=True needs a path to open, not {source.name}")
+        if self._header is not None:
+            raise ValueError(f"{source.name} must be a .npy file, as the first source is one: or pass dtype")
+        part = self._units.part(source.name, len(memory), lambda offset, n: bytes(memory[offset : offset + n]))
+        if part.high > part.low:
+            self._table.add_memory(source.name, memory, index, self._job.base, part)
+        self._job.base += len(memory)
+
+    def _add_path(self, source: Source, path: str, index: int) -> bool:
+        """Add a regular file to the next run; False if it must be read alone."""
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode) or self._engine == "uring":
+            return False
+        if status.st_size == 0:
+            return self._is_empty(source)
+        origin = 0
+        if self._header is not None:
+            header = header_of(path)
+            if header.like.dtype != self._header.like.dtype or header.like.shape != self._header.like.shape:
+                raise ValueError(
+                    f"{path} must hold {self._header.like.dtype} of shape {self._header.like.shape[1:]}, as the first "
+                    f"source does, not {header.like.dtype} of {header.like.shape[1:]}"
+                )
+            origin = header.offset
+        self._add_file(path, path, status, origin, index)
+        return True
+
+    def _is_empty(self, source: Source) -> bool:
+        """Whether a file of no size has no bytes either; virtual ones, such as those in /proc, may have some."""
+        self._job.watch.start()
+        with source.opened(self._direct) as opened, suppress(OSError):
+            if os.pread(opened.fd, 1, 0) == b"":
+                self._job.watch.stop()
+                return True
+        return False
+
+    def _add_file(self, name: str, path: str, status: os.stat_result, origin: int, index: int) -> None:
+        size = status.st_size - origin
+
+        def read(offset: int, n: int) -> bytes:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return os.pread(fd, n, origin + offset)
+            finally:
+                os.close(fd)
+
+        part = self._units.part(name, size, read)
+        if part.high > part.low:
+            self._table.add_path(name, path, status, origin, index, self._job.base, part, self._mapping(size))
+        self._job.base += size
+
+    def _mapping(self, size: int) -> int:
+        """Return how `mapping` is to choose for a file of `size` bytes."""
+        plan = self._job.plan
+        if self._direct or plan.ordered or plan.before or plan.after or self._engine in ("preadv", "uring"):
+            return NEVER
+        if self._engine == "mmap":
+            return ALWAYS
+        return MEASURE if size >= _MEASURED_BYTES else NEVER
+
+    def _require_file(self, name: str, regular: bool) -> None:
+        if self._engine in ("uring", "mmap") and not regular:
+            raise ValueError(f"engine={self._engine!r} needs regular files, and {name} is not one")
+
+    def _run(self, opened: Opened, index: int) -> None:
+        """Read one open source."""
+        job, units = self._job, self._units
+        self._require_file(opened.name, opened.regular)
+        if self._engine == "uring" and opened.size:
+            units.part(opened.name, opened.size, lambda offset, n: b"")
+            job.run_ring(opened, index)
+        elif opened.regular and opened.size:
+            own = _own_path(opened)
+            if own is not None and self._mapping(opened.size) != NEVER:
+                self._add_file(opened.name, own, os.fstat(opened.fd), opened.first, index)
+            else:
+                part = units.part(
+                    opened.name, opened.size, lambda offset, n: os.pread(opened.fd, n, opened.first + offset)
+                )
+                self._table.add_opened(opened, index, job.base, part)
+                job.base += opened.size
+            before = job.bytes
+            self.flush()
+            opened.leave_at(job.bytes - before)
+        else:
+            job.run_in_turns(opened, index)
+
+
+def _own_path(opened: Opened) -> str | None:
+    """Return a path at which a file can be opened once more, with a position and leases of its own; or None."""
+    path = f"/proc/self/fd/{opened.fd}"
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return None
+    return path

@@ -1,0 +1,123 @@
+"""Sinks: where the output of a stream goes: a new file, a descriptor, or memory."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _interrupt
+from .._jit import check
+from .output import IN_TURN, PLACED, SOCKET
+
+_PIPE_BUF = 4096  # what a pipe takes without blocking once it is writable
+
+
+class Target(NamedTuple):
+    """How, to which descriptor, from which offset on, and how many bytes at once `output` writes."""
+
+    output: int
+    target: int
+    target_first: int
+    target_most: int
+
+
+@contextmanager
+def sink_for(output: Any) -> Iterator[tuple[Target, str]]:
+    """Open what `output` names for a ``with`` block, and yield how to write to it, and its name.
+
+    If the block raises, a file that is named by its path stays as it was.
+    """
+    if isinstance(output, bool) or not (
+        isinstance(output, int) or hasattr(output, "__fspath__") or type(output) is str
+    ):
+        raise TypeError(f"output must be a path or a file descriptor, not {output!r:.60}")
+    if not isinstance(output, int):
+        with _new_file(check.path("output", output)) as fd:
+            yield Target(PLACED, fd, 0, 0), str(output)
+        return
+    fd = check.integer("output (a file descriptor)", output, 0, 2**31 - 1)
+    with ExitStack() as stack:
+        yield _opened(fd, stack), str(fd)
+
+
+@contextmanager
+def _new_file(path: str) -> Iterator[int]:
+    """Yield the descriptor of a new file, which takes the name `path` at the end of the block, if it does not raise."""
+    path = os.path.realpath(path)  # a link stays, and leads to the new file
+    before = os.stat(path) if os.path.lexists(path) else None
+    if before is not None and not stat.S_ISREG(before.st_mode):
+        raise ValueError(f"output must be a regular file, or a descriptor, not {path!r}: open it and pass its fileno()")
+    temporary = os.path.join(os.path.dirname(path), f".iobuf_nb-{os.urandom(8).hex()}")
+    _interrupt.temporaries.add((temporary, None))
+    try:
+        mode = stat.S_IMODE(before.st_mode) if before is not None else 0o666
+        try:
+            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    finally:
+        _interrupt.temporaries.discard((temporary, None))
+
+
+def _opened(fd: int, stack: ExitStack) -> Target:
+    """Return how to write to a descriptor from where it stands."""
+    kind = os.fstat(fd).st_mode
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    if flags & os.O_ACCMODE == os.O_RDONLY:
+        raise OSError(errno.EBADF, "output must be open for writing", str(fd))
+    if stat.S_ISREG(kind) and not flags & os.O_APPEND:
+        return Target(PLACED, fd, os.lseek(fd, 0, os.SEEK_CUR), 0)
+    if stat.S_ISSOCK(kind):
+        return Target(SOCKET, fd, 0, 1 << 20)
+    if not stat.S_ISFIFO(kind):
+        return Target(IN_TURN, fd, 0, 1 << 30)
+    # A descriptor of its own does not block, so that Ctrl-C can end a stream whose reader is slow.
+    try:
+        own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return Target(IN_TURN, fd, 0, _PIPE_BUF)
+    stack.callback(os.close, own)
+    return Target(IN_TURN, own, 0, 1 << 30)
+
+
+def leave_at_end(target: Target, written: int) -> None:
+    """Set the position of a file that was written at offsets to the end of what was written."""
+    os.lseek(target.target, target.target_first + written, os.SEEK_SET)
+
+
+class Collector:
+    """Memory without a limit, as a file without a name (memfd_create(2)), for `collect`."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.fd = os.memfd_create("iobuf_nb", os.MFD_CLOEXEC)
+        stack.callback(os.close, self.fd)
+
+    @property
+    def target(self) -> Target:
+        """How to write to it."""
+        return Target(PLACED, self.fd, 0, 0)
+
+    def array(self, like: NDArray[Any], written: int) -> NDArray[Any]:
+        """Return what was written, as an array of the dtype and item shape of `like`."""
+        if written == 0:
+            return np.zeros((0, *like.shape[1:]), like.dtype)
+        mapping = mmap.mmap(self.fd, written)
+        return np.frombuffer(mapping, like.dtype).reshape(-1, *like.shape[1:])

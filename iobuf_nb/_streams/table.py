@@ -1,0 +1,159 @@
+"""The table of the files, and of the memory, that one crew reads piece by piece; its words are those of `files`."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .files import (
+    BASE,
+    DONE_BYTES,
+    FD,
+    FILE_WORDS,
+    HIGH,
+    INDEX,
+    INODE,
+    KNOWN,
+    LEFT,
+    LOW,
+    MAPPING,
+    MEMORY,
+    ORIGIN,
+    PATH,
+    PIECES,
+    PIECES_END,
+    SHORT,
+    TOTAL,
+)
+from .mapping import MAPPED_AT, MAPPED_BYTES, SEARCHED_AT
+from .pieces import UNKNOWN
+from .source import Opened, changed
+
+_COLUMNS = [FD, LEFT, PIECES_END, PIECES, MEMORY, ORIGIN, LOW, HIGH, TOTAL, BASE, INODE, MAPPING, INDEX, KNOWN]
+
+
+class Part(NamedTuple):
+    """What is to be read of a source, in bytes from its beginning."""
+
+    low: int
+    high: int
+    known: int  # 1: a line begins at `low`
+
+
+class Table:
+    """Sources whose bytes are read by their positions, and the numbers of their pieces.
+
+    Parameters
+    ----------
+    length : int
+        Bytes of a piece.
+    """
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._rows: list[tuple[int, ...]] = []
+        self._paths: list[bytes] = []
+        self._kept: list[Any] = []  # what the addresses in the table point to
+        self.names: list[str] = []
+        self.pieces = 0
+        self.bytes = 0  # to be read
+        self.words: NDArray[np.int64] = np.zeros(0, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add_path(
+        self, name: str, path: str, status: os.stat_result, origin: int, index: int, base: int, part: Part, mapping: int
+    ) -> None:
+        """Add a file that workers open."""
+        self._add(name, 0, 0, origin, status.st_size - origin, status.st_ino, index, base, part, mapping)
+        self._paths.append(os.fsencode(path))
+
+    def add_opened(self, opened: Opened, index: int, base: int, part: Part) -> None:
+        """Add an open file, which stays open."""
+        self._add(opened.name, opened.fd + 1, 0, opened.first, opened.size, 0, index, base, part, 0)
+
+    def add_memory(self, name: str, memory: memoryview, index: int, base: int, part: Part) -> None:
+        """Add what is in memory."""
+        array = np.frombuffer(memory, np.uint8)
+        self._kept.append(array)
+        self._add(name, 0, array.ctypes.data, 0, len(array), 0, index, base, part, 0)
+
+    def _add(
+        self, name: str, fd: int, memory: int, origin: int, total: int, inode: int, index: int, base: int, part: Part,
+        mapping: int,
+    ) -> None:  # fmt: skip
+        low, high, known = part
+        pieces = -(-(high - low) // self._length)
+        self.pieces += pieces
+        self.bytes += high - low
+        self.names.append(name)
+        # In the order of _COLUMNS.
+        self._rows.append(
+            (fd, pieces, self.pieces, pieces, memory, origin, low, high, total, base, inode, mapping, index, known)
+        )
+        if fd or memory:
+            self._paths.append(b"")
+
+    def finish(self) -> None:
+        """Write all rows to `words`."""
+        rows = np.zeros((max(len(self), 1), FILE_WORDS), np.int64)
+        self.words = rows.reshape(-1)
+        if not self._rows:
+            return
+        rows[:, _COLUMNS] = self._rows
+        rows[:, SHORT] = UNKNOWN
+        rows[:, MAPPED_BYTES] = rows[:, ORIGIN] + rows[:, TOTAL]
+        text = np.frombuffer(b"\0".join([*self._paths, b""]), np.uint8)
+        lengths = np.fromiter(map(len, self._paths), np.int64, len(self))
+        starts = np.cumsum(lengths + 1) - lengths - 1
+        rows[:, PATH] = np.where(lengths > 0, text.ctypes.data + starts, 0)
+        self._kept.append(text)
+
+    @property
+    def whole(self) -> int:
+        """How many of its sources were read whole."""
+        return int((self._row(slice(None))[..., LEFT] == 0).sum())
+
+    def _row(self, k: Any) -> NDArray[np.int64]:
+        return self.words.reshape(-1, FILE_WORDS)[k]
+
+    def index_of(self, k: int) -> int:
+        """Return the index of source `k` of this table among all of a stream."""
+        return int(self._row(k)[INDEX])
+
+    def name_of(self, k: int) -> str:
+        """Return the name of a source."""
+        return self.names[k]
+
+    def first_of(self, k: int) -> int:
+        """Return the offset at which a source begins."""
+        return int(self._row(k)[ORIGIN])
+
+    def size_of(self, k: int) -> int:
+        """Return how many bytes were to be read of a source."""
+        return int(self._row(k)[HIGH] - self._row(k)[LOW])
+
+    def close(self) -> None:
+        """Close what workers that failed have left open."""
+        for row in self.words.reshape(-1, FILE_WORDS):
+            for word in (MAPPED_AT, SEARCHED_AT):
+                if row[word] > 0:
+                    ctypes.CDLL(None).munmap(ctypes.c_void_p(int(row[word])), ctypes.c_size_t(int(row[MAPPED_BYTES])))
+            if row[FD] and row[PATH]:
+                os.close(int(row[FD]) - 1)
+
+    def require_unchanged(self, lines: bool) -> None:
+        """Raise if a file was read to an end that is not its end any more."""
+        rows = self.words.reshape(-1, FILE_WORDS)
+        for k in np.flatnonzero(rows[:, SHORT] < UNKNOWN):
+            row = rows[k].tolist()
+            size = (os.stat(self._paths[k]) if row[PATH] else os.fstat(row[FD] - 1)).st_size
+            whole = row[LOW] == 0 and row[HIGH] == row[TOTAL]
+            torn = row[DONE_BYTES] != min(row[HIGH], row[SHORT]) - row[LOW] and (whole or not lines)
+            if torn or size < row[ORIGIN] + row[TOTAL]:  # some file systems report sizes that mean nothing
+                raise changed(self.names[k], row[DONE_BYTES], row[HIGH] - row[LOW])
