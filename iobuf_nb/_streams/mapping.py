@@ -21,8 +21,8 @@ map some, go on in the better way, and now and then try the other one again.
 from __future__ import annotations
 
 from .._jit.compile import kernel
-from .._threads.clock import now_ns
-from .._threads.libc import fcntl, mmap, munmap
+from .._threads.clock import FOREVER_NS, now_ns
+from .._threads.libc import fcntl, madvise, mmap, munmap
 from ..atomics import compare_and_swap, fetch_add, load, store
 from .pieces import MEASURES
 
@@ -38,10 +38,11 @@ NOT_MAPPED = -1
 
 # Words of one worker: pieces so far, what the last one was, when it began, and nanoseconds per MiB in both ways.
 COUNT, WAY, START, COST = range(MEASURES, MEASURES + 4)  # COST + 1, too
-_WARM_UP, _TRIAL, _AGAIN = 2, 4, 128
+_WARM_UP, _TRIAL, _AGAIN = 2, 8, 512
 
 # Linux's values.
 _F_SETSIG, _F_SETLEASE, _F_GETLEASE, _F_RDLCK, _F_UNLCK, _SIGURG = 10, 1024, 1025, 0, 2, 23
+_MADV_DONTNEED = 4
 _PROT_READ, _PROT_WRITE, _MAP_SHARED, _MAP_PRIVATE, _MAP_NORESERVE = 1, 2, 1, 2, 0x4000
 
 
@@ -88,6 +89,15 @@ def _map(files, row, fd):
 
 
 @kernel
+def drop_pages(address, n):
+    """Give up the pages of a mapping that lie within `n` bytes, so that it does not count as memory any more."""
+    first = -(-address // PAGE) * PAGE
+    end = (address + n) // PAGE * PAGE
+    if end > first:
+        madvise(first, end - first, _MADV_DONTNEED)
+
+
+@kernel
 def unmap(files, row):
     """Remove the mappings of a file that nobody uses."""
     for word in (MAPPED_AT, SEARCHED_AT):
@@ -99,19 +109,25 @@ def unmap(files, row):
 @kernel
 def should_map(mapping, own):
     """Decide whether a worker's next piece is to be mapped, and note when it begins; `own` are the worker's words."""
-    own[START] = now_ns()
+    turn = own[COUNT] % _AGAIN
     own[COUNT] += 1
     own[WAY] = mapping
     if mapping == MEASURE:
-        trial = (own[COUNT] - 1) % _AGAIN // (_WARM_UP + _TRIAL)
-        own[WAY] = trial if trial < 2 else own[COST + 1] < own[COST]
+        if turn < 2 * _TRIAL:
+            own[WAY] = turn // _TRIAL
+            if turn % _TRIAL < _WARM_UP:
+                own[COST + own[WAY]] = FOREVER_NS
+        else:
+            own[WAY] = own[COST + 1] < own[COST]
+        own[START] = now_ns()
     return own[WAY] > 0
 
 
 @kernel
 def note_cost(mapping, own, n):
-    """Note how long the piece of `n` bytes took for which `should_map` decided."""
-    if mapping == MEASURE and (own[COUNT] - 1) % (_WARM_UP + _TRIAL) >= _WARM_UP and n > 0:
+    """Note how long the piece of `n` bytes took for which `should_map` decided; the shortest time counts."""
+    turn = (own[COUNT] - 1) % _AGAIN
+    if mapping == MEASURE and turn < 2 * _TRIAL and turn % _TRIAL >= _WARM_UP and n > 0:
         cost = ((now_ns() - own[START]) << 20) // n
-        before = own[COST + own[WAY]]
-        own[COST + own[WAY]] = cost if before == 0 else (3 * before + cost) // 4
+        if cost < own[COST + own[WAY]]:
+            own[COST + own[WAY]] = cost

@@ -39,7 +39,7 @@ from .files import (
     read_lines,
     read_records,
 )
-from .mapping import MAPPED_BYTES, NEVER, PAGE, PRIVATE, enter_mapping, leave_mapping, note_cost, should_map
+from .mapping import MAPPED_BYTES, NEVER, PAGE, PRIVATE, drop_pages, enter_mapping, leave_mapping, note_cost, should_map
 from .order import skip_turn, wait_for_turn
 from .output import DELIVERED, deliver
 from .pieces import (
@@ -233,6 +233,7 @@ def work_on_files(form, function, plan, words, files, memory, output, like, stat
                 files[row + INDEX], before, after,
             )  # fmt: skip
             if mapped:
+                drop_pages(address, n)
                 leave_mapping(files, row, fd)
                 fetch_add(words, MAPPED, n)
             note_cost(files[row + MAPPING], own, n)
