@@ -1,8 +1,8 @@
 """Files: how workers share any number of regular files, and memory, and read their pieces by offset.
 
-The pieces of all files are numbered in one row, and one fetch-and-add claims the next. The worker that first comes to a
-file opens it (when two come at once, one of them closes its own again), and the one that has done its last piece closes
-it: so only as many files are open as are being read.
+The pieces of all files are numbered in one row, and one fetch-and-add claims the next, or several of a large file. The
+worker that first comes to a file opens it (when two come at once, one of them closes its own again), and the one that
+has done its last piece closes it: so only as many files are open as are being read.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from .pieces import PAD, PIECE, REPLACED, TOO_LONG, TORN
 # Words of one source. All positions are in bytes from its beginning. The first four, and five of `mapping`, are shared
 # by the workers. The others do not change.
 FD = 0  # 1 + the descriptor; 0: nobody has opened it yet
-LEFT = 1  # pieces that are not done
+LEFT = 1  # claims that are not done
 SHORT = 2  # the first position at which a read came short
 DONE_BYTES = 3  # processed by the kernel
-PIECES_END = 9  # the number of the piece after its last one
-PIECES = 20
+CLAIMS_END = 9  # the number of the claim after its last one
+CLAIMS = 20
 PATH = 10  # the address of its path; 0: the descriptor is not ours
 MEMORY = 11  # the address of its bytes; 0: it is a file
 ORIGIN = 12  # the offset at which it begins
@@ -35,6 +35,7 @@ INODE = 17
 MAPPING = 18  # whether to map it; see `mapping`
 INDEX = 19
 KNOWN = 21  # 1: a line begins at LOW
+LENGTH = 22  # bytes of a claim: one piece, or several of a large file
 FILE_WORDS = 2 * LINE_PAIR
 
 _O_NONBLOCK = 0o4000
@@ -70,7 +71,7 @@ def open_file(flags, files, row, scratch):
 
 @kernel
 def leave_file(files, row):
-    """Note that a piece is done; close its file if it was the last."""
+    """Note that a claim is done; close its file if it was the last."""
     # D1 is ordered with itself: all that others did with the descriptor is over. Mutant: "a file is closed too early"
     if fetch_add(files, row + LEFT, -1, "acq_rel") == 1:
         close_file(files, row)
@@ -128,6 +129,7 @@ def _fetch(plan, files, row, fd, mapped, memory, position, want):
 def read_records(plan, files, row, fd, mapped, memory, begin, end, known):
     """Read records [begin, end) and their neighbours: status, address, bytes, position, where to go on, neighbours."""
     low, high = files[row + LOW], files[row + HIGH]
+    end = begin + plan.length if begin + plan.length < end else end
     before = begin - low if begin - low < plan.before else plan.before
     after = high - end if high - end < plan.after else plan.after
     want = before + end - begin + after

@@ -106,14 +106,14 @@ class Job:
     def run_files(self, table: Table) -> None:
         """Run the kernel over all pieces of a table, on one crew; a single one in this thread."""
         table.finish()
-        plan = self.plan._replace(pieces=table.pieces)
+        plan = self.plan._replace(claims=table.claims)
         words = self._words()
         with self.watch.compiling():
             on_files = self.compiled(work_on_files, _WORDS, types.int64)
-            crew = Crew(_stopper(words)) if plan.pieces > 1 else None
+            crew = Crew(_stopper(words)) if plan.claims > 1 else None
 
         def is_over() -> bool:
-            return bool(words[STOP] or words[CLAIMED] >= plan.pieces)
+            return bool(words[STOP] or words[CLAIMED] >= plan.claims)
 
         def work(k: int) -> None:
             index = self._buffer(is_over)
@@ -132,7 +132,7 @@ class Job:
             if crew is None:
                 work(0)
             else:
-                crew.run(work, range(min(len(self.states), plan.pieces)), report)
+                crew.run(work, range(min(len(self.states), plan.claims)), report)
             self.watch.stop()
             table.require_unchanged(plan.delimiter_size > 0)
         except OSError as error:

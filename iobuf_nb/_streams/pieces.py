@@ -25,7 +25,7 @@ ANOTHER = -10_005  # the next piece is of another source, which has a state of i
 # Words shared by the workers, two cache lines apart. CLAIMED, DONE and MAPPED are counters, each decided by one
 # read-modify-write; what they count is read by others only after the workers have ended. The others are described
 # where they are used: STOP and TURN in `order`, WRITTEN in `output`, those from POSITION on in `turns`.
-CLAIMED = 0 * LINE_PAIR  # pieces claimed
+CLAIMED = 0 * LINE_PAIR  # claims made
 DONE = 1 * LINE_PAIR  # bytes processed by the kernel
 MAPPED = 2 * LINE_PAIR  # bytes among them that were mapped, not copied
 SHORT_AT = MAPPED + 1  # the first position at which a read from a ring came short
@@ -46,8 +46,8 @@ WORKER_WORDS = SCRATCH + 33
 class Plan(NamedTuple):
     """How to divide sources into pieces, fixed before the workers start."""
 
-    pieces: int = 0  # how many there are
-    length: int = 0  # bytes of a source that a claim is about
+    claims: int = 0  # how many there are
+    length: int = 0  # bytes of a piece without its neighbours; of lines, those in which they begin
     step: int = 0  # bytes of a piece at most, with its neighbours
     flags: int = 0  # to open files with
     align: int = 1  # offsets and lengths of reads are multiples of it

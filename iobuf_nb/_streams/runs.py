@@ -9,11 +9,14 @@ from contextlib import suppress
 
 from .job import Job
 from .mapping import ALWAYS, MEASURE, NEVER
+from .output import NOWHERE
+from .pieces import UNKNOWN
 from .source import Opened, Source
 from .table import Table
 from .units import Header, Units, header_of
 
-_MEASURED_BYTES = 1 << 26  # files that are large enough to find out how to read them best
+_MEASURED_BYTES = 1 << 28  # files that are large enough to find out how to read them best
+_LARGE_PIECES = 256  # of each worker: a file so large is claimed several pieces at a time
 _TOGETHER = 1 << 14  # files that are looked at before the first of them is read
 
 
@@ -34,7 +37,12 @@ class _Runs:
         self._header = header
         self._engine = engine
         self._direct = direct
-        self._table = Table(job.plan.length)
+        self._table = self._new_table()
+
+    def _new_table(self) -> Table:
+        job = self._job
+        in_turns = job.plan.ordered or job.plan.output != NOWHERE
+        return Table(job.plan.length, UNKNOWN if in_turns else _LARGE_PIECES * len(job.states) * job.plan.length)
 
     def add(self, source: Source) -> None:
         """Add a source to the next run, or run it at once."""
@@ -51,8 +59,8 @@ class _Runs:
 
     def flush(self) -> None:
         """Read what was added."""
-        table, self._table = self._table, Table(self._job.plan.length)
-        if table.pieces:
+        table, self._table = self._table, self._new_table()
+        if table.claims:
             self._job.run_files(table)
 
     def _add_memory(self, source: Source, memory: memoryview, index: int) -> None:

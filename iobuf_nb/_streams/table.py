@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from .files import (
     BASE,
+    CLAIMS,
+    CLAIMS_END,
     DONE_BYTES,
     FD,
     FILE_WORDS,
@@ -19,13 +21,12 @@ from .files import (
     INODE,
     KNOWN,
     LEFT,
+    LENGTH,
     LOW,
     MAPPING,
     MEMORY,
     ORIGIN,
     PATH,
-    PIECES,
-    PIECES_END,
     SHORT,
     TOTAL,
 )
@@ -33,7 +34,10 @@ from .mapping import MAPPED_AT, MAPPED_BYTES, SEARCHED_AT
 from .pieces import UNKNOWN
 from .source import Opened, changed
 
-_COLUMNS = [FD, LEFT, PIECES_END, PIECES, MEMORY, ORIGIN, LOW, HIGH, TOTAL, BASE, INODE, MAPPING, INDEX, KNOWN]
+_COLUMNS = [FD, LEFT, CLAIMS_END, CLAIMS, LENGTH, MEMORY, ORIGIN, LOW, HIGH, TOTAL, BASE, INODE, MAPPING, INDEX, KNOWN]
+
+
+_TOGETHER = 16  # pieces of a large file: each worker then maps whole parts of the page table
 
 
 class Part(NamedTuple):
@@ -51,15 +55,18 @@ class Table:
     ----------
     length : int
         Bytes of a piece.
+    large : int
+        The bytes from which on several pieces of a file are claimed at once.
     """
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, large: int) -> None:
         self._length = length
+        self._large = large
         self._rows: list[tuple[int, ...]] = []
         self._paths: list[bytes] = []
         self._kept: list[Any] = []  # what the addresses in the table point to
         self.names: list[str] = []
-        self.pieces = 0
+        self.claims = 0
         self.bytes = 0  # to be read
         self.words: NDArray[np.int64] = np.zeros(0, np.int64)
 
@@ -88,13 +95,30 @@ class Table:
         mapping: int,
     ) -> None:  # fmt: skip
         low, high, known = part
-        pieces = -(-(high - low) // self._length)
-        self.pieces += pieces
+        length = self._length * (_TOGETHER if high - low >= self._large else 1)
+        claims = -(-(high - low) // length)
+        self.claims += claims
         self.bytes += high - low
         self.names.append(name)
         # In the order of _COLUMNS.
         self._rows.append(
-            (fd, pieces, self.pieces, pieces, memory, origin, low, high, total, base, inode, mapping, index, known)
+            (
+                fd,
+                claims,
+                self.claims,
+                claims,
+                length,
+                memory,
+                origin,
+                low,
+                high,
+                total,
+                base,
+                inode,
+                mapping,
+                index,
+                known,
+            )
         )
         if fd or memory:
             self._paths.append(b"")

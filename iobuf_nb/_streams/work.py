@@ -23,23 +23,24 @@ from ..syscalls import PREAD, call_full
 from .addresses import items_at
 from .files import (
     BASE,
+    CLAIMS,
+    CLAIMS_END,
     DONE_BYTES,
     FILE_WORDS,
     HIGH,
     INDEX,
     KNOWN,
+    LENGTH,
     LOW,
     MAPPING,
     ORIGIN,
-    PIECES,
-    PIECES_END,
     leave_file,
     note_short,
     open_file,
     read_lines,
     read_records,
 )
-from .mapping import MAPPED_BYTES, NEVER, PAGE, PRIVATE, drop_pages, enter_mapping, leave_mapping, note_cost, should_map
+from .mapping import MAPPED_BYTES, NEVER, PAGE, PRIVATE, enter_mapping, leave_mapping, note_cost, should_map
 from .order import skip_turn, wait_for_turn
 from .output import DELIVERED, deliver
 from .pieces import (
@@ -193,17 +194,18 @@ def work_on_files(form, function, plan, words, files, memory, output, like, stat
     while True:
         if number < 0:
             number = fetch_add(words, CLAIMED, 1)
-        if number >= plan.pieces:
+        if number >= plan.claims:
             return END, 0
-        while number >= files[row + PIECES_END]:  # a worker's numbers only grow
+        while number >= files[row + CLAIMS_END]:  # a worker's numbers only grow
             row += FILE_WORDS
         own[CLAIM] = number
         if plan.per_file and row != own[SOURCE] * FILE_WORDS:
             own[SOURCE] = row // FILE_WORDS
             return ANOTHER, 0
         own[SOURCE] = row // FILE_WORDS
-        begin = files[row + LOW] + (number - (files[row + PIECES_END] - files[row + PIECES])) * plan.length
-        end = files[row + HIGH] if files[row + HIGH] < begin + plan.length else begin + plan.length
+        begin = files[row + LOW] + (number - (files[row + CLAIMS_END] - files[row + CLAIMS])) * files[row + LENGTH]
+        end = begin + files[row + LENGTH]
+        end = files[row + HIGH] if files[row + HIGH] < end else end
         own[AT] = begin
         if load(words, STOP):
             return STOPPED, begin
@@ -211,8 +213,9 @@ def work_on_files(form, function, plan, words, files, memory, output, like, stat
         if fd < 0:
             return fd, begin
         known = begin == files[row + LOW] and files[row + KNOWN]
+        mapped = _mapping_of(plan, files, row, fd, end, own)
+        done = 0
         while begin < end:
-            mapped = _mapping_of(plan, files, row, fd, end, own)
             status, address, n, position, begin, before, after = _read(
                 form, plan, files, row, fd, mapped, memory, begin, end, known
             )
@@ -220,8 +223,6 @@ def work_on_files(form, function, plan, words, files, memory, output, like, stat
             if status != PIECE:
                 return status, position
             if n == 0:
-                if mapped:
-                    leave_mapping(files, row, fd)
                 if begin >= end:
                     _skip(form, words, number)
                 continue
@@ -232,15 +233,16 @@ def work_on_files(form, function, plan, words, files, memory, output, like, stat
                 form, function, plan, words, address, n, files[row + BASE] + position, like, state, output,
                 files[row + INDEX], before, after,
             )  # fmt: skip
-            if mapped:
-                drop_pages(address, n)
+            done += n
+            if mapped and begin >= end:  # before the output, which may have to wait
                 leave_mapping(files, row, fd)
-                fetch_add(words, MAPPED, n)
-            note_cost(files[row + MAPPING], own, n)
-            fetch_add(files, row + DONE_BYTES, n)
             status = _deliver(form, plan, words, number, output, count, begin >= end)
             if status != DELIVERED:
                 return status, position
+        fetch_add(files, row + DONE_BYTES, done)
+        if mapped:
+            fetch_add(words, MAPPED, done)
+        note_cost(files[row + MAPPING], own, done)
         leave_file(files, row)
         number = -1
 
