@@ -167,12 +167,13 @@ def read_lines(plan, files, row, fd, mapped, memory, begin, end, known):
         return n, 0, 0, begin, end, 0, 0
     search = files[row + SEARCHED_AT] - files[row + MAPPED_AT] if mapped else 0  # kernels write to what is mapped
     ended = n < want or low + n == total
+    inside = int(known and begin > 0)  # then it is behind a delimiter
     at = back
     if back:
-        at = first_cut(plan, address + search, back, n)
+        at = first_cut(plan, address + search, back, n, inside)
         if at < 0 or low + at >= end:
             return PIECE, address, 0, begin, end, 0, 0  # no line begins here
-    cut = first_cut(plan, address + search, end - low, n) if end - low <= n else -1
+    cut = first_cut(plan, address + search, end - low, n, inside) if end - low <= n else -1
     while cut < 0 and not ended and n < plan.step:
         more = n if n < plan.step - n else plan.step - n
         more = more if more < total - low - n else total - low - n
@@ -184,12 +185,12 @@ def read_lines(plan, files, row, fd, mapped, memory, begin, end, known):
         from_here = n if n > end - low else end - low
         n += got
         ended = got < more or low + n == total
-        cut = first_cut(plan, address + search, from_here, n) if from_here <= n else -1
+        cut = first_cut(plan, address + search, from_here, n, inside) if from_here <= n else -1
     following = end
     if cut < 0 and ended:
         cut = n
     elif cut < 0:  # the last line may be longer than what is left of the buffer
-        cut = last_cut(plan, address + search, at, n)
+        cut = last_cut(plan, address + search, at, n, inside)
         if cut < 0 and at == 0:
             return TOO_LONG, 0, 0, low, end, 0, 0
         cut = cut if cut > at else at

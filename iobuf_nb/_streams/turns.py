@@ -62,7 +62,7 @@ def claim_in_turn(plan, words, memory):
         if have < 0:
             return have, 0, 0, position
         ended = have < want or position + have == plan.size
-        whole = _whole(plan, address, have, ended)
+        whole = _whole(plan, address, have, ended, int(position > 0))
     else:
         have = load(words, CARRIED)
         memcpy(memory, plan.carry, have)
@@ -95,7 +95,7 @@ def claim_in_turn(plan, words, memory):
                 store(words, AHEAD, start + n)
             have += n
             if n or ended:
-                whole = _whole(plan, memory, have, ended)
+                whole = _whole(plan, memory, have, ended, int(position > 0))
         memcpy(plan.carry, memory + whole, have - whole)
     store(words, CARRIED, have - whole)
     if ended:
@@ -136,11 +136,11 @@ def _is_over(fd):
 
 
 @kernel
-def _whole(plan, address, have, ended):
+def _whole(plan, address, have, ended, inside):
     """Return how many of `have` bytes are whole records or lines; the last line of a source needs no delimiter."""
     if plan.delimiter_size == 0:
         return have - have % plan.record
     if ended:
         return have
-    cut = last_cut(plan, address, 0, have)
+    cut = last_cut(plan, address, 0, have, inside)
     return cut if cut > 0 else 0
