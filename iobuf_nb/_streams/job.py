@@ -22,7 +22,7 @@ from .._pools.pool import BufferPool
 from .._threads.outcomes import WouldBlock
 from .crew import LOOK_S, Crew, compile_methods
 from .errors import StreamError
-from .kernel import compiled
+from .kernel import Prepared
 from .order import stop_turns
 from .output import GUARD, GUARD_BYTE, NEGATIVE, NOT_WRITTEN, PAST_THE_END, TOO_MANY
 from .pieces import (
@@ -64,8 +64,8 @@ class Job:
 
     Parameters
     ----------
-    kernel, form, like, output_like
-        The kernel, ready to be called, its form (see `work`), and an array each like what it sees and what it fills.
+    kernel, like, output_like
+        The kernel, ready to be called, and an array each like what it sees and what it fills.
     state : callable
         Makes a new state.
     states : list
@@ -77,11 +77,11 @@ class Job:
     """
 
     def __init__(
-        self, kernel: Any, form: str, like: NDArray[Any], output_like: NDArray[Any], state: Callable[[], Any],
+        self, kernel: Prepared, like: NDArray[Any], output_like: NDArray[Any], state: Callable[[], Any],
         states: list[Any], plan: Plan, room: int, pool: BufferPool, target: str,
         report: Callable[[int, int | None], None], watch: Stopwatch,
     ) -> None:  # fmt: skip
-        self.kernel, self.form, self.like = kernel, form, like
+        self.kernel, self.like = kernel, like
         self.state, self.states = state, states
         self.plan = plan
         self.pool = pool
@@ -97,10 +97,6 @@ class Job:
             memory = np.full(size + GUARD, GUARD_BYTE, np.uint8)
             self._outputs.append(memory[:size].view(output_like.dtype).reshape(room, *output_like.shape[1:]))
 
-    def compiled(self, work: Any, *shared: types.Type) -> Callable[..., Any]:
-        """Return a worker's kernel, compiled for the user's kernel and arguments of the types `shared`."""
-        return compiled(work, self.form, self.kernel, self.like, self._outputs[0], self.states[0], *shared)
-
     # ---- files and memory --------------------------------------------------------------------------------------------
 
     def run_files(self, table: Table) -> None:
@@ -109,7 +105,7 @@ class Job:
         plan = self.plan._replace(claims=table.claims)
         words = self._words()
         with self.watch.compiling():
-            on_files = self.compiled(work_on_files, _WORDS, types.int64)
+            on_files = self.kernel.worker(work_on_files, _WORDS, types.int64)
             crew = Crew(_stopper(words)) if plan.claims > 1 else None
 
         def is_over() -> bool:
@@ -156,7 +152,7 @@ class Job:
         with self.watch.compiling():
             turn = BoundedQueue(1)
             turn.put(0)
-            on_pieces = self.compiled(work_in_turns, QUEUE_TYPE, types.int64)
+            on_pieces = self.kernel.worker(work_in_turns, QUEUE_TYPE, types.int64)
             crew = Crew(_stopper(words, turn))
 
         def work(k: int) -> None:
@@ -206,7 +202,7 @@ class Job:
 
         with ExitStack() as stack:
             with self.watch.compiling():
-                on_ring = self.compiled(work_on_ring, QUEUE_TYPE, typeof(self.pool), _WORDS, _WORDS, types.int64)
+                on_ring = self.kernel.worker(work_on_ring, QUEUE_TYPE, typeof(self.pool), _WORDS, _WORDS, types.int64)
                 crew = Crew(_stopper(words, ready))
                 ring = stack.enter_context(Ring(min(self.pool.capacity, _URING_ENTRIES)))
                 registered = stack.enter_context(self.pool.register(ring))
@@ -286,10 +282,10 @@ class Job:
             own[SOURCE] = -1
         elif plan.per_file:
             state = self.state_of(plan.source, k)
-        ended = ANOTHER
+        form, kernel, ended = self.kernel.form, self.kernel.kernel, ANOTHER
         try:
             while ended == ANOTHER:
-                ended, position = work(self.form, self.kernel, plan, words, *shared, output, self.like, state, own)
+                ended, position = work(form, kernel, plan, words, *shared, output, self.like, state, own)
                 if ended == ANOTHER:
                     state = self.state_of(names.index_of(int(own[SOURCE])), k)  # type: ignore[union-attr]
         except BaseException as error:

@@ -28,12 +28,13 @@ from .._pools.pool import BufferPool
 from .crew import require_threads
 from .errors import StreamError
 from .job import Job, compile_for_workers
-from .kernel import form_of, ready
+from .kernel import form_of, prepared
 from .output import NOWHERE, PLACED
 from .progress import Stopwatch, Throughput, processors, reporter
 from .runs import run
 from .sinks import Collector, Target, leave_at_end, sink_for
 from .source import Source, sources_of
+from .spares import own_pool
 from .state import check_combine, combined, make_states, type_of
 from .units import SLACK, Header, Units, header_of, like_of
 
@@ -210,7 +211,7 @@ def stream(
             most = count * each if buffers is None else check.integer("buffers", buffers, 1, MAX_ITEMS)
             check.integer("buffers * tier", most * size, 1, MAX_BYTES)  # checked here to name these arguments
             with watch.compiling():
-                pool = stack.enter_context(BufferPool(most, size if engine == "uring" else size + SLACK))
+                pool = stack.enter_context(own_pool(most, size if engine == "uring" else size + SLACK))
         elif not isinstance(pool, BufferPool):
             raise TypeError(f"pool must be a BufferPool, not {pool!r:.60}")
         plan = units.plan(pool, direct, "ring" if engine == "uring" else "own" if owned else "given")
@@ -219,7 +220,7 @@ def stream(
         report = stack.enter_context(reporter(progress))
         with watch.compiling():
             compile_for_workers(pool, may_wait=not owned or engine == "uring" or pool.capacity < count)
-            kernel = ready(kernel, form, units.like, output_like, states[0])
+            ready = prepared(kernel, form, units.like, output_like, states[0])
         target, name, collector = Target(NOWHERE, 0, 0, 0), "", None
         if output is not None:
             target, name = stack.enter_context(sink_for(output))
@@ -227,8 +228,7 @@ def stream(
             collector = Collector(stack)
             target = collector.target
         job = Job(
-            kernel,
-            form,
+            ready,
             units.like,
             output_like,
             lambda: _again(state, states[0]),
