@@ -40,7 +40,7 @@ FILE_WORDS = 2 * LINE_PAIR
 
 _O_NONBLOCK = 0o4000
 _AHEAD = 1024  # bytes that are read at once beyond a claim, to find where its last line ends
-_AT_EMPTY_PATH, _STATX_INO_SIZE = 0x1000, 0x300
+_AT_FDCWD, _AT_EMPTY_PATH, _STATX_INO_SIZE, _STATX_MODE_INO_SIZE = -100, 0x1000, 0x300, 0x303
 
 
 @kernel
@@ -67,6 +67,18 @@ def open_file(flags, files, row, scratch):
         status = load(files, row + FD, "acquire") - 1
     close(fd)
     return status
+
+
+@kernel
+def look_at(addresses, found, scratch):
+    """Store the mode, inode and size of files, given by the addresses of their paths, in `found`: 0 or -errno."""
+    for k in range(len(addresses)):
+        if statx(_AT_FDCWD, addresses[k], 0, _STATX_MODE_INO_SIZE, scratch.ctypes.data) < 0:
+            return -last_error()
+        found[k, 0] = (scratch[3] >> 32) & 0xFFFF
+        found[k, 1] = scratch[4]
+        found[k, 2] = scratch[5]
+    return 0
 
 
 @kernel

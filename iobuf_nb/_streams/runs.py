@@ -20,11 +20,21 @@ _LARGE_PIECES = 256  # of each worker: a file so large is claimed several pieces
 _TOGETHER = 1 << 14  # files that are looked at before the first of them is read
 
 
-def run(job: Job, sources: Iterable[Source], units: Units, header: Header | None, engine: str, direct: bool) -> None:
-    """Run a job over all sources: regular files that are given by their paths, and memory, together, others alone."""
+def run(
+    job: Job, sources: Iterable[Source], paths: list[str] | None, units: Units, header: Header | None, engine: str,
+    direct: bool,
+) -> None:  # fmt: skip
+    """Run a job over all sources: regular files that are given by their paths, and memory, together, others alone.
+
+    `paths` are the sources if they are nothing but paths.
+    """
     runs = _Runs(job, units, header, engine, direct)
-    for source in sources:
-        runs.add(source)
+    if paths is not None and units.whole and header is None and engine != "uring":
+        for start in range(0, len(paths), _TOGETHER):
+            runs.add_paths(paths[start : start + _TOGETHER])
+    else:
+        for source in sources if paths is None else map(Source, paths):
+            runs.add(source)
     runs.flush()
 
 
@@ -56,6 +66,18 @@ class _Runs:
                 self._run(opened, index)
         if len(self._table) >= _TOGETHER:
             self.flush()
+
+    def add_paths(self, paths: list[str]) -> None:
+        """Run files at once, if they are regular and not empty, or else one by one."""
+        job, table = self._job, self._new_table()
+        if not table.add_paths(paths, self._units.record, len(job.names), job.base, self._mapping):
+            for path in paths:
+                self.add(Source(path))
+            return
+        self.flush()
+        job.names += paths
+        job.base += table.bytes
+        job.run_files(table)
 
     def flush(self) -> None:
         """Read what was added."""

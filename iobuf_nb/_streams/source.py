@@ -113,6 +113,16 @@ def sources_of(source: Any) -> Iterator[Source]:
         yield from _matching(Source(source))
 
 
+def plain_paths(source: Any) -> list[str] | None:
+    """Return a list of nothing but paths, as str and not patterns, or None; they need no look one by one."""
+    if not isinstance(source, (list, tuple)) or len(source) < 2 or any(type(item) is not str for item in source):
+        return None
+    text = "\0".join(source)
+    if text.count("\0") != len(source) - 1 or glob.has_magic(text) or "" in source:
+        return None
+    return list(source)
+
+
 def _matching(source: Source) -> Iterator[Source]:
     """Yield a source, or the paths that match it if it is a pattern and no path."""
     path = source.path

@@ -33,7 +33,7 @@ from .output import NOWHERE, PLACED
 from .progress import Stopwatch, Throughput, processors, reporter
 from .runs import run
 from .sinks import Collector, Target, leave_at_end, sink_for
-from .source import Source, sources_of
+from .source import Source, plain_paths, sources_of
 from .spares import own_pool
 from .state import check_combine, combined, make_states, type_of
 from .units import SLACK, Header, Units, header_of, like_of
@@ -179,7 +179,8 @@ def stream(
     array([4.99995e+09])
     """
     require_threads()
-    items = sources_of(source)
+    paths = plain_paths(source)
+    items = sources_of(source if paths is None else paths[:1])
     check_combine(combine)
     if not isinstance(engine, str) or engine not in ("auto", "preadv", "uring", "mmap"):
         raise ValueError(f"engine must be 'auto', 'preadv', 'uring' or 'mmap', not {engine!r}")
@@ -190,8 +191,8 @@ def stream(
         raise ValueError(f"workers must be 1 for a kernel with parallel=True, not {count}")
     ordered = bool(ordered)
     first = next(items, None)
-    path = first.path if first is not None else None
-    header = header_of(path) if dtype is None and path is not None and path.endswith(".npy") else None
+    named = first.path if first is not None else None
+    header = header_of(named) if dtype is None and named is not None and named.endswith(".npy") else None
     units = Units(_like(first, header, dtype), record, delimiter, overlap, start, stop, skip)
     has_output = output is not None or collect is not None
     form = form_of(kernel, bool(units.delimiter), ordered or has_output)
@@ -242,7 +243,7 @@ def stream(
             report,
             watch,
         )
-        run(job, chain([first] if first else [], items), units, header, engine, direct)
+        run(job, chain([first] if first else [], items), paths, units, header, engine, direct)
         if target.output == PLACED and output is not None:
             leave_at_end(target, job.written)
         collected = collector.array(output_like, job.written) if collector else None
