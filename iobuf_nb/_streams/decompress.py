@@ -26,6 +26,7 @@ from .parts import (
     blaming,
     in_parallel,
     inflate,
+    is_skippable,
     is_zstd,
     unzstd,
     zstd_frames,
@@ -36,7 +37,6 @@ Engine: TypeAlias = Callable[[memoryview], int]
 
 _MAGIC = {"gzip": b"\x1f\x8b", "lz4": b"\x04\x22\x4d\x18", "bz2": b"BZh", "xz": b"\xfd7zXZ\0"}
 _LIBRARIES = {  # of each format, the fastest first
-    "raw": ("io",),
     "gzip": ("isal.isal_zlib", "zlib_ng.zlib_ng", "zlib"),
     "zstd": ("zstandard", "compression.zstd"),
     "lz4": ("lz4.frame",),
@@ -61,7 +61,7 @@ class Reader:
         self.format = format
         self._name = name
         self._engines = engines
-        self._engine = next(engines, None)
+        self._engine: Engine = lambda view: 0
         self._error: BaseException | None = None
 
     def readinto(self, view: memoryview) -> int:
@@ -93,11 +93,14 @@ class Reader:
             raise self._error
         view, done = view.cast("B"), 0
         try:
-            while self._engine and done < len(view):
+            while done < len(view):
                 filled = self._engine(view[done:])
                 done += filled
                 if not filled:
-                    self._engine = next(self._engines, None)
+                    engine = next(self._engines, None)
+                    if engine is None:
+                        break
+                    self._engine = engine
         except BaseException as error:
             self._error = self._named(error)
             self.close()
@@ -107,7 +110,6 @@ class Reader:
     def close(self) -> None:
         """End the threads of the reader; the descriptor stays open. A second call does nothing."""
         self._error = self._error or ValueError(f"the reader of {self._name} is closed")
-        self._engine = None
         self._engines.close()
 
     def _named(self, error: BaseException) -> BaseException:
@@ -129,14 +131,14 @@ def check_decompress(value: Any) -> str | None:
     ImportError
         The format needs a package that is missing; "auto" needs none until it meets such a format.
     """
-    if value is None or value == "auto":
-        return value
-    formats = [kind for kind in _LIBRARIES if kind != "raw"]
-    if value not in formats:
-        allowed = ", ".join(map(repr, formats))
+    if value is None:
+        return None
+    if not isinstance(value, str) or value not in ("auto", *_LIBRARIES):
+        allowed = ", ".join(map(repr, _LIBRARIES))
         raise ValueError(f"decompress must be None, 'auto' or one of {allowed}, not {value!r:.60}")
-    _library(value)
-    return str(value)
+    if value != "auto":
+        _library(value)
+    return value
 
 
 def open_reader(fd: int, name: str, how: str, threads: int) -> Reader:
@@ -151,8 +153,8 @@ def open_reader(fd: int, name: str, how: str, threads: int) -> Reader:
     how : str
         A format, or "auto": the format by which the data begins; other data is passed through.
     threads : int
-        The most threads that decompress. More than one are of use to bgzip, and to regular files of several zstd
-        frames, unless a frame has more than 256 blocks (32 MiB); all else is decompressed by the thread that reads.
+        The most threads that decompress. More than one are of use to bgzip, and to regular files of zstd frames; from
+        the first frame of more than 255 blocks (32 MiB) on, and for all else, the caller decompresses.
 
     Returns
     -------
@@ -161,20 +163,25 @@ def open_reader(fd: int, name: str, how: str, threads: int) -> Reader:
     Raises
     ------
     OSError
-        The descriptor cannot be read.
+        The descriptor cannot be read, or what it holds is not of the format (EBADMSG); no data is of no format.
     ImportError
         The format needs a package that is missing.
 
     Notes
     -----
-    Members, frames and streams that follow each other are read as one. What else follows them is treated as the tools
-    treat it: after gzip and bz2 it is ignored, with a RuntimeWarning; after the others it is an error. Zeros after
-    gzip, and multiples of four zeros after xz, are padding. A file that is cut off between two members is a complete
-    file in all formats. Errors tell an offset in compressed bytes from where the descriptor stood; what is wrong
-    is there or in the 128 KiB after it, or, with several threads, in the frame after it.
+    Waits for the first 6 bytes. A skippable frame may begin zstd or lz4 data; "auto" takes it for zstd.
 
-    One thread takes 1 MiB and what the library needs (of zstd and xz, mostly the window: zstd refuses one of more than
-    128 MiB). More of them take 2.2 MiB each for bgzip, and 66 MiB each at most for frames of zstd, and twice that.
+    Members, frames and streams that follow each other are read as one. Anything else after them is treated as the tools
+    treat it: after gzip and bz2 it is ignored, with a RuntimeWarning; after zstd, lz4 and xz it is an error. Zeros
+    after gzip, and multiples of four zeros after xz, are padding. A file that is cut off between two members is a
+    whole file in every format.
+
+    Errors tell a compressed offset, counted from where the descriptor stood: what is wrong is there, or up to 128 KiB
+    later, or, with several threads, in the block of bgzip or frame of zstd that begins there.
+
+    In sequence a reader takes 1 MiB and what the library needs, which for zstd and xz is mostly the window that the
+    data asks for (zstd refuses more than 128 MiB). Besides, threads take up to ``threads + 2`` times 2 MiB for bgzip
+    and 66 MiB for zstd.
 
     Examples
     --------
@@ -195,10 +202,13 @@ def open_reader(fd: int, name: str, how: str, threads: int) -> Reader:
     except OSError as error:
         raise OSError(error.errno, error.strerror, name) from None
     kind = _recognised(head) if how == "auto" else how
+    if kind not in (_recognised(head), "raw") and not (kind == "lz4" and is_skippable(head)):
+        raise OSError(errno.EBADMSG, f"No {kind} data: it begins with {head!r}", name)
     if kind == "zstd" and not regular:
         threads = 1  # whole frames would be awaited before the first byte
     file = io.BufferedReader(raw, _INPUT_BYTES)
-    return Reader(name, kind, _engines(file, kind, _library(kind), threads, name))
+    library = None if kind == "raw" else _library(kind)
+    return Reader(name, kind, _engines(file, kind, library, threads, name))
 
 
 class _Raw(io.RawIOBase):
@@ -260,32 +270,27 @@ class _Chunks:
         return size
 
 
-class _Pieces:
-    """The pieces of zstd frames as a file."""
+class _Zstandard:
+    """An engine: python-zstandard, which decompresses into views; to it this is the file that holds the frames."""
 
-    def __init__(self, pieces: Iterator[Piece]) -> None:
+    def __init__(self, library: Any, pieces: Iterator[Piece]) -> None:
         self._pieces = pieces
         self._offset = 0
+        self._error = library.ZstdError
+        self._stream = library.ZstdDecompressor().stream_reader(self, read_across_frames=True)
 
-    def read(self, size: int = -1) -> bytes:
-        """Return one piece, whatever its size; nothing at the end."""
+    def read(self, size: int) -> bytes:
         piece = next(self._pieces, None)
         if piece is None:
             return b""
         self._offset = piece.offset
         return piece.data
 
-    def decompressed_by(self, library: Any) -> Engine:
-        """Return an engine of python-zstandard."""
-        reader = library.ZstdDecompressor().stream_reader(self, read_across_frames=True)
-
-        def fill(view: memoryview) -> int:
-            try:
-                return reader.readinto(view)
-            except library.ZstdError as error:
-                raise Broken(str(error), self._offset) from error
-
-        return fill
+    def __call__(self, view: memoryview) -> int:
+        try:
+            return self._stream.readinto(view)
+        except self._error as error:
+            raise Broken(str(error), self._offset) from error
 
 
 class _Inflate:
@@ -337,29 +342,22 @@ class _Sequence:
     ----------
     file, read
         The input, which tells the position; what returns its next bytes, none at the end.
-    new, rules, name
-        Makes the decompressor of a member; what may follow one; the source in warnings.
-    given, begun
-        What was read already; whether no member need follow.
+    kind, library, name
+        The format and its library; the source in warnings.
+    given : bytes
+        What was read of the input before, and not decompressed.
     """
 
     def __init__(
-        self,
-        file: io.BufferedReader[Any],
-        read: Callable[[], bytes],
-        new: Callable[[], Any],
-        rules: _Rules,
-        name: str,
-        given: bytes,
-        begun: bool,
+        self, file: io.BufferedReader[Any], read: Callable[[], bytes], kind: str, library: Any, name: str, given: bytes
     ) -> None:
         self._file = file
         self._read = read
-        self._new = new
-        self._rules = rules
+        self._new = functools.partial(_DECOMPRESSORS[kind], library)
+        self._rules = _RULES.get(kind, _Rules())
         self._name = name
         self._given = given
-        self._member: Any = None if begun else new()
+        self._member: Any = self._new() if file.tell() == len(given) else None
 
     def __call__(self, view: memoryview) -> int:
         while self._member or self._begin():
@@ -432,24 +430,24 @@ def _engines(
         yield file.readinto
         return
     read: Callable[[], bytes] = functools.partial(file.read1, _INPUT_BYTES)
-    given, begun = b"", False
+    given = b""
     if kind == "gzip" and threads > 1:
         rest = bytearray()
         blocks = bgzip_blocks(file, rest)
         with closing(in_parallel(blocks, functools.partial(inflate, library), threads)) as chunks:
             yield _Chunks(chunks)
-        given, begun = bytes(rest), file.tell() > len(rest)
+        given = bytes(rest)
     elif kind == "zstd":
         pieces = zstd_pieces(file)
-        taken: list[Piece] = []
         if threads > 1:
+            taken: list[Piece] = []
             frames = zstd_frames(pieces, taken)
             with closing(in_parallel(frames, functools.partial(unzstd, library), threads)) as chunks:
                 yield _Chunks(chunks)
-        source = _Pieces(chain(taken, pieces))
-        if hasattr(library, "ZstdDecompressionReader"):  # python-zstandard, which decompresses into the view
-            yield source.decompressed_by(library)
+            pieces = chain(taken, pieces)
+        if hasattr(library, "ZstdDecompressionReader"):  # python-zstandard
+            yield _Zstandard(library, pieces)
             return
-        read, begun = source.read, True
-    new = functools.partial(_DECOMPRESSORS[kind], library)
-    yield _Sequence(file, read, new, _RULES.get(kind, _Rules()), name, given, begun)
+        read = functools.partial(next, (piece.data for piece in pieces), b"")
+        given = read()
+    yield _Sequence(file, read, kind, library, name, given)

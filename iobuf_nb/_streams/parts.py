@@ -10,7 +10,6 @@ import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -22,12 +21,14 @@ _BGZIP_HEADER = re.compile(rb"\x1f\x8b\x08\x04.{6}\x06\0BC\x02\0(..)", re.DOTALL
 _BGZIP_HEADER_BYTES = 18
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_BLOCK = 1 << 17  # the most that a block of zstd holds, compressed or not
-_FRAME_BLOCKS = 256  # frames of more blocks are no parts: they would take too much memory
-_BATCH_BYTES = 1 << 20  # parts are decompressed together up to about this size: less, and threads wait for each other
+_FRAME_PIECES = 256  # frames of more pieces are no parts: they would take too much memory
+_BATCH_BYTES = (
+    1 << 20
+)  # parts are decompressed together until they may be this large: a thread is then busy for a while
 
 
 class Broken(Exception):
-    """Compressed data that cannot be decompressed: what is wrong, and the compressed offset there or shortly before."""
+    """Compressed data that cannot be decompressed: what is wrong, and the compressed offset there or before."""
 
     def __init__(self, what: str, offset: int) -> None:
         super().__init__(f"{what}, at or after compressed offset {offset}")
@@ -62,7 +63,12 @@ def blaming(offset: int) -> Iterator[None]:
 
 def is_zstd(head: bytes) -> bool:
     """Return whether data begins like a frame of zstd, or a skippable one."""
-    return head[:4] == _ZSTD_MAGIC or _is_skippable(head)
+    return head[:4] == _ZSTD_MAGIC or is_skippable(head)
+
+
+def is_skippable(head: bytes) -> bool:
+    """Return whether data begins like a skippable frame, of zstd or lz4."""
+    return head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5
 
 
 def bgzip_blocks(file: BufferedReader[Any], rest: bytearray) -> Iterator[Part]:
@@ -97,7 +103,7 @@ def zstd_pieces(file: BufferedReader[Any]) -> Iterator[Piece]:
         if offset and not magic:
             return
         magic += _exactly(file, 4 - len(magic))
-        if _is_skippable(magic):
+        if is_skippable(magic):
             left = int.from_bytes(_exactly(file, 4), "little")
             while left:
                 left -= len(_exactly(file, min(left, _BATCH_BYTES)))
@@ -115,7 +121,7 @@ def zstd_frames(pieces: Iterator[Piece], rest: list[Piece]) -> Iterator[Part]:
         if piece.last:
             yield Part(b"".join(each.data for each in frame), len(frame) * _ZSTD_BLOCK, frame[0].offset)
             frame = []
-        elif len(frame) > _FRAME_BLOCKS:
+        elif len(frame) == _FRAME_PIECES:
             rest += frame
             return
 
@@ -160,8 +166,16 @@ def in_parallel(
 
 
 def _batches(parts: Iterator[Part]) -> Iterator[list[Part]]:
-    for first in parts:
-        yield [first, *islice(parts, max(0, _BATCH_BYTES // first.most - 1))]
+    batch: list[Part] = []
+    most = 0
+    for part in parts:
+        batch.append(part)
+        most += part.most
+        if most >= _BATCH_BYTES:
+            yield batch
+            batch, most = [], 0
+    if batch:
+        yield batch
 
 
 def _frame(file: BufferedReader[Any], offset: int) -> Iterator[Piece]:
@@ -181,10 +195,6 @@ def _frame(file: BufferedReader[Any], offset: int) -> Iterator[Piece]:
             raise Broken(f"A block of zstd says that it has {size} bytes", offset)
         checksum = 4 if last and flags & 4 else 0
         yield Piece(header + _exactly(file, (1 if repeated else size) + checksum), offset, last)
-
-
-def _is_skippable(head: bytes) -> bool:
-    return head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5
 
 
 def _exactly(file: BufferedReader[Any], size: int) -> bytes:
