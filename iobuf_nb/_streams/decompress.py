@@ -314,7 +314,7 @@ class _Inflate:
 
     def decompress(self, data: bytes, most: int) -> bytes:
         found = self._stream.decompress(self._stream.unconsumed_tail + data, most)
-        self._full = len(found) == most  # there may be more in it
+        self._full = len(found) == most  # then there may be more, as the manual of zlib says
         return found
 
 

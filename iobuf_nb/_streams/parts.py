@@ -89,18 +89,18 @@ def bgzip_blocks(file: BufferedReader[Any], rest: bytearray) -> Iterator[Part]:
 def inflate(library: Any, part: Part) -> bytes:
     """Decompress a block of bgzip by `zlib` or a library like it, which also checks the sum and the size."""
     stream = library.decompressobj(31)
-    data = stream.decompress(part.data, part.most + 1)  # one more: a full buffer would end it before the sum
+    data = stream.decompress(part.data, part.most + 1)  # one more: the sum is checked after the last byte
     if not stream.eof or stream.unused_data:
         raise Broken("A block of bgzip does not end where its header says", part.offset)
     return data
 
 
 def zstd_pieces(file: BufferedReader[Any]) -> Iterator[Piece]:
-    """Yield the frames of zstd in pieces, without the skippable ones; no frame at all is an error."""
+    """Yield the frames of zstd in pieces, without the skippable ones."""
     while True:
         offset = file.tell()
         magic = file.read(4)
-        if offset and not magic:
+        if not magic:
             return
         magic += _exactly(file, 4 - len(magic))
         if is_skippable(magic):

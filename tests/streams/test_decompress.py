@@ -307,13 +307,28 @@ def test_no_more_than_some_batches_are_ahead(monkeypatch):
     results.close()
 
 
+def test_a_batch_is_full_as_soon_as_it_can_be():
+    sizes = [parts._BATCH_BYTES // 4, parts._BATCH_BYTES * 32, parts._BATCH_BYTES * 32, 1]
+    batches = parts._batches(parts.Part(b"", size, 0) for size in sizes)
+    assert [[part.most for part in batch] for batch in batches] == [sizes[:2], sizes[2:3], sizes[3:]]
+
+
 @pytest.mark.parametrize("large", [zstd, zstd_of_unknown_size], ids=["size known", "size unknown"])
-def test_a_frame_that_is_too_large_is_read_in_sequence(file, large):
+def test_a_frame_that_is_too_large_is_read_in_sequence(file, large, monkeypatch):
+    sizes = []
+
+    def unzstd(library, part):
+        found = parts.unzstd(library, part)
+        sizes.append(len(found))
+        return found
+
+    monkeypatch.setattr(decompress, "unzstd", unzstd)
     data = bytes(range(256)) * 4096 * 33
     small = text(200_000)
     archive = zstd(small) + large(data) + zstd(small)
     with open(file(archive), "rb") as opened:
         assert drain(open_reader(opened.fileno(), "archive", "zstd", 2), 1 << 20) == small + data + small
+    assert sizes == [len(small)]
 
 
 def test_bgzip_may_go_on_as_gzip(file):
@@ -322,9 +337,11 @@ def test_bgzip_may_go_on_as_gzip(file):
     assert read(file, bgzip(data) + bytes(999), "gzip", 3) == data
 
 
-def test_blocks_of_bgzip_may_be_full(file):
+@pytest.mark.parametrize("library", LIBRARIES["gzip"])
+def test_blocks_of_bgzip_may_be_full(file, library):
     data = text(1 << 18)
-    assert read(file, bgzip(data, block=1 << 16), "gzip", 2) == data
+    with only("gzip", library):
+        assert read(file, bgzip(data, block=1 << 16), "gzip", 2) == data
 
 
 def test_parts_that_lie(file):
