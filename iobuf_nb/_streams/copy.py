@@ -31,8 +31,7 @@ from ..syscalls import PREAD, PWRITE, READ, call_full, read_full
 from .crew import Crew, require_threads
 from .progress import Stopwatch, Throughput, processors, reporter
 from .source import open_file
-from .stream import DIRECT_BYTES
-from .units import ALIGNMENT
+from .units import ALIGNMENT, DIRECT_BYTES
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _PAGE = 4096  # the smallest hole that is preserved

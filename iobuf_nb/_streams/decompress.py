@@ -43,7 +43,7 @@ _LIBRARIES = {  # of each format, the fastest first
     "bz2": ("bz2",),
     "xz": ("lzma",),
 }
-_LONGEST_MAGIC = 6
+LONGEST_MAGIC = 6
 _INPUT_BYTES = 1 << 17
 _OUTPUT_BYTES = 1 << 18  # the most that is decompressed at once and then copied: it stays in the processor's cache
 
@@ -197,12 +197,12 @@ def open_reader(fd: int, name: str, how: str, threads: int) -> Reader:
     """
     raw = _Raw(fd)
     try:
-        head = raw.look(_LONGEST_MAGIC)
+        head = raw.look(LONGEST_MAGIC)
         regular = stat.S_ISREG(os.fstat(fd).st_mode)
     except OSError as error:
         raise OSError(error.errno, error.strerror, name) from None
-    kind = _recognised(head) if how == "auto" else how
-    if kind not in (_recognised(head), "raw") and not (kind == "lz4" and is_skippable(head)):
+    kind = recognised(head) if how == "auto" else how
+    if kind not in (recognised(head), "raw") and not (kind == "lz4" and is_skippable(head)):
         raise OSError(errno.EBADMSG, f"No {kind} data: it begins with {head!r}", name)
     if kind == "zstd" and not regular:
         threads = 1  # whole frames would be awaited before the first byte
@@ -404,7 +404,7 @@ class _Sequence:
         return True
 
 
-def _recognised(head: bytes) -> str:
+def recognised(head: bytes) -> str:
     """Return the format of data by how it begins."""
     if is_zstd(head):
         return "zstd"

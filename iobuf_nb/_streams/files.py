@@ -108,6 +108,14 @@ def note_short(words, short, position):
 
 
 @kernel
+def claimed(files, row, number):
+    """Return what claim `number` is about: the positions at which it begins and ends."""
+    begin = files[row + LOW] + (number - (files[row + CLAIMS_END] - files[row + CLAIMS])) * files[row + LENGTH]
+    end = begin + files[row + LENGTH]
+    return begin, files[row + HIGH] if files[row + HIGH] < end else end
+
+
+@kernel
 def read_at(fd, align, address, offset, want):
     """Read `want` bytes from an offset to an address of which the same number of bits is 0: how many, or -errno."""
     skip = offset % align

@@ -169,6 +169,7 @@ class Opened:
             write_out(self._file)
         self.first = self._position() if self.seekable else 0
         self.size = max(status.st_size - self.first, 0) if self.regular else 0
+        self.fed = False  # whether its size and position say nothing about the stream, because it is compressed
         self.terminal = stat.S_ISCHR(status.st_mode) and status.st_rdev == _PTY_MASTER
         self.packets, self.unit = BYTES, _MESSAGE_BYTES
         if stat.S_ISFIFO(status.st_mode):
@@ -217,6 +218,8 @@ class Opened:
 
     def leave_at(self, position: int) -> None:
         """Set the position of the source to where the stream has ended."""
+        if self.fed:
+            return
         if self._file and self.seekable:
             self._file.seek(self.first + position)
         elif self.seekable:
