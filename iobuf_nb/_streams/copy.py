@@ -227,7 +227,7 @@ def copy(
     count = check.integer("workers", processors() if workers is None else workers, 1, 1024)
     watch = Stopwatch()
     with ExitStack() as stack:
-        report = stack.enter_context(reporter(progress))
+        report = stack.enter_context(reporter(progress, "copy"))
         _require_regular(src, os.stat(src))  # before opening it, which may block or have effects on a device
         source = open_file(src, os.O_RDONLY, direct)
         stack.callback(os.close, source)

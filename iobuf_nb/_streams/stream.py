@@ -220,7 +220,7 @@ def stream(
         plan = units.plan(pool, direct, "ring" if engine == "uring" else "own" if owned else "given")
         room = plan.step // plan.item if output_items is None else output_items
         states = make_states(state, 1 if ordered else count)
-        report = stack.enter_context(reporter(progress))
+        report = stack.enter_context(reporter(progress, "stream"))
         with watch.compiling():
             compile_for_workers(pool, may_wait=not owned or engine == "uring" or pool.capacity < count)
             ready = prepared(kernel, form, units.like, output_like, states[0])
