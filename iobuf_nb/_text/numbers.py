@@ -1,0 +1,156 @@
+"""Numbers out of text: as many bytes as belong to the number are read, and where they end is returned, -1 for none.
+
+Up to seven digits are read as one word, without a loop: each byte of the word is a digit, and three multiplications add
+them up (D. Lemire, "Quickly parsing eight digits", 2018). Floating-point numbers of up to 53 bits whose power of ten is
+exact take one rounding (W. D. Clinger, "How to read floating point numbers accurately", 1990); the C library reads the
+others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from .._jit import check
+from .._jit.compile import INTERPRETED, hot, kernel, out_of_line
+from .._jit.faces import compiled_as
+from .._jit.instructions import minus, plus, times, wrap
+from .words import in_range, left, load_byte, load_i64, lowest, right
+
+MOST_DIGITS = 18  # after the point: 10**18 fits into an int64
+_MOST, _LAST = divmod(2**63 - 1, 10)
+_PLUS, _MINUS, _POINT, _ZERO = b"+-.0"
+_ZEROS, _HIGHS = 0x3030303030303030, wrap(0x8080808080808080)
+_SEVENS, _TO_HIGH = 0x7F7F7F7F7F7F7F7F, 0x7676767676767676  # what takes a byte of 10 or more to its highest bit
+
+
+@hot
+def _sum_of_digits(word):
+    """Return the number whose eight digits are the low halves of the bytes of a word, the first the lowest byte."""
+    word = (times(word & 0x0F0F0F0F0F0F0F0F, 2561) >> 8) & 0x00FF00FF00FF00FF
+    word = (times(word, 6553601) >> 16) & 0x0000FFFF0000FFFF
+    return (times(word, 42949672960001) >> 32) & 0xFFFFFFFF
+
+
+@hot
+def _parse_decimal(b, start, end, digits):
+    if start + 8 > len(b):
+        return _parse_slowly(b, start, end, digits)
+    word = load_i64(b, start)
+    sign = np.int64((word & 0xFF) == _MINUS)
+    word = right(word, sign << 3)
+    digit = word ^ _ZEROS
+    marks = (plus(digit & _SEVENS, _TO_HIGH) | digit) & _HIGHS  # the highest bit of each byte that is no digit
+    room = end - start - sign
+    if room < 8:
+        marks |= left(_HIGHS, max(room, 0) << 3)
+    if marks == 0:
+        return _parse_slowly(b, start, end, digits)
+    count = stop = lowest(marks) >> 3
+    if digits > 0:
+        below = left(1, stop << 3) - 1
+        marks &= marks - 1
+        # Other numbers of digits after the point are rare in one column.
+        if (right(word, stop << 3) & 0xFF) != _POINT or marks == 0 or lowest(marks) >> 3 != stop + 1 + digits:
+            return _parse_slowly(b, start, end, digits)
+        word = (word & below) | (right(word, 8) & ~below)
+        count += digits
+        stop += digits + 1
+    if count == 0:
+        return _parse_slowly(b, start, end, digits)
+    value = _sum_of_digits(left(word, 64 - (count << 3)))
+    return (value ^ -sign) + sign, start + sign + stop
+
+
+@kernel
+def _parse_slowly(b, start, end, digits):
+    """Do what `_parse_decimal` does, byte by byte."""
+    out_of_line()
+    i, negative = start, False
+    if i < end and (load_byte(b, i) == _MINUS or load_byte(b, i) == _PLUS):
+        negative = load_byte(b, i) == _MINUS
+        i += 1
+    value, first, after_point = 0, i, -1  # the value is kept negative, for -2**63
+    while i < end and after_point < digits:
+        digit = load_byte(b, i) - _ZERO
+        if 0 <= digit <= 9:
+            if value < -_MOST or (value == -_MOST and digit > _LAST + negative):
+                return 0, -1
+            value = value * 10 - digit
+            after_point += after_point >= 0
+        elif digit == _POINT - _ZERO and after_point < 0 < digits and i + 1 < end and _is_digit(load_byte(b, i + 1)):
+            after_point, first = 0, first - 1
+        else:
+            break
+        i += 1
+    if i == first:
+        return 0, -1
+    for _ in range(digits - max(after_point, 0)):
+        if value < -_MOST:
+            return 0, -1
+        value *= 10
+    return value if negative else -value, i
+
+
+@hot
+def _is_digit(byte):
+    return 0 <= byte - _ZERO <= 9
+
+
+@compiled_as(_parse_decimal)
+def parse_decimal(b: Any, start: int, end: int, digits: int) -> tuple[int, int]:
+    r"""Read the decimal number that ``b[start:end]`` begins with, as an integer multiple of ``10**-digits``.
+
+    Parameters
+    ----------
+    b : uint8 array, 1-D, C-contiguous; from Python any bytes-like object
+    start, end : int
+        The range in bytes. Kernels do not check it: 0 <= start <= end <= len(b) must hold.
+    digits : int
+        From 0 to 18; no more digits are read after the point.
+
+    Returns
+    -------
+    value : int
+        0 if there is no number.
+    next : int
+        The index after the last byte of the number; -1 if the range does not begin with one, or if it does not fit into
+        an int64. It is `end` if the whole range is a number.
+
+    Raises
+    ------
+    TypeError, ValueError
+        From Python, for invalid arguments.
+
+    Notes
+    -----
+    A number is a sign, or none, and digits with a point before, between or after them, or none. A point after the last
+    digit is not read. Fastest are numbers of up to seven digits with exactly `digits` of them after the point.
+
+    Examples
+    --------
+    >>> parse_decimal(b"-12.3\n", 0, 6, 1)
+    (-123, 5)
+    >>> parse_decimal(b"7", 0, 1, 2), parse_decimal(b"1.259", 0, 5, 2), parse_decimal(b"none", 0, 4, 2)
+    ((700, 1), (125, 4), (0, -1))
+    """
+    return _parse_decimal(*in_range(b, start, end), check.integer("digits", digits, 0, MOST_DIGITS))
+
+
+@hot
+def _parse_int(b, start, end):
+    return _parse_decimal(b, start, end, 0)
+
+
+@compiled_as(_parse_int)
+def parse_int(b: Any, start: int, end: int) -> tuple[int, int]:
+    r"""Read the integer that ``b[start:end]`` begins with; parameters, results and errors as in `parse_decimal`.
+
+    Examples
+    --------
+    >>> parse_int(b"-42,7", 0, 5), parse_int(b"9223372036854775808", 0, 19)
+    ((-42, 3), (0, -1))
+    """
+    return _parse_int(*in_range(b, start, end))
