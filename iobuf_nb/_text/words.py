@@ -139,12 +139,12 @@ def matches(b: Any, i: int, byte: int) -> int:
 
 def left(word: int, bits: int) -> int:
     """Shift a word to the left, by 0 to 63 bits."""
-    return wrap(word << bits)
+    return wrap(int(word) << int(bits))
 
 
 def right(word: int, bits: int) -> int:
     """Shift a word to the right, by 0 to 63 bits, zeros coming in."""
-    return wrap((word & (2**64 - 1)) >> bits)
+    return wrap((int(word) & (2**64 - 1)) >> int(bits))
 
 
 def lowest(word: int) -> int:
