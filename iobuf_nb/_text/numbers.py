@@ -17,7 +17,7 @@ from .._jit import check
 from .._jit.compile import INTERPRETED, hot, kernel, out_of_line
 from .._jit.faces import compiled_as
 from .._jit.instructions import minus, plus, times, wrap
-from .words import in_range, left, load_byte, load_i64, lowest, right
+from .words import in_range, left, lending, load_byte, load_i64, lowest, right
 
 MOST_DIGITS = 18  # after the point: 10**18 fits into an int64
 _MOST, _LAST = divmod(2**63 - 1, 10)
@@ -99,7 +99,10 @@ def _is_digit(byte):
     return 0 <= byte - _ZERO <= 9
 
 
-@compiled_as(_parse_decimal)
+_parse_decimal_in = lending(_parse_decimal)
+
+
+@compiled_as(_parse_decimal_in)
 def parse_decimal(b: Any, start: int, end: int, digits: int) -> tuple[int, int]:
     r"""Read the decimal number that ``b[start:end]`` begins with, as an integer multiple of ``10**-digits``.
 
@@ -136,7 +139,7 @@ def parse_decimal(b: Any, start: int, end: int, digits: int) -> tuple[int, int]:
     >>> parse_decimal(b"7", 0, 1, 2), parse_decimal(b"1.259", 0, 5, 2), parse_decimal(b"none", 0, 4, 2)
     ((700, 1), (125, 4), (0, -1))
     """
-    return _parse_decimal(*in_range(b, start, end), check.integer("digits", digits, 0, MOST_DIGITS))
+    return _parse_decimal_in(*in_range(b, start, end), check.integer("digits", digits, 0, MOST_DIGITS))
 
 
 @hot
@@ -144,7 +147,10 @@ def _parse_int(b, start, end):
     return _parse_decimal(b, start, end, 0)
 
 
-@compiled_as(_parse_int)
+_parse_int_in = lending(_parse_int)
+
+
+@compiled_as(_parse_int_in)
 def parse_int(b: Any, start: int, end: int) -> tuple[int, int]:
     r"""Read the integer that ``b[start:end]`` begins with; parameters, results and errors as in `parse_decimal`.
 
@@ -153,4 +159,4 @@ def parse_int(b: Any, start: int, end: int) -> tuple[int, int]:
     >>> parse_int(b"-42,7", 0, 5), parse_int(b"9223372036854775808", 0, 19)
     ((-42, 3), (0, -1))
     """
-    return _parse_int(*in_range(b, start, end))
+    return _parse_int_in(*in_range(b, start, end))

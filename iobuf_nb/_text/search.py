@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from .._jit import check
 from .._jit.compile import hot
 from .._jit.faces import compiled_as
-from .words import BLOCK, as_array, highest, in_range, left, load_byte, lowest, matches, ones
+from .._memory.borrowed import lend
+from .words import BLOCK, as_array, highest, in_range, left, lending, lent, load_byte, lowest, matches, ones
 
 
 @hot
@@ -33,7 +34,10 @@ def _find_byte(b, byte, start, end):
     return -1
 
 
-@compiled_as(_find_byte)
+_find_byte_in = lending(_find_byte)
+
+
+@compiled_as(_find_byte_in)
 def find_byte(b: Any, byte: int, start: int, end: int) -> int:
     r"""Return where `byte` first is in ``b[start:end]``, or -1, as ``bytes.find`` does.
 
@@ -63,7 +67,7 @@ def find_byte(b: Any, byte: int, start: int, end: int) -> int:
     -1
     """
     array, start, end = in_range(b, start, end)
-    return int(_find_byte(array, check.integer("byte", byte, 0, 255), start, end))
+    return int(_find_byte_in(array, check.integer("byte", byte, 0, 255), start, end))
 
 
 @hot
@@ -82,7 +86,10 @@ def _rfind_byte(b, byte, start, end):
     return -1
 
 
-@compiled_as(_rfind_byte)
+_rfind_byte_in = lending(_rfind_byte)
+
+
+@compiled_as(_rfind_byte_in)
 def rfind_byte(b: Any, byte: int, start: int, end: int) -> int:
     r"""Return where `byte` last is in ``b[start:end]``, or -1; parameters and errors as in `find_byte`.
 
@@ -92,7 +99,7 @@ def rfind_byte(b: Any, byte: int, start: int, end: int) -> int:
     3
     """
     array, start, end = in_range(b, start, end)
-    return int(_rfind_byte(array, check.integer("byte", byte, 0, 255), start, end))
+    return int(_rfind_byte_in(array, check.integer("byte", byte, 0, 255), start, end))
 
 
 @hot
@@ -115,7 +122,12 @@ def _find_any(b, wanted, start, end):
     return -1
 
 
-@compiled_as(_find_any)
+@hot
+def _find_any_in(b, wanted, start, end):
+    return _find_any(lent(b), lent(wanted), start, end)
+
+
+@compiled_as(_find_any_in)
 def find_any(b: Any, wanted: Any, start: int, end: int) -> int:
     r"""Return where the first byte of ``b[start:end]`` is that is one of `wanted`, or -1.
 
@@ -132,7 +144,7 @@ def find_any(b: Any, wanted: Any, start: int, end: int) -> int:
     4
     """
     array, start, end = in_range(b, start, end)
-    return int(_find_any(array, as_array(wanted), start, end))
+    return int(_find_any_in(array, as_array(wanted), start, end))
 
 
 @hot
@@ -149,7 +161,10 @@ def _count_byte(b, byte, start, end):
     return count
 
 
-@compiled_as(_count_byte)
+_count_byte_in = lending(_count_byte)
+
+
+@compiled_as(_count_byte_in)
 def count_byte(b: Any, byte: int, start: int, end: int) -> int:
     r"""Return how often `byte` is in ``b[start:end]``; parameters and errors as in `find_byte`.
 
@@ -159,7 +174,7 @@ def count_byte(b: Any, byte: int, start: int, end: int) -> int:
     2
     """
     array, start, end = in_range(b, start, end)
-    return int(_count_byte(array, check.integer("byte", byte, 0, 255), start, end))
+    return int(_count_byte_in(array, check.integer("byte", byte, 0, 255), start, end))
 
 
 @hot
@@ -176,7 +191,10 @@ def _trim(b, start, end):
     return start, end
 
 
-@compiled_as(_trim)
+_trim_in = lending(_trim)
+
+
+@compiled_as(_trim_in)
 def trim(b: Any, start: int, end: int) -> tuple[int, int]:
     r"""Return the range that is left of ``b[start:end]`` without the white space at both ends, as ``bytes.strip``.
 
@@ -188,7 +206,7 @@ def trim(b: Any, start: int, end: int) -> tuple[int, int]:
     >>> trim(b"  12.5 \r\n", 0, 9)
     (2, 6)
     """
-    return _trim(*in_range(b, start, end))
+    return _trim_in(*in_range(b, start, end))
 
 
 @hot
@@ -205,7 +223,12 @@ def _split_fields(b, start, end, delimiter, bounds):
         start = stop + 1
 
 
-@compiled_as(_split_fields)
+@hot
+def _split_fields_in(b, start, end, delimiter, bounds):
+    return _split_fields(lent(b), start, end, delimiter, lend(bounds, 0))
+
+
+@compiled_as(_split_fields_in)
 def split_fields(b: Any, start: int, end: int, delimiter: int, bounds: NDArray[np.int64]) -> int:
     r"""Find the fields of ``b[start:end]`` between delimiters, as ``bytes.split`` does; quotes mean nothing.
 
@@ -240,4 +263,4 @@ def split_fields(b: Any, start: int, end: int, delimiter: int, bounds: NDArray[n
         raise TypeError(f"bounds must be an int64 array of shape (n, 2), not {bounds!r:.60}")
     if not bounds.flags.writeable:
         raise ValueError("bounds must be writable, and this array is not")
-    return int(_split_fields(array, start, end, check.integer("delimiter", delimiter, 0, 255), bounds))
+    return int(_split_fields_in(array, start, end, check.integer("delimiter", delimiter, 0, 255), bounds))

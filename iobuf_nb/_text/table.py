@@ -21,7 +21,7 @@ from .._jit.faces import compiled_as
 from .._jit.handle import WORD_POINTER, HandleType
 from .._jit.instructions import times, wrap
 from .._memory.borrowed import lend
-from .words import left, load_byte, load_i64, right
+from .words import left, lent, load_byte, load_i64, right
 
 #: Words of a table, and those of a row of its index.
 COUNT, BITS, USED, REFUSED, WORDS = range(5)
@@ -68,7 +68,7 @@ def _as_bytes(typingctx: Any, words: Any) -> Any:
     return types.CPointer(types.uint8)(words), codegen
 
 
-@compiled_as(lambda table: carray(_as_bytes(table._key_bytes), table._room))
+@compiled_as(lambda table: lent(carray(_as_bytes(table._key_bytes), table._room)))
 def _keys(table: Any) -> Any:
     """Return the bytes of all keys, each after its length."""
     return table._key_bytes
@@ -79,7 +79,8 @@ def _values_of(typingctx: Any, table: Any) -> Any:
     result = types.CPointer(table.dtype)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        return builder.bitcast(context.make_helper(builder, table, args[0])._values, context.get_value_type(result))
+        words = context.data_model_manager[table].get(builder, args[0], "_values")
+        return builder.bitcast(words, context.get_value_type(result))
 
     return result(table), codegen
 
@@ -206,18 +207,28 @@ def _insert(table, b, start, end, first, second, code):
 
 
 @hot
-def find(table, b, start, end):
-    """Return the slot of a key, or -1."""
+def _find_key(table, b, start, end):
     first, second, code = _hashed(b, start, end)
     return _find(table, b, start, end, first, second, code)
 
 
 @hot
-def slot_of(table, b, start, end):
-    """Return the slot of a key, which is added if it is not there; -1 if it cannot be."""
+def _slot_of_key(table, b, start, end):
     first, second, code = _hashed(b, start, end)
     slot = _find(table, b, start, end, first, second, code)
     return slot if slot >= 0 else _insert(table, b, start, end, first, second, code)
+
+
+@hot
+def find(table, b, start, end):
+    """Return the slot of a key, or -1."""
+    return _find_key(table, lent(b), start, end)
+
+
+@hot
+def slot_of(table, b, start, end):
+    """Return the slot of a key, which is added if it is not there; -1 if it cannot be."""
+    return _slot_of_key(table, lent(b), start, end)
 
 
 @kernel
@@ -226,7 +237,7 @@ def slots_of(table, other, slots):
     keys, at = _keys(other), 0
     for k in range(len(slots)):
         length, at = load_i64(keys, at), at + 8
-        slots[k] = slot_of(table, keys, at, at + length)
+        slots[k] = _slot_of_key(table, keys, at, at + length)
         if slots[k] < 0:
             break
         at += (length + 7) & -8

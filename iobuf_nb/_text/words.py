@@ -16,9 +16,10 @@ from numba.core import cgutils, errors
 from numpy.typing import NDArray
 
 from .._jit import check
-from .._jit.compile import INTERPRETED
+from .._jit.compile import INTERPRETED, hot
 from .._jit.faces import kernel_instruction
 from .._jit.instructions import wrap
+from .._memory.borrowed import BorrowedArray
 
 BLOCK = 32  #: bytes that `matches` compares at once
 
@@ -26,11 +27,13 @@ _WORD, _BYTE = ir.IntType(64), ir.IntType(8)
 
 
 def as_array(b: Any) -> NDArray[np.uint8]:
-    """Return bytes-like `b` as an array, without a copy; TypeError or ValueError for anything else."""
+    """Return bytes-like `b` as an array to read from, without a copy; TypeError or ValueError for anything else."""
     if isinstance(b, np.ndarray) and (b.dtype != np.uint8 or b.ndim != 1 or not b.flags.c_contiguous):
         raise ValueError(f"b must be one-dimensional contiguous uint8, not {b.dtype} of shape {b.shape}, {b.strides=}")
     try:
-        return np.frombuffer(b, np.uint8) if len(b) else np.empty(0, np.uint8)
+        array = np.frombuffer(b, np.uint8) if len(b) else np.empty(0, np.uint8)
+        array.flags.writeable = False  # one type, for which functions are compiled
+        return array
     except (TypeError, ValueError, BufferError):
         raise TypeError(f"b must be a uint8 array or bytes-like, not {b!r:.60}") from None
 
@@ -127,6 +130,21 @@ def load_f64(b: Any, i: int) -> float:
     return float(_load("load_f64", "<d", b, i))
 
 
+def lent(b: Any) -> Any:
+    """Return bytes as a kernel's borrowed array, of one type, to functions that read them: see `_memory.borrowed`."""
+    return b
+
+
+def lending(body: Any) -> Any:
+    """Return a function that lends its first argument, an array of bytes, to `body`."""
+
+    @hot
+    def lend_it(b, *arguments):
+        return body(lent(b), *arguments)
+
+    return lend_it
+
+
 def load_byte(b: Any, i: int) -> int:
     """Return ``b[i]`` as an int64, for i >= 0: no check, and no turn of a negative index."""
     return int(b[i])
@@ -169,6 +187,12 @@ def require_bytes(b: Any) -> None:
     """Raise TypingError when a kernel is compiled whose `b` is not an array of bytes."""
     if not (isinstance(b, types.Buffer) and (b.dtype, b.ndim, b.layout) == (types.uint8, 1, "C")):
         raise errors.TypingError(f"b must be a one-dimensional contiguous uint8 array, not {b}")
+
+
+@kernel_instruction(lent)
+def _lent(typingctx: Any, b: Any) -> Any:
+    require_bytes(b)
+    return BorrowedArray(types.uint8, 1, "C")(b), lambda context, builder, signature, args: args[0]
 
 
 def _pointer(context: Any, builder: ir.IRBuilder, b: Any, array: Any, i: Any, kind: ir.Type) -> Any:
