@@ -93,7 +93,8 @@ def rows_in_kernel(table):
 @tiny
 def _begins(word, n):
     """Return the first `n` bytes of a word, and zeros; n may be less than 0, or more than 8."""
-    return word & right(-1, 64 - 8 * min(n, 8)) if n > 0 else 0
+    half = 4 * (8 - min(max(n, 0), 8))  # shifted twice, without a branch: no shift is by 64 bits
+    return word & right(right(-1, half), half)
 
 
 @kernel
