@@ -21,7 +21,7 @@ def names(random: np.random.Generator) -> list[bytes]:
     found: dict[str, None] = {}
     while len(found) < STATIONS:
         name = "".join(random.choice(_SYLLABLES, random.integers(1, 5))).capitalize() + random.choice(_LAST)
-        if 3 <= len(name):
+        if len(name) >= 3:
             found[name] = None
     return [name.encode() for name in found]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numba import from_dtype
@@ -122,31 +122,23 @@ class ByteTable(_Table):
 
     Notes
     -----
-    A kernel need not look for -1: what it adds to row -1 goes to the spare row, and afterwards `items` and `merge` raise
-    an error. Keys are compared byte by byte, may be empty, and have at most 2**30 bytes.
+    A kernel need not look for -1: what it adds to row -1 goes to the spare row, and `items` and `merge` raise an error
+    afterwards. Keys are compared byte by byte, may be empty, and have at most 2**30 bytes.
 
     The hash is no secret: keys can be made up that are slow to find.
 
     Examples
     --------
-    >>> import iobuf_nb
     >>> from numba import njit
     >>> @njit
-    ... def count_lines(buffer, n, offset, table):
-    ...     i = 0
-    ...     while i < n:
-    ...         end = find_byte(buffer, 10, i, n)
-    ...         table.rows[table.slot(buffer, i, end), 0] += 1
-    ...         i = end + 1
-    >>> import tempfile
-    >>> with tempfile.NamedTemporaryFile() as file:
-    ...     _ = file.write(b"red\nblue\nred\n" * 1000)
-    ...     file.flush()
-    ...     result = iobuf_nb.stream(
-    ...         file.name, count_lines, state=ByteTable({"count": "sum"}), combine=ByteTable.merge, delimiter=b"\n"
-    ...     )
-    >>> [(key, row.tolist()) for key, row in result.state.items()]
-    [(b'red', [2000]), (b'blue', [1000])]
+    ... def measure(table, b, start, end, value):
+    ...     slot = table.slot(b, start, end)
+    ...     table.rows[slot, 0] = max(table.rows[slot, 0], value)
+    ...     table.rows[slot, 1] += 1
+    >>> table = ByteTable({"highest": "max", "count": "sum"})
+    >>> measure(table, np.frombuffer(b"Oslo", np.uint8), 0, 4, -3)
+    >>> table, table.rows[table.find(b"Oslo", 0, 4)].tolist()
+    (ByteTable({'highest': 'max', 'count': 'sum'}, dtype=int64, 1 of 1048576 keys), [-3, 1])
     """
 
     __slots__ = (
@@ -156,7 +148,7 @@ class ByteTable(_Table):
 
     def __init__(
         self,
-        columns: Mapping[str, Literal["sum", "min", "max"]],
+        columns: Mapping[str, str],
         *,
         dtype: DTypeLike = np.int64,
         capacity: int = 2**20,

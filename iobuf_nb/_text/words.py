@@ -47,18 +47,17 @@ def in_range(b: Any, start: Any, end: Any) -> tuple[NDArray[np.uint8], int, int]
 
 def _load(name: str, code: str, b: Any, i: Any) -> Any:
     array, size = as_array(b), struct.calcsize(code)
-    data, last = array, len(array) - size
+    last = len(array) - size
     i = check.index(f"i of text.{name}", i)
     if INTERPRETED and last < i <= len(array):
-        data, last = np.append(array[i:], np.zeros(size, np.uint8)), i
-        return struct.unpack_from(code, data)[0]
+        return struct.unpack(code, array[i:].tobytes().ljust(size, b"\0"))[0]
     if not 0 <= i <= last:
         raise IndexError(f"i of text.{name} must leave {size} bytes, from 0 to {last}, not {i}")
-    return struct.unpack_from(code, data, i)[0]
+    return struct.unpack(code, array[i : i + size].tobytes())[0]
 
 
 def load_u64(b: Any, i: int) -> int:
-    """Load the eight bytes from ``b[i]`` on, little-endian, as a uint64.
+    r"""Load the eight bytes from ``b[i]`` on, little-endian, as a uint64.
 
     Parameters
     ----------
@@ -87,7 +86,7 @@ def load_u64(b: Any, i: int) -> int:
 
 
 def load_u32(b: Any, i: int) -> int:
-    """Load the four bytes from ``b[i]`` on, little-endian, as a uint32; see `load_u64`.
+    r"""Load the four bytes from ``b[i]`` on, little-endian, as a uint32; see `load_u64`.
 
     Examples
     --------
@@ -98,7 +97,7 @@ def load_u32(b: Any, i: int) -> int:
 
 
 def load_u16(b: Any, i: int) -> int:
-    """Load the two bytes from ``b[i]`` on, little-endian, as a uint16; see `load_u64`.
+    r"""Load the two bytes from ``b[i]`` on, little-endian, as a uint16; see `load_u64`.
 
     Examples
     --------
@@ -109,7 +108,7 @@ def load_u16(b: Any, i: int) -> int:
 
 
 def load_i64(b: Any, i: int) -> int:
-    """Load the eight bytes from ``b[i]`` on, little-endian, as an int64; see `load_u64`.
+    r"""Load the eight bytes from ``b[i]`` on, little-endian, as an int64; see `load_u64`.
 
     Examples
     --------
@@ -195,8 +194,9 @@ def _lent(typingctx: Any, b: Any) -> Any:
     return BorrowedArray(types.uint8, 1, "C")(b), lambda context, builder, signature, args: args[0]
 
 
-def _pointer(context: Any, builder: ir.IRBuilder, b: Any, array: Any, i: Any, kind: ir.Type) -> Any:
-    data = context.make_array(b)(context, builder, array).data
+def _pointer(context: Any, builder: ir.IRBuilder, signature: Any, args: Any, kind: ir.Type) -> Any:
+    array, i = args[:2]
+    data = context.make_array(signature.args[0])(context, builder, array).data
     return builder.bitcast(builder.gep(data, [i]), kind.as_pointer())
 
 
@@ -207,7 +207,7 @@ def _define_load(function: Any, result: types.Type, size: int) -> None:
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             kind = ir.DoubleType() if result == types.float64 else ir.IntType(size)
-            value = builder.load(_pointer(context, builder, b, *args, kind), align=1)
+            value = builder.load(_pointer(context, builder, signature, args, kind), align=1)
             return builder.zext(value, _WORD) if function is load_byte else value
 
         return result(b, types.int64), codegen
@@ -230,7 +230,7 @@ def _matches(typingctx: Any, b: Any, i: Any, byte: Any) -> Any:
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         vector = ir.VectorType(_BYTE, BLOCK)
-        found = builder.load(_pointer(context, builder, b, *args[:2], vector), align=1)
+        found = builder.load(_pointer(context, builder, signature, args, vector), align=1)
         one = builder.insert_element(vector(ir.Undefined), args[2], ir.IntType(32)(0))
         every = builder.shuffle_vector(one, vector(ir.Undefined), ir.VectorType(ir.IntType(32), BLOCK)([0] * BLOCK))
         marks = builder.bitcast(builder.icmp_unsigned("==", found, every), ir.IntType(BLOCK))
