@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 STATIONS = 413
-_SYLLABLES = "al bra cor den esk fjö gal hav ith jär kel lo mün nor o pra qui ros sé tam ul var wes xi yor zan".split()
+_SYLLABLES = [
+    *("al", "bra", "cor", "den", "esk", "fjö", "gal", "hav", "ith", "jär", "kel", "lo", "mün"),
+    *("nor", "o", "pra", "qui", "ros", "sé", "tam", "ul", "var", "wes", "xi", "yor", "zan"),
+]
 _LAST = *[""] * 12, " Bay", " Head", " Port", "-on-Sea", " Junction"
 _ROWS = 1 << 20  # made at once
 

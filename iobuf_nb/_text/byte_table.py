@@ -157,7 +157,7 @@ class ByteTable(_Table):
         allowed = "columns must be a dict of names to 'sum', 'min' or 'max'"
         if not isinstance(columns, Mapping):
             raise TypeError(f"{allowed}, not {columns!r:.60}")
-        if not columns or any(each not in _REDUCTIONS for each in columns.values()):
+        if not columns or any(each not in [*_REDUCTIONS] for each in columns.values()):
             raise ValueError(f"{allowed}, at least one, not {columns!r:.60}")
         if dtype not in (np.int64, np.float64):
             raise ValueError(f"dtype must be int64 or float64, not {dtype!r}")
@@ -166,7 +166,7 @@ class ByteTable(_Table):
         self.width = len(self.columns)
         self.capacity = check.integer("capacity", capacity, 1, MOST_KEYS)
         room = 32 * self.capacity if key_bytes is None else check.integer("key_bytes", key_bytes, 0, MAX_BYTES)
-        self._room = room + 8 * self.capacity + 8
+        self._room = room + 8 * self.capacity
         most_bits = max(FIRST_BITS, (2 * self.capacity - 1).bit_length())
         self._words = np.zeros(WORDS, np.int64)
         self._words[BITS] = FIRST_BITS
@@ -221,7 +221,7 @@ class ByteTable(_Table):
     def copy(self) -> ByteTable:
         """Return a table with the same keys, slots and rows."""
         other = ByteTable(
-            self.columns, dtype=self._rows.dtype, capacity=self.capacity, key_bytes=self._room - 8 * self.capacity - 8
+            self.columns, dtype=self._rows.dtype, capacity=self.capacity, key_bytes=self._room - 8 * self.capacity
         )
         for name, used in (
             ("_words", WORDS),

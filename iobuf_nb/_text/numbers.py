@@ -58,7 +58,7 @@ def _parse_decimal(b, start, end, digits):
         word = (word & below) | (right(word, 8) & ~below)
         count += digits
         stop += digits + 1
-    if count == 0:
+    if count == 0 or sign + stop == 8:  # the zeros that came in are no end
         return _parse_slowly(b, start, end, digits)
     value = _sum_of_digits(left(word, 64 - (count << 3)))
     return (value ^ -sign) + sign, start + sign + stop

@@ -188,7 +188,8 @@ def _insert(table, b, start, end, first, second, code):
     words, slot, length = table._words, table._words[COUNT], end - start
     at = words[USED] + 8
     used = at + ((length + 7) & -8)
-    if slot == table.capacity or used > table._room or length > LONGEST_KEY:
+    lengths_to_come = 8 * (table.capacity - slot - 1)
+    if slot == table.capacity or used + lengths_to_come > table._room or length > LONGEST_KEY:
         words[REFUSED] += 1
         return -1
     keys = _keys(table)

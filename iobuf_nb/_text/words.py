@@ -28,8 +28,13 @@ _WORD, _BYTE = ir.IntType(64), ir.IntType(8)
 
 def as_array(b: Any) -> NDArray[np.uint8]:
     """Return bytes-like `b` as an array to read from, without a copy; TypeError or ValueError for anything else."""
-    if isinstance(b, np.ndarray) and (b.dtype != np.uint8 or b.ndim != 1 or not b.flags.c_contiguous):
-        raise ValueError(f"b must be one-dimensional contiguous uint8, not {b.dtype} of shape {b.shape}, {b.strides=}")
+    if isinstance(b, np.ndarray):
+        if b.dtype != np.uint8:
+            raise TypeError(f"b must be a one-dimensional contiguous uint8 array, not one of dtype {b.dtype}")
+        if b.ndim != 1 or not b.flags.c_contiguous:
+            raise ValueError(
+                f"b must be a one-dimensional contiguous uint8 array, not of shape {b.shape} and strides {b.strides}"
+            )
     try:
         array = np.frombuffer(b, np.uint8) if len(b) else np.empty(0, np.uint8)
         array.flags.writeable = False  # one type, for which functions are compiled
