@@ -24,15 +24,15 @@ def tally(buffer, n, offset, table):
     i = 0
     while i < n:
         end = find_byte(buffer, SEMICOLON, i, n)
-        slot = table.slot(buffer, i, end)
-        tenths, i = parse_decimal(buffer, end + 1, n, 1)
-        if end < 0 or i < 0:
+        tenths, after = parse_decimal(buffer, end + 1, n, 1)
+        if end < 0 or after < 0:
             raise ValueError("each line must be name;-12.3")
+        slot = table.slot(buffer, i, end)
         rows[slot, LOW] = min(rows[slot, LOW], tenths)
         rows[slot, HIGH] = max(rows[slot, HIGH], tenths)
         rows[slot, TOTAL] += tenths
         rows[slot, COUNT] += 1
-        i += 1
+        i = after + 1
 
 
 def main(path: str) -> None:

@@ -5,8 +5,8 @@ where it does not read a fixed number of bytes, and allocates nothing. It is the
 
 - in a kernel it is compiled into the kernel. Nothing is checked, and nothing raises: what cannot be found or read has
   the index -1. Only the loads may read beyond the range they are given.
-- in Python `b` may be any bytes-like object. Arguments are checked, and the GIL is held; a call takes a microsecond or
-  two.
+- in Python `b` may be any bytes-like object. Arguments are checked, and the GIL is held; a call takes two
+  microseconds or so.
 - with ``NUMBA_DISABLE_JIT=1`` it is interpreted.
 
 All functions are thread-safe; one thread at a time may use a `ByteTable`.

@@ -1,7 +1,9 @@
 """Text: what each helper finds and reads, in Python and in kernels, which never touch the page after their array."""
 
+import contextlib
 import copy
 import ctypes
+import locale
 import math
 import mmap
 import re
@@ -14,11 +16,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numba import config, njit
 from numba.core.errors import TypingError
+from support import PACKAGE, python, said
 
 from iobuf_nb import stream, text
 from iobuf_nb._jit.instructions import times, wrap
+from iobuf_nb._text.table import _MIX, _hashed
 from iobuf_nb.text import ByteTable
 
+BENCH = PACKAGE.parent / "bench"
 PAGE = mmap.PAGESIZE
 MEMORY = mmap.mmap(-1, 2 * PAGE)
 LAST_PAGE = np.frombuffer(MEMORY, np.uint8, PAGE)
@@ -153,6 +158,10 @@ def test_all_white_space_is_trimmed():
         assert text.trim(bytes([byte]), 0, 1) == ((1, 1) if bytes([byte]).isspace() else (0, 1))
 
 
+def test_none_of_no_bytes_is_found():
+    assert text.find_any(b"abc", b"", 0, 3) == -1
+
+
 def test_a_kernel_finds_any_of_a_constant():
     kernel = njit(lambda b: text.find_any(b, b":=", 0, len(b)))
     assert kernel(np.frombuffer(b"key = value", np.uint8)) == 4
@@ -237,6 +246,19 @@ def test_floats(face, place, data, after):
     assert same(value, expected) and stop == end
 
 
+def test_the_point_is_none_of_the_locale():
+    before = locale.setlocale(locale.LC_NUMERIC)
+    try:
+        for name in ("de_DE.UTF-8", "fr_FR.UTF-8", "es_ES.UTF-8"):
+            with contextlib.suppress(locale.Error):
+                locale.setlocale(locale.LC_NUMERIC, name)
+        if locale.localeconv()["decimal_point"] == ".":
+            pytest.skip("this system has no locale with another point")
+        assert text.parse_float(b"1.5000000000000000000001", 0, 24) == (1.5, 24)
+    finally:
+        locale.setlocale(locale.LC_NUMERIC, before)
+
+
 def test_floats_of_halves_are_rounded_to_even():
     for k in range(1, 60):
         exact = Decimal(2**53 + k) + Decimal("0.5") * (k % 2)
@@ -264,6 +286,7 @@ BAD = [
     (lambda: ByteTable({"a": "mean"}), ValueError, "columns must be a dict .* not {'a': 'mean'}"),
     (lambda: ByteTable({"a": ["sum"]}), ValueError, r"columns must be a dict .* not {'a': \['sum'\]}"),
     (lambda: ByteTable({"a": "sum"}, dtype="f4"), ValueError, "dtype must be int64 or float64, not 'f4'"),
+    (lambda: ByteTable({"a": "sum"}, dtype=8), ValueError, "dtype must be int64 or float64, not 8"),
     (
         lambda: ByteTable({"a": "sum"}, capacity=0),
         ValueError,
@@ -343,7 +366,7 @@ def with_the_same_hash(first, other, second, length):
     """Return the second word that makes a key that begins with `other` hash like one of the words first, second."""
 
     def mixed(word):
-        code = times(word ^ length, wrap(0x9E3779B97F4A7C15))
+        code = times(word ^ length, _MIX)
         return code ^ ((code & (2**64 - 1)) >> 32)
 
     return wrap(mixed(first) ^ mixed(other) ^ second)
@@ -355,8 +378,6 @@ def test_keys_with_the_same_hash_stay_apart(face, more):
     length = 16 + len(more)
     words = [(k, with_the_same_hash(1, k, 77, length)) for k in range(1, 8)]
     keys = [struct.pack("<qq", *each) + more for each in words]
-    from iobuf_nb._text.table import _hashed
-
     assert len({_hashed(np.frombuffer(key, np.uint8), 0, length)[2] for key in keys}) == 1
     assert counted(face, keys * 2).keys() == keys
 
@@ -449,19 +470,23 @@ def test_rows_that_a_kernel_returns_outlive_the_table():
 # ---- the challenge ---------------------------------------------------------------------------------------------------
 
 
-def test_the_one_billion_row_challenge(tmp_path, capsys):
-    from bench import measurements, one_billion_rows
-
-    path = tmp_path / "measurements"
-    measurements.write(str(path), 3000)
+def test_the_one_billion_row_challenge(tmp_path):
+    path, stations = tmp_path / "measurements", 413
+    assert said(str(BENCH / "measurements.py"), "3000", str(path)) == ""
     found = {}
     for line in path.read_bytes().splitlines():
         name, value = line.split(b";")
         found.setdefault(name, []).append(Decimal(value.decode()))
-    assert len(found) == measurements.STATIONS
-    one_billion_rows.main(str(path))
+    assert len(found) == stations and sum(map(len, found.values())) == 3000
     rows = [
         f"{name.decode()}={min(values)}/{int(10 * sum(values)) / len(values) / 10:.1f}/{max(values)}"
         for name, values in sorted(found.items())
     ]
-    assert capsys.readouterr().out == "{" + ", ".join(rows) + "}\n"
+    assert said(str(BENCH / "one_billion_rows.py"), str(path)) == "{" + ", ".join(rows) + "}"
+
+
+def test_a_line_that_is_none_is_refused(tmp_path):
+    path = tmp_path / "measurements"
+    path.write_text("Oslo;1.5\nOslo\n")
+    done = python(str(BENCH / "one_billion_rows.py"), str(path))
+    assert done.returncode == 1 and "each line must be name;-12.3" in done.stderr

@@ -159,9 +159,9 @@ class ByteTable(_Table):
             raise TypeError(f"{allowed}, not {columns!r:.60}")
         if not columns or any(each not in [*_REDUCTIONS] for each in columns.values()):
             raise ValueError(f"{allowed}, at least one, not {columns!r:.60}")
-        if dtype not in (np.int64, np.float64):
+        kind = np.dtype(dtype) if isinstance(dtype, (str, type, np.dtype)) else None
+        if kind is None or kind not in (np.int64, np.float64):
             raise ValueError(f"dtype must be int64 or float64, not {dtype!r}")
-        kind = np.dtype(dtype)
         self.columns = dict(columns)
         self.width = len(self.columns)
         self.capacity = check.integer("capacity", capacity, 1, MOST_KEYS)

@@ -42,18 +42,18 @@ def _parse_decimal(b, start, end, digits):
     sign = int((word & 0xFF) == _MINUS)
     word = right(word, sign << 3)
     digit = word ^ _ZEROS
-    marks = (plus(digit & _SEVENS, _TO_HIGH) | digit) & _HIGHS  # the highest bit of each byte that is no digit
+    ends = (plus(digit & _SEVENS, _TO_HIGH) | digit) & _HIGHS  # the highest bit of each byte that is no digit
     room = end - start - sign
     if room < 8:
-        marks |= left(_HIGHS, max(room, 0) << 3)
-    if marks == 0:
+        ends |= left(_HIGHS, max(room, 0) << 3)
+    if ends == 0:
         return _parse_slowly(b, start, end, digits)
-    count = stop = lowest(marks) >> 3
+    count = stop = lowest(ends) >> 3
     if digits > 0:
         below = left(1, stop << 3) - 1
-        marks &= marks - 1
+        ends &= ends - 1
         # Other numbers of digits after the point are rare in one column.
-        if (right(word, stop << 3) & 0xFF) != _POINT or marks == 0 or lowest(marks) >> 3 != stop + 1 + digits:
+        if (right(word, stop << 3) & 0xFF) != _POINT or ends == 0 or lowest(ends) >> 3 != stop + 1 + digits:
             return _parse_slowly(b, start, end, digits)
         word = (word & below) | (right(word, 8) & ~below)
         count += digits

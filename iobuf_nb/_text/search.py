@@ -22,9 +22,9 @@ def _find_byte(b, byte, start, end):
     last = len(b) - BLOCK
     while start < end:
         if start <= last:
-            marks = matches(b, start, byte)
-            if marks != 0:
-                start += lowest(marks)
+            hits = matches(b, start, byte)
+            if hits != 0:
+                start += lowest(hits)
                 return start if start < end else -1
             start += BLOCK
         else:
@@ -74,9 +74,9 @@ def find_byte(b: Any, byte: int, start: int, end: int) -> int:
 def _rfind_byte(b, byte, start, end):
     while start < end:
         if end >= BLOCK:
-            marks = matches(b, end - BLOCK, byte)
-            if marks != 0:
-                end += highest(marks) - BLOCK
+            hits = matches(b, end - BLOCK, byte)
+            if hits != 0:
+                end += highest(hits) - BLOCK
                 return end if end >= start else -1
             end -= BLOCK
         else:
@@ -107,11 +107,11 @@ def _find_any(b, wanted, start, end):
     last = len(b) - BLOCK
     while start < end:
         if start <= last:
-            marks = 0
+            hits = 0
             for k in range(len(wanted)):
-                marks |= matches(b, start, wanted[k])
-            if marks != 0:
-                start += lowest(marks)
+                hits |= matches(b, start, wanted[k])
+            if hits != 0:
+                start += lowest(hits)
                 return start if start < end else -1
             start += BLOCK
         else:

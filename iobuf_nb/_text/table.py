@@ -28,9 +28,10 @@ FIRST, SECOND, ENTRY, KEY, ENTRY_WORDS = range(5)
 
 MOST_KEYS = 2**31
 LONGEST_KEY = 2**30
-FIRST_BITS = 10  #: of the number of rows that an index has at first
+FIRST_BITS = 12  #: of the number of rows that an index has at first: few of them used, few keys beside their place
 _SLOT = 2**32 - 1  # the low half of a word
-_MIX, _MIX_AGAIN = wrap(0x9E3779B97F4A7C15), wrap(0xD6E8FEB86659FD93)  # odd, with bits of no pattern
+# Odd words with the first 64 bits of two fractions: of the golden ratio (Knuth, volume 3, 6.4), and of the root of 3.
+_MIX, _MIX_AGAIN = wrap(0x9E3779B97F4A7C15), wrap(0xBB67AE8584CAA73B)
 
 
 class TableType(HandleType):
@@ -189,7 +190,7 @@ def _insert(table, b, start, end, first, second, code):
     at = words[USED] + 8
     used = at + ((length + 7) & -8)
     lengths_to_come = 8 * (table.capacity - slot - 1)
-    if slot == table.capacity or used + lengths_to_come > table._room or length > LONGEST_KEY:
+    if slot == table.capacity or used + lengths_to_come > table._room or not 0 <= length <= LONGEST_KEY:
         words[REFUSED] += 1
         return -1
     keys = _keys(table)

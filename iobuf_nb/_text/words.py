@@ -238,8 +238,8 @@ def _matches(typingctx: Any, b: Any, i: Any, byte: Any) -> Any:
         found = builder.load(_pointer(context, builder, signature, args, vector), align=1)
         one = builder.insert_element(vector(ir.Undefined), args[2], ir.IntType(32)(0))
         every = builder.shuffle_vector(one, vector(ir.Undefined), ir.VectorType(ir.IntType(32), BLOCK)([0] * BLOCK))
-        marks = builder.bitcast(builder.icmp_unsigned("==", found, every), ir.IntType(BLOCK))
-        return builder.zext(marks, _WORD)
+        hits = builder.bitcast(builder.icmp_unsigned("==", found, every), ir.IntType(BLOCK))
+        return builder.zext(hits, _WORD)
 
     return types.int64(b, types.int64, types.uint8), codegen
 
