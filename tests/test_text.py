@@ -84,7 +84,9 @@ PLACES = pytest.mark.parametrize("place", [at_the_end, in_the_middle])
 @st.composite
 def ranges(draw, alphabet=b"ab;\n "):
     """Data, and a range of them."""
-    data = draw(st.lists(st.sampled_from(alphabet), max_size=120).map(bytes))
+    middle = draw(st.lists(st.sampled_from(alphabet), max_size=40).map(bytes))
+    before, after = (bytes([draw(st.sampled_from(alphabet))]) * draw(st.integers(0, 70)) for _ in range(2))
+    data = before + middle + after
     start = draw(st.integers(0, len(data)))
     return data, start, draw(st.integers(start, len(data)))
 
@@ -127,6 +129,8 @@ def test_interpreted_kernels_load_zeros_past_the_end():
 @PLACES
 @given(ranges())
 @example((b"x" * 31 + b";" + b"x" * 32 + b";", 0, 65))
+@example((b";" * 80, 40, 40))
+@example((b";" * 40 + b"x" * 9 + b";" * 40, 41, 49))
 @settings(deadline=None)
 def test_searches(face, place, given):
     data, start, end = given
@@ -188,6 +192,8 @@ def decimal_of(data, digits):
 @example(b"9223372036854775808", b"", 0)
 @example(b"-9223372036854775809", b"", 0)
 @example(b"-1234567", b"", 0)
+@example(b"1234567", b"8", 0)
+@example(b"12345.6", b"7", 1)
 @example(b"12345678", b"", 0)
 @example(b"5.", b"", 1)
 @example(b".5", b"", 1)
@@ -232,6 +238,7 @@ FLOATS = st.one_of(
 @PLACES
 @given(FLOATS, st.binary(max_size=3))
 @example(b"9007199254740993", b"")
+@example(b"9007199254740993e1", b"")
 @example(b"9007199254740992e22", b"")
 @example(b"2.2250738585072011e-308", b"")
 @example(b"4.9e-324", b"")
@@ -356,7 +363,7 @@ def test_a_table_is_like_a_dict(face, place, keys):
 
 @FACES
 def test_an_index_grows(face):
-    keys = [b"%d" % k for k in range(3000)]
+    keys = [b"%d" % k + b"x" * (k % 20) for k in range(3000)]
     table = counted(face, [*keys, *keys, keys[0]])
     assert table.keys() == keys and table.rows[:3000, 0].tolist() == [3] + [2] * 2999
     assert [face.find(table, at_the_end(key), 0, len(key)) for key in keys] == [*range(3000)]
@@ -380,6 +387,13 @@ def test_keys_with_the_same_hash_stay_apart(face, more):
     keys = [struct.pack("<qq", *each) + more for each in words]
     assert len({_hashed(np.frombuffer(key, np.uint8), 0, length)[2] for key in keys}) == 1
     assert counted(face, keys * 2).keys() == keys
+
+
+@FACES
+@pytest.mark.parametrize("more", [b"", b"and the same end"])
+def test_long_keys_differ_after_their_first_words(face, more):
+    keys = [b"the same beginning %d" % k + more for k in range(2000)]  # many have the same place in the index
+    assert counted(face, keys).keys() == keys
 
 
 @FACES
