@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from . import copy, kernels, peers, python, scan, startup, stream, wait
+from . import copying, kernels, peers, python, scan, startup, stream, wait
 from .machine import machine
 from .result import Result, dumps, save
 from .table import Settings
@@ -24,7 +24,7 @@ GROUPS = {
     "wait": wait.run,
     "scan": scan.run,
     "stream": stream.run,
-    "copy": copy.run,
+    "copy": copying.run,
 }
 
 

@@ -32,6 +32,7 @@ Examples
 #   _pools/      objects: bounded queue, allocator, layout, magazine, pool, coroutines, forks
 #   _uring/      liburing, kernels over a ring;  uring: public
 #   _streams/    source, pieces, crew, stream, scan, copy
+#   _text/       words, searches, numbers, tables of byte keys;  text: public
 #   _warm        what compiles each part by a first use
 #   __main__     the command line
 #
