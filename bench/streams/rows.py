@@ -1,0 +1,162 @@
+"""The One Billion Row Challenge, a tenth of it: whole processes, so that all their threads and imports count."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from ..names import DUCKDB, MEMMAP_PARTS, POLARS, PYARROW, STREAMED
+from ..table import Settings, Table, in_turn
+from ..workloads.streams import STREAM_ROWS, STREAM_ROWS_CPU
+from .sides import THREADS
+from .sizes import sizes
+from .timing import absent
+
+BENCH = Path(__file__).parents[1]
+GENERATOR, PROGRAM = BENCH / "measurements.py", BENCH / "one_billion_rows.py"
+FEW = 10_000  # lines of the file on which each side is compared with plain Python, and compiled
+
+# Each prints a line ``name;least;mean;greatest`` for each station.
+SCRIPTS = {
+    POLARS: """
+import sys
+import polars as pl
+
+value = pl.col("value")
+rows = pl.scan_csv(sys.argv[1], separator=";", has_header=False, schema={"name": pl.String, "value": pl.Float64})
+found = rows.group_by("name").agg(value.min().alias("min"), value.mean().alias("mean"), value.max().alias("max"))
+for row in found.sort("name").collect(engine="streaming").iter_rows():
+    print(*row, sep=";")
+""",
+    DUCKDB: f"""
+import sys
+import duckdb
+
+duckdb.sql("SET threads = {THREADS}")
+rows = duckdb.read_csv(
+    sys.argv[1], sep=";", header=False, columns={{"name": "VARCHAR", "value": "DOUBLE"}}
+)
+found = duckdb.sql("SELECT name, min(value), avg(value), max(value) FROM rows GROUP BY name ORDER BY name")
+for row in found.fetchall():
+    print(*row, sep=";")
+""",
+    PYARROW: f"""
+import sys
+import pyarrow as pa
+from pyarrow import csv
+
+pa.set_cpu_count({THREADS})
+rows = csv.read_csv(
+    sys.argv[1],
+    read_options=csv.ReadOptions(column_names=["name", "value"]),
+    parse_options=csv.ParseOptions(delimiter=";"),
+    convert_options=csv.ConvertOptions(column_types={{"name": pa.string(), "value": pa.float64()}}),
+)
+found = rows.group_by("name").aggregate([("value", "min"), ("value", "mean"), ("value", "max")]).sort_by("name")
+for name, *values in zip(*(found[name].to_pylist() for name in ("name", "value_min", "value_mean", "value_max"))):
+    print(name, *values, sep=";")
+""",
+    MEMMAP_PARTS: f"""
+import sys
+import numpy as np
+from bench import one_billion_rows as rows
+from bench.streams.sides import side_by_side
+from bench.streams.work import Work
+
+data = np.asarray(np.memmap(sys.argv[1], np.uint8, "c"))
+ends = [0]
+for k in range(1, {THREADS} + 1):
+    end = k * len(data) // {THREADS}
+    ends.append(end + bytes(data[end : end + 200]).find(b"\\n") + 1)
+
+def share(k, state):
+    part = data[ends[k] : ends[k + 1]]
+    rows.tally(part, len(part), ends[k], state)
+
+rows.show(side_by_side(Work(rows.tally, "u1", rows.empty, rows.merge), share))
+""",
+}
+
+
+class Used(NamedTuple):
+    """What a process took."""
+
+    cpu: float  # seconds of user and system time
+    wall: float  # seconds
+    printed: str
+
+
+def used(command: list[str], path: str) -> Used:
+    """Run a command on a file."""
+    environment = {**os.environ, "PYTHONPATH": str(BENCH.parent), "POLARS_MAX_THREADS": str(THREADS)}
+    with tempfile.TemporaryFile("w+") as out:
+        start = time.perf_counter()
+        process = subprocess.Popen([*command, path], stdout=out, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command)
+        out.seek(0)
+        return Used(usage.ru_utime + usage.ru_stime, wall, out.read())
+
+
+Found = dict[str, tuple[float, ...]]  # least, mean and greatest value of each name
+
+
+def parsed(printed: str) -> Found:
+    """Return what a side printed."""
+    rows = (line.rsplit(";", 3) for line in printed.splitlines())
+    return {name: tuple(map(float, values)) for name, *values in rows}
+
+
+def by_python(path: str) -> Found:
+    """Return the same from a few lines of Python."""
+    values = defaultdict(list)
+    with open(path) as file:
+        for line in file:
+            name, _, value = line.partition(";")
+            values[name].append(float(value))
+    return {name: (min(some), sum(some) / len(some), max(some)) for name, some in values.items()}
+
+
+def agree(expected: Found, found: Found) -> None:
+    """Refuse what another side found; means may be rounded to a digit after the point."""
+    assert found.keys() == expected.keys(), "the names differ"
+    for name, (low, mean, high) in expected.items():
+        least, average, greatest = found[name]
+        assert (least, greatest) == (low, high) and abs(average - mean) < 0.051, name
+
+
+def generate(rows: int, path: str) -> None:
+    """Write measurements to a file."""
+    subprocess.run([sys.executable, str(GENERATOR), str(rows), path], check=True, stdout=subprocess.DEVNULL)
+
+
+def run(settings: Settings) -> list[Table]:
+    """Measure on a file in the page cache."""
+    missing = [reason for package in (POLARS, DUCKDB, PYARROW) for reason in absent(package)]
+    sides = {STREAMED: [sys.executable, str(PROGRAM)]}
+    sides |= {name: [sys.executable, "-c", text] for name, text in SCRIPTS.items() if not absent(name)}
+    cpu, wall = Table(STREAM_ROWS_CPU, missing=missing), Table(STREAM_ROWS, missing=missing)
+    with tempfile.TemporaryDirectory() as folder:
+        few, many = os.path.join(folder, "few"), os.path.join(folder, "many")
+        generate(FEW, few)
+        for command in sides.values():
+            agree(by_python(few), parsed(used(command, few).printed))
+        generate(sizes(settings).rows, many)
+        found = []
+        for name in in_turn(sides, 3, settings.seed, cpu.label):
+            taken = used(sides[name], many)
+            found.append(parsed(taken.printed))
+            agree(found[0], found[-1])
+            cpu.samples.setdefault(name, []).append(taken.cpu)
+            wall.samples.setdefault(name, []).append(taken.wall)
+    return [cpu, wall]

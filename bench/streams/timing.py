@@ -1,0 +1,71 @@
+"""How a side is timed: its result must equal that of all others, outside of the time it takes."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..table import Settings, Table
+from ..workloads.workload import Workload
+from .sizes import sizes
+
+Case = Callable[[], Any]
+
+FIGURES: dict[str, Callable[[float, int], float]] = {  # of seconds and bytes, for each unit
+    "GB/s": lambda seconds, size: size / seconds / 1e9,
+    "s": lambda seconds, size: seconds,
+    "ms": lambda seconds, size: seconds * 1e3,
+}
+
+
+def agree(expected: np.ndarray, result: np.ndarray | None) -> None:
+    """Refuse a result other than the expected one; None is that of a case that does nothing but read."""
+    if result is not None:
+        rtol = 1e-9 if np.issubdtype(expected.dtype, np.floating) else 0
+        np.testing.assert_allclose(result, expected, rtol=rtol)
+
+
+def nothing() -> None:
+    """Need no preparation."""
+
+
+def seconds(case: Case, check: Callable[[Any], None], before: Callable[[], None] = nothing) -> float:
+    """Return the seconds that a case takes, without `before` it and the check of its result."""
+    before()
+    start = time.perf_counter()
+    result = case()
+    taken = time.perf_counter() - start
+    check(result)
+    return taken
+
+
+def measured(
+    workload: Workload,
+    cases: Mapping[str, Case],
+    check: Callable[[Any], None],
+    settings: Settings,
+    size: int = 0,
+    before: Callable[[], None] = nothing,
+    missing: list[str] | None = None,
+) -> Table:
+    """Return the table of a workload over `size` bytes."""
+    table = Table(workload, missing=missing or [])
+    figure = FIGURES[workload.unit]
+
+    def sample(case: Case) -> float:
+        return figure(seconds(case, check, before), size)
+
+    table.measure({name: partial(sample, case) for name, case in cases.items()}, sizes(settings).runs, settings.seed)
+    return table
+
+
+def absent(name: str) -> list[str]:
+    """Return why cases that need a package are not measured, or an empty list if it is installed."""
+    if importlib.util.find_spec(name):
+        return []
+    return [f"{name}: not installed (pip install 'iobuf-nb[bench]')"]
