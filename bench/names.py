@@ -20,7 +20,7 @@ STREAMED, LOOP, NUMPY, DD = "stream", "loop", "numpy by chunks", "dd"
 MEMMAP_CHUNKS, MEMMAP_PARTS, PREADV = "np.memmap by chunks", "np.memmap by parts", "os.preadv"
 BLOCKS, LINES = "blocks", "lines"
 POLARS, DUCKDB, PYARROW = "polars", "duckdb", "pyarrow"
-ZSTD_COMMAND = "zstd -dc | wc -l"
+ZSTD_AND_WC = "zstd and wc"
 
 IMPORT, KERNEL_CACHED, FIRST_GET_PUT = (
     "iobuf_nb over numba",

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..names import LOOP, STREAMED, ZSTD_COMMAND
+from ..names import LOOP, STREAMED, ZSTD_AND_WC
 from ..table import Settings, Table
 from ..workloads.streams import STREAM_GZIP, STREAM_ZSTD
 from .sides import by_readinto, streamed
@@ -49,7 +49,7 @@ def zstd_loop(path: str) -> np.ndarray:
         return histogram(by_readinto(BYTES, reader))
 
 
-def zstd_command(path: str) -> np.ndarray:
+def zstd_and_wc(path: str) -> np.ndarray:
     """Return the number of lines alone, from two commands."""
     with subprocess.Popen(["zstd", "-dc", path], stdout=subprocess.PIPE) as process:
         return np.array(int(subprocess.check_output(["wc", "-l"], stdin=process.stdout)))
@@ -76,13 +76,13 @@ def run(settings: Settings) -> list[Table]:
         cases: dict[str, Case] = {LOOP: partial(gzip_loop, zipped), STREAMED: partial(streaming, zipped, "gzip")}
         tables = [measured(STREAM_GZIP, cases, check, settings)]
         if missing := absent("zstandard"):
-            return [*tables, Table(STREAM_ZSTD, missing=missing)]
+            return [*tables, Table(STREAM_ZSTD, missing=[*missing.values()])]
         import zstandard
 
         compress(path, zstandard.open(zstd, "wb"))
         cases = {LOOP: partial(zstd_loop, zstd), STREAMED: partial(streaming, zstd, "zstd")}
         if shutil.which("zstd"):
-            cases[ZSTD_COMMAND] = partial(zstd_command, zstd)
+            cases[ZSTD_AND_WC] = partial(zstd_and_wc, zstd)
         else:
-            missing = [f"{ZSTD_COMMAND}: there is no zstd (apt-get install zstd)"]
-        return [*tables, measured(STREAM_ZSTD, cases, check, settings, missing=missing)]
+            missing[ZSTD_AND_WC] = f"{ZSTD_AND_WC}: there is no command zstd (apt-get install zstd)"
+        return [*tables, measured(STREAM_ZSTD, cases, check, settings, missing=missing.values())]

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from ..measure import growth
-from ..names import BLOCKS, DD, LINES, MEMMAP_CHUNKS, MEMMAP_PARTS, PREADV, STREAMED
+from ..names import BLOCKS, DD, LINES, MEMMAP_CHUNKS, MEMMAP_PARTS, PREADV, PYARROW, STREAMED
 from ..table import Settings, Table
 from ..workloads.streams import (
     STREAM,
@@ -78,7 +78,7 @@ def by_hand(work: Work, path: str) -> dict[str, Case]:
 
 def warm(settings: Settings) -> list[Table]:
     """Measure on a file in the page cache: light kernels, a heavier one, and the memory that this takes."""
-    size, missing = sizes(settings).file, absent("pyarrow")
+    size, missing = sizes(settings).file, absent(PYARROW)
     with values(size) as (path, expected):
         tables = []
         for workload, work in (STREAM_NEWLINES, NEWLINES), (STREAM_SUM, SUM), (STREAM_HISTOGRAM, HISTOGRAM):
@@ -94,7 +94,7 @@ def warm(settings: Settings) -> list[Table]:
         }
         if missing:
             del cases["pyarrow.memory_map"]
-        summary = measured(STREAM, cases, partial(agree, expected[SUMMARY]), settings, size, missing=missing)
+        summary = measured(STREAM, cases, partial(agree, expected[SUMMARY]), settings, size, missing=missing.values())
         memory = Table(STREAM_MEMORY)
         memory.measure({STREAMED: partial(growth, partial(streamed, SUMMARY, path))}, 3, settings.seed)
     return [summary, memory, *tables]

@@ -19,8 +19,8 @@ from .sides import THREADS
 from .sizes import sizes
 from .timing import absent
 
-BENCH = Path(__file__).parents[1]
-GENERATOR, PROGRAM = BENCH / "measurements.py", BENCH / "one_billion_rows.py"
+ROOT = Path(__file__).parents[2]
+GENERATOR, PROGRAM = ([sys.executable, "-m", f"bench.{name}"] for name in ("measurements", "one_billion_rows"))
 FEW = 10_000  # lines of the file on which each side is compared with plain Python, and compiled
 
 # Each prints a line ``name;least;mean;greatest`` for each station.
@@ -95,7 +95,7 @@ class Used(NamedTuple):
 
 def used(command: list[str], path: str) -> Used:
     """Run a command on a file."""
-    environment = {**os.environ, "PYTHONPATH": str(BENCH.parent), "POLARS_MAX_THREADS": str(THREADS)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "POLARS_MAX_THREADS": str(THREADS)}
     with tempfile.TemporaryFile("w+") as out:
         start = time.perf_counter()
         process = subprocess.Popen([*command, path], stdout=out, env=environment)
@@ -137,15 +137,15 @@ def agree(expected: Found, found: Found) -> None:
 
 def generate(rows: int, path: str) -> None:
     """Write measurements to a file."""
-    subprocess.run([sys.executable, str(GENERATOR), str(rows), path], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*GENERATOR, str(rows), path], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 def run(settings: Settings) -> list[Table]:
     """Measure on a file in the page cache."""
-    missing = [reason for package in (POLARS, DUCKDB, PYARROW) for reason in absent(package)]
-    sides = {STREAMED: [sys.executable, str(PROGRAM)]}
-    sides |= {name: [sys.executable, "-c", text] for name, text in SCRIPTS.items() if not absent(name)}
-    cpu, wall = Table(STREAM_ROWS_CPU, missing=missing), Table(STREAM_ROWS, missing=missing)
+    missing = absent(POLARS, DUCKDB, PYARROW)
+    sides = {STREAMED: PROGRAM}
+    sides |= {name: [sys.executable, "-c", text] for name, text in SCRIPTS.items() if name not in missing}
+    cpu, wall = Table(STREAM_ROWS_CPU, missing=[*missing.values()]), Table(STREAM_ROWS)
     with tempfile.TemporaryDirectory() as folder:
         few, many = os.path.join(folder, "few"), os.path.join(folder, "many")
         generate(FEW, few)

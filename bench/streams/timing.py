@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -51,10 +51,10 @@ def measured(
     settings: Settings,
     size: int = 0,
     before: Callable[[], None] = nothing,
-    missing: list[str] | None = None,
+    missing: Iterable[str] = (),
 ) -> Table:
     """Return the table of a workload over `size` bytes."""
-    table = Table(workload, missing=missing or [])
+    table = Table(workload, missing=list(missing))
     figure = FIGURES[workload.unit]
 
     def sample(case: Case) -> float:
@@ -64,8 +64,7 @@ def measured(
     return table
 
 
-def absent(name: str) -> list[str]:
-    """Return why cases that need a package are not measured, or an empty list if it is installed."""
-    if importlib.util.find_spec(name):
-        return []
-    return [f"{name}: not installed (pip install 'iobuf-nb[bench]')"]
+def absent(*packages: str) -> dict[str, str]:
+    """Return which of these packages are not installed, each with the reason why its cases are not measured."""
+    reason = "not installed (pip install 'iobuf-nb[bench]')"
+    return {name: f"{name}: {reason}" for name in packages if importlib.util.find_spec(name) is None}

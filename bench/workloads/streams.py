@@ -13,7 +13,7 @@ from ..names import (
     POLARS,
     PREADV,
     STREAMED,
-    ZSTD_COMMAND,
+    ZSTD_AND_WC,
 )
 from ..targets import Choice, Target
 from .workload import Workload
@@ -166,7 +166,7 @@ STREAM_ZSTD = Workload(
     "ms",
     (
         Target((STREAMED,), (LOOP,), "<= 0.8", "As for gzip."),
-        Target((STREAMED,), (ZSTD_COMMAND,), "<= 0.8", "The command only counts lines, but in a process of its own."),
+        Target((STREAMED,), (ZSTD_AND_WC,), "<= 0.8", "The command only counts lines, but in a process of its own."),
     ),
 )
 
