@@ -19,7 +19,7 @@ LEASE, BY_HAND = "with pool.lease()", "get, value, put"
 STREAMED, LOOP, NUMPY, DD = "stream", "loop", "numpy by chunks", "dd"
 MEMMAP_CHUNKS, MEMMAP_PARTS, PREADV = "np.memmap by chunks", "np.memmap by parts", "os.preadv"
 BLOCKS, LINES = "blocks", "lines"
-POLARS, DUCKDB, PYARROW = "polars", "duckdb", "pyarrow"
+POLARS, DUCKDB, PYARROW, ZSTANDARD = "polars", "duckdb", "pyarrow", "zstandard"
 ZSTD_AND_WC = "zstd and wc"
 
 IMPORT, KERNEL_CACHED, FIRST_GET_PUT = (

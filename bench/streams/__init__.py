@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..table import Settings, Table
 from . import compressed, many, output, reading, rows
+from .timing import versions as versions
 
 PARTS = {
     "warm": reading.warm,

@@ -7,12 +7,13 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..names import LOOP, STREAMED, ZSTD_AND_WC
+from ..names import LOOP, STREAMED, ZSTANDARD, ZSTD_AND_WC
 from ..table import Settings, Table
 from ..workloads.streams import STREAM_GZIP, STREAM_ZSTD
 from .sides import by_readinto, streamed
@@ -55,9 +56,9 @@ def zstd_and_wc(path: str) -> np.ndarray:
         return np.array(int(subprocess.check_output(["wc", "-l"], stdin=process.stdout)))
 
 
-def compress(path: str, file: Any) -> None:
-    """Write what is in a file to another one, which compresses it."""
-    with open(path, "rb") as source, file:
+def compress(path: str, target: str, compressing: Callable[[str, str], Any]) -> None:
+    """Write what is in a file to another one, opened by a function that compresses."""
+    with open(path, "rb") as source, compressing(target, "wb") as file:
         shutil.copyfileobj(source, file, 1 << 20)
 
 
@@ -72,14 +73,14 @@ def run(settings: Settings) -> list[Table]:
         def check(found: np.ndarray) -> None:
             agree(expected if found.ndim else expected[NEWLINE], found)
 
-        compress(path, gzip.open(zipped, "wb", 6))
+        compress(path, zipped, partial(gzip.open, compresslevel=6))
         cases: dict[str, Case] = {LOOP: partial(gzip_loop, zipped), STREAMED: partial(streaming, zipped, "gzip")}
         tables = [measured(STREAM_GZIP, cases, check, settings)]
-        if missing := absent("zstandard"):
+        if missing := absent(ZSTANDARD):
             return [*tables, Table(STREAM_ZSTD, missing=[*missing.values()])]
         import zstandard
 
-        compress(path, zstandard.open(zstd, "wb"))
+        compress(path, zstd, zstandard.open)
         cases = {LOOP: partial(zstd_loop, zstd), STREAMED: partial(streaming, zstd, "zstd")}
         if shutil.which("zstd"):
             cases[ZSTD_AND_WC] = partial(zstd_and_wc, zstd)

@@ -52,7 +52,7 @@ def files(settings: Settings) -> list[Table]:
 def pipe(settings: Settings) -> list[Table]:
     """Measure on a pipe that another process fills."""
     with tempfile.NamedTemporaryFile() as file:
-        size, found = write_text(file.name, sizes(settings).pipe)
+        _, found = write_text(file.name, sizes(settings).pipe)
 
         def through(read: Callable[[Any], State]) -> State:
             with subprocess.Popen(["cat", file.name], stdout=subprocess.PIPE, bufsize=0) as process:

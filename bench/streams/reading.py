@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -44,7 +44,7 @@ def values(size: int) -> Iterator[tuple[str, Expected]]:
         for start in range(0, size // 4, PIECE):
             part = generator.random(min(PIECE, size // 4 - start), dtype=np.float32)
             file.write(part.data)
-            newlines += np.count_nonzero(part.view(np.uint8) == ord("\n"))
+            newlines += int(np.count_nonzero(part.view(np.uint8) == ord("\n")))
             counts = np.bincount((part * BINS).astype(np.int64), minlength=BINS)
             summary = merge(summary, np.array([part.sum(dtype=np.float64), part.min(), part.max(), *counts]))
         file.flush()
@@ -82,7 +82,7 @@ def warm(settings: Settings) -> list[Table]:
     with values(size) as (path, expected):
         tables = []
         for workload, work in (STREAM_NEWLINES, NEWLINES), (STREAM_SUM, SUM), (STREAM_HISTOGRAM, HISTOGRAM):
-            cases = {**by_hand(work, path), STREAMED: partial(streamed, work, path)}
+            cases: dict[str, Case] = {**by_hand(work, path), STREAMED: partial(streamed, work, path)}
             tables.append(measured(workload, cases, partial(agree, expected[work]), settings, size))
         cases = {
             MEMMAP_CHUNKS: partial(mapped_by_chunks, SUMMARY, path),
@@ -105,13 +105,14 @@ def cold(settings: Settings) -> list[Table]:
     size = sizes(settings).file
     with values(size) as (path, expected):
         drop = partial(uncache, path)
-        reads: dict[str, Callable[[], None]] = {
+        reads: dict[str, Case] = {
             DD: partial(dd, path),
             STREAMED: partial(looked, path),
             "dd, direct": partial(dd, path, "iflag=direct"),
             "stream, direct": partial(looked, path, direct=True),
         }
-        newlines = {**by_hand(NEWLINES, path), DD: partial(dd, path), STREAMED: partial(streamed, NEWLINES, path)}
+        newlines: dict[str, Case] = {DD: partial(dd, path), STREAMED: partial(streamed, NEWLINES, path)}
+        newlines |= by_hand(NEWLINES, path)
         del newlines[MEMMAP_PARTS]  # two places of a disk at once
         check = partial(agree, expected[NEWLINES])
         tables = (STREAM_DISK, reads), (STREAM_COLD, newlines)

@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,7 +38,7 @@ for row in found.sort("name").collect(engine="streaming").iter_rows():
 import sys
 import duckdb
 
-duckdb.sql("SET threads = {THREADS}")
+duckdb.sql("SET threads = {THREADS}; SET enable_progress_bar = false")
 rows = duckdb.read_csv(
     sys.argv[1], sep=";", header=False, columns={{"name": "VARCHAR", "value": "DOUBLE"}}
 )
@@ -142,7 +141,7 @@ def generate(rows: int, path: str) -> None:
 
 def run(settings: Settings) -> list[Table]:
     """Measure on a file in the page cache."""
-    missing = absent(POLARS, DUCKDB, PYARROW)
+    size, runs, missing = sizes(settings).rows, sizes(settings).runs, absent(POLARS, DUCKDB, PYARROW)
     sides = {STREAMED: PROGRAM}
     sides |= {name: [sys.executable, "-c", text] for name, text in SCRIPTS.items() if name not in missing}
     cpu, wall = Table(STREAM_ROWS_CPU, missing=[*missing.values()]), Table(STREAM_ROWS)
@@ -151,9 +150,9 @@ def run(settings: Settings) -> list[Table]:
         generate(FEW, few)
         for command in sides.values():
             agree(by_python(few), parsed(used(command, few).printed))
-        generate(sizes(settings).rows, many)
+        generate(size, many)
         found = []
-        for name in in_turn(sides, 3, settings.seed, cpu.label):
+        for name in in_turn(sides, min(runs, 3), settings.seed, cpu.label):
             taken = used(sides[name], many)
             found.append(parsed(taken.printed))
             agree(found[0], found[-1])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 LINES = 1_000_000
 
 
+@functools.cache
 def text() -> bytes:
     """Return LINES different lines, such as ``station 17;-3.4``."""
     generator = np.random.default_rng(0)

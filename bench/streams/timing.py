@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..names import DUCKDB, POLARS, PYARROW, ZSTANDARD
 from ..table import Settings, Table
 from ..workloads.workload import Workload
 from .sizes import sizes
@@ -68,3 +70,9 @@ def absent(*packages: str) -> dict[str, str]:
     """Return which of these packages are not installed, each with the reason why its cases are not measured."""
     reason = "not installed (pip install 'iobuf-nb[bench]')"
     return {name: f"{name}: {reason}" for name in packages if importlib.util.find_spec(name) is None}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the installed packages."""
+    packages = PYARROW, POLARS, DUCKDB, ZSTANDARD
+    return {name: importlib.metadata.version(name) for name in packages if not absent(name)}
