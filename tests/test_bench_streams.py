@@ -21,7 +21,7 @@ from iobuf_nb import stream
 pytestmark = pytest.mark.compiled
 
 TINY = sizes.Sizes(
-    file=1 << 20, records=1 << 20, compressed=1 << 18, pipe=300_000, files=20, rows=20_000, calls=2, runs=2
+    file=1 << 20, records=1 << 20, compressed=1 << 18, pipe=300_000, files=20, rows=20_000, calls=2, runs=1
 )
 PLANNED = {"filter": "output", "collect": "collect", "compressed": "decompress"}  # what parts need of `stream`
 

@@ -15,11 +15,10 @@ import iobuf_nb
 from ..names import NUMPY, STREAMED
 from ..table import Settings, Table
 from ..workloads.streams import STREAM_COLLECT, STREAM_FILTER
-from .sides import THREADS
+from .sides import CHUNK, THREADS
 from .sizes import sizes
 from .timing import agree, measured
 
-CHUNK = 1 << 20  # bytes of what numpy works on at once, which fit into a processor's cache
 RECORD = np.dtype([("time", "i8"), ("sensor", "i4"), ("value", "f4")])
 KEPT = np.float32(0.1)  # of the values, which lie between 0 and 1
 SOUGHT, VALUES = 10, 100  # a byte, and how many different ones there are

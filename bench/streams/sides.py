@@ -15,7 +15,7 @@ import iobuf_nb
 from .work import State, Work
 
 THREADS = 2  # of each side
-CHUNK = 1 << 18
+CHUNK = 1 << 20  # bytes that are read or processed at once by hand; the best of several
 
 
 def streamed(work: Work, source: Any, **options: Any) -> State:
@@ -64,14 +64,14 @@ def mapped_by_parts(work: Work, path: str) -> State:
     return over(work, values, -(-len(values) // THREADS))
 
 
-def in_steps(work: Work, path: str, step: int, read: Callable[[Any, int, np.ndarray], np.ndarray]) -> State:
-    """Call `read(file, offset, buffer)` for each step of a file, from all threads; each has a file and a buffer."""
+def in_steps(work: Work, path: str, read: Callable[[Any, int, np.ndarray], np.ndarray]) -> State:
+    """Call `read(file, offset, buffer)` for each chunk of a file, from all threads; each has a file and a buffer."""
     size = os.path.getsize(path)
 
     def share(k: int, state: State) -> None:
-        buffer = np.empty(step, np.uint8)
+        buffer = np.empty(CHUNK, np.uint8)
         with open(path, "rb", buffering=0) as file:
-            for offset in range(k * step, size, THREADS * step):
+            for offset in range(k * CHUNK, size, THREADS * CHUNK):
                 values = read(file, offset, buffer)
                 work.kernel(values, len(values), offset, state)
 
@@ -84,7 +84,7 @@ def by_preadv(work: Work, path: str) -> State:
     def read(file: Any, offset: int, buffer: np.ndarray) -> np.ndarray:
         return buffer[: os.preadv(file.fileno(), [buffer.data], offset)].view(work.dtype)
 
-    return in_steps(work, path, CHUNK, read)
+    return in_steps(work, path, read)
 
 
 def by_fromfile(work: Work, path: str) -> State:
@@ -94,7 +94,7 @@ def by_fromfile(work: Work, path: str) -> State:
         file.seek(offset)
         return np.fromfile(file, work.dtype, len(buffer) // np.dtype(work.dtype).itemsize)
 
-    return in_steps(work, path, 1 << 20, read)
+    return in_steps(work, path, read)
 
 
 def by_arrow(work: Work, path: str) -> State:

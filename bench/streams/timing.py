@@ -54,6 +54,7 @@ def measured(
     size: int = 0,
     before: Callable[[], None] = nothing,
     missing: Iterable[str] = (),
+    warm_up: bool = True,
 ) -> Table:
     """Return the table of a workload over `size` bytes."""
     table = Table(workload, missing=list(missing))
@@ -62,7 +63,8 @@ def measured(
     def sample(case: Case) -> float:
         return figure(seconds(case, check, before), size)
 
-    table.measure({name: partial(sample, case) for name, case in cases.items()}, sizes(settings).runs, settings.seed)
+    samples = {name: partial(sample, case) for name, case in cases.items()}
+    table.measure(samples, sizes(settings).runs, settings.seed, warm_up=warm_up)
     return table
 
 
