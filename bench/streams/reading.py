@@ -48,7 +48,6 @@ def values(size: int) -> Iterator[tuple[str, Expected]]:
             counts = np.bincount((part * BINS).astype(np.int64), minlength=BINS)
             summary = merge(summary, np.array([part.sum(dtype=np.float64), part.min(), part.max(), *counts]))
         file.flush()
-        os.fsync(file.fileno())
         found = {NEWLINES: np.array([newlines]), SUM: summary[:1], HISTOGRAM: summary[3:].astype(np.int64)}
         yield file.name, {**found, SUMMARY: summary}
 

@@ -151,6 +151,7 @@ def run(settings: Settings) -> list[Table]:
         for command in sides.values():
             agree(by_python(few), parsed(used(command, few).printed))
         generate(size, many)
+        os.sync()
         found = []
         for name in in_turn(sides, min(runs, 3), settings.seed, cpu.label):
             taken = used(sides[name], many)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -63,6 +64,7 @@ def measured(
     def sample(case: Case) -> float:
         return figure(seconds(case, check, before), size)
 
+    os.sync()  # so that nothing is still to be written to the disk
     samples = {name: partial(sample, case) for name, case in cases.items()}
     table.measure(samples, sizes(settings).runs, settings.seed, warm_up=warm_up)
     return table
