@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from . import copy, kernels, peers, python, scan, startup, stream, wait
+from . import copying, kernels, peers, python, scan, startup, streams, wait
 from .machine import machine
 from .result import Result, dumps, save
 from .table import Settings
@@ -23,30 +23,32 @@ GROUPS = {
     "startup": startup.run,
     "wait": wait.run,
     "scan": scan.run,
-    "stream": stream.run,
-    "copy": copy.run,
+    "stream": streams.run,
+    "copy": copying.run,
 }
+PARTS = {f"stream.{name}": part for name, part in streams.PARTS.items()}  # of a group, to run alone
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the groups named on the command line, or all."""
+    choices = GROUPS | PARTS
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("groups", nargs="*", metavar="group", help=f"any of {', '.join(GROUPS)} (default: all)")
+    parser.add_argument("groups", nargs="*", metavar="group", help=f"any of {', '.join(choices)} (default: all groups)")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter runs, smaller files")
     parser.add_argument("--seed", type=int, default=1, help="decides the order of the cases (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to this file")
     parser.add_argument("--save", type=Path, metavar="DIR", help="write the result of all groups to DIR/PROCESSOR.json")
     options = parser.parse_args(arguments)
-    if unknown := set(options.groups) - set(GROUPS):
-        parser.error(f"no such group: {', '.join(sorted(unknown))} (choose from {', '.join(GROUPS)})")
+    if unknown := set(options.groups) - set(choices):
+        parser.error(f"no such group: {', '.join(sorted(unknown))} (choose from {', '.join(choices)})")
     if options.save and options.groups:
         parser.error("--save takes the result of all groups: name none, or use --json")
     start = time.monotonic()
     settings = Settings(options.quick, options.seed)
-    result = Result(machine(), {**peers.versions(), **python.versions()}, *settings)
+    result = Result(machine(), {**peers.versions(), **python.versions(), **streams.versions()}, *settings)
     print(f"{result}\n", flush=True)
     for group in options.groups or GROUPS:
-        tables = GROUPS[group](settings)
+        tables = choices[group](settings)
         for table in tables:
             print(table, flush=True)
         result.tables += tables

@@ -16,6 +16,12 @@ PYTHON_VALUE, PYTHON_VIEW = "pool.value(i)", "pool.view(i)"
 SET_VALUE, BYTEARRAY = "pool.set_value(i, bytes)", "bytearray[:] = bytes"
 LEASE, BY_HAND = "with pool.lease()", "get, value, put"
 
+STREAMED, LOOP, NUMPY, DD = "stream", "loop", "numpy by chunks", "dd"
+MEMMAP_CHUNKS, MEMMAP_PARTS, PREADV = "np.memmap by chunks", "np.memmap by parts", "os.preadv"
+BLOCKS, LINES = "blocks", "lines"
+POLARS, DUCKDB, PYARROW, ZSTANDARD = "polars", "duckdb", "pyarrow", "zstandard"
+ZSTD_AND_WC = "zstd and wc"
+
 IMPORT, KERNEL_CACHED, FIRST_GET_PUT = (
     "iobuf_nb over numba",
     "first kernel over a pool",

@@ -91,7 +91,7 @@ class Table:
         return f"{median} ({low} to {high}) {'**no**' if reached == 'no' else reached}"
 
     def __str__(self) -> str:
-        runs = max(map(len, self.samples.values()))
+        runs = max(map(len, self.samples.values()), default=0)
         lines = [f"## {self.label}", "", self.workload.does, ""]
         lines += header("case", f"median of {runs}, {self.workload.unit}", "min", "max", "spread")
         for name, values in self.samples.items():

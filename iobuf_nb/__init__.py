@@ -32,6 +32,7 @@ Examples
 #   _pools/      objects: bounded queue, allocator, layout, magazine, pool, coroutines, forks
 #   _uring/      liburing, kernels over a ring;  uring: public
 #   _streams/    source, pieces, crew, stream, scan, copy
+#   _text/       words, searches, numbers, tables of byte keys;  text: public
 #   _warm        what compiles each part by a first use
 #   __main__     the command line
 #
@@ -79,6 +80,7 @@ from ._pools import fork as _fork  # noqa: F401 (mends pools in a forked child)
 from ._pools.bounded_queue import BoundedQueue
 from ._pools.magazine import Magazine, MagazineSet
 from ._pools.pool import BufferPool, ItemPool
+from ._streams.blocks import blocks
 from ._streams.copy import CopyResult, copy
 from ._streams.scan import ScanResult, scan
 from ._streams.stream import StreamError, StreamResult, stream
@@ -112,6 +114,7 @@ __all__ = [
     "aligned_mem_block",
     "aligned_mem_blocks",
     "atomics",
+    "blocks",
     "cache_line_aligned_mem",
     "cache_line_aligned_mem_blocks",
     "copy",

@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _print(options.run(options))
     except (OSError, RuntimeError) as error:  # a thread that cannot be started is a RuntimeError
         filename, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
-        name = (options.path or options.command) if filename is None else (filename or "''")
+        path = options.path[0] if isinstance(options.path, list) and options.path else options.path
+        name = (path or options.command) if filename is None else (filename or "''")
         return _fail(1, f"{name}: {reason or error}")
     except (TypeError, ValueError, MemoryError) as error:
         return _fail(2, str(error))
@@ -57,10 +58,11 @@ def _add_scan(commands: Any) -> None:
     command = commands.add_parser(
         "scan",
         help="count the bytes, lines and byte values of a file through a pool",
-        description="Count the bytes, lines and byte values of a file. Without a path, make a temporary file of "
-        "256 MiB, scan it and remove it.",
+        description="Count the bytes, lines and byte values of files, all together. Without a path, make a temporary "
+        "file of 256 MiB, scan it and remove it.",
     )
-    command.add_argument("path", nargs="?", help="the file; - reads standard input")
+    command.add_argument("path", nargs="*", help="a file, or a pattern such as 'logs/*.gz'; - reads standard input")
+    command.add_argument("--decompress", action="store_true", help="count what compressed files hold (gzip, zstd ...)")
     command.add_argument("--workers", type=int, help="worker threads (default: one per processor)")
     command.add_argument("--buffers", type=int, help="buffers in the pool (default: one per worker)")
     command.add_argument(
@@ -75,16 +77,17 @@ def _add_scan(commands: Any) -> None:
 
 
 def _scan(options: argparse.Namespace) -> str:
-    with _source(options.path) as (name, source):
+    with _sources(options.path) as (names, sources):
         result = scan(
-            source,
+            sources,
             workers=options.workers,
             buffers=options.buffers,
             tier=Tier[options.tier],
+            decompress="auto" if options.decompress else None,
             progress=_show_progress(),
         )
-    name = _readable(name)
-    return json.dumps(_as_json(name, result)) if options.json else _as_text(name, result)
+    names = [_readable(name) for name in names]
+    return json.dumps(_as_json(names, result)) if options.json else _as_text(names, result)
 
 
 def _add_copy(commands: Any) -> None:
@@ -100,6 +103,7 @@ def _add_copy(commands: Any) -> None:
     command.add_argument("--verify", action="store_true", help="read the copy back and compare hashes")
     command.add_argument("--no-sync", action="store_true", help="do not wait until the copy is on the disk")
     command.add_argument("--workers", type=int, help="worker threads (default: one per processor)")
+    command.add_argument("--json", action="store_true", help="print the result as one line of JSON")
     command.set_defaults(run=_copy)
 
 
@@ -116,6 +120,10 @@ def _copy(options: argparse.Namespace) -> str:
         workers=options.workers,
         progress=_show_progress(),
     )
+    if options.json:
+        facts = ("bytes", "seconds", "compile_seconds", "gb_per_s")
+        names = {"source": _readable(options.path), "destination": _readable(options.dst)}
+        return json.dumps({**names, "verified": options.verify, **{fact: getattr(result, fact) for fact in facts}})
     verified = ", verified" if options.verify else ""
     text = f"{result.bytes:,} bytes in {result.seconds:.4f} s, {result.gb_per_s:.2f} GB/s{verified}"
     if result.compile_seconds >= _WORTH_TELLING_S:
@@ -141,7 +149,7 @@ def _warm(options: argparse.Namespace) -> str:
         progress = _show_progress()
         if progress:
             stack.enter_context(notice.silence())
-        show = stack.enter_context(reporter(progress, unit=" steps"))
+        show = stack.enter_context(reporter(progress, "warm", unit=" steps"))
         show(0, len(STEPS))
 
         def report(step: str, kernels: int, seconds: float) -> None:
@@ -186,17 +194,16 @@ def _occupy_standard_descriptors() -> None:
 
 
 @contextmanager
-def _source(path: str | None) -> Iterator[tuple[str, str | int]]:
-    """Yield the name and the source to scan; a sample file is removed afterwards."""
-    if path == "-":
-        if sys.stdin is None:
-            raise OSError("standard input is closed")
-        yield "standard input", sys.stdin.fileno()
-    elif path is not None:
-        yield path, path
+def _sources(paths: list[str]) -> Iterator[tuple[list[str], list[str | int]]]:
+    """Yield the names of what to scan, and the sources; a sample file is removed afterwards."""
+    if "-" in paths and sys.stdin is None:
+        raise OSError("standard input is closed")
+    if paths:
+        names = ["standard input" if path == "-" else path for path in paths]
+        yield names, [sys.stdin.fileno() if path == "-" else path for path in paths]
     else:
         with _sample() as name:
-            yield name, name
+            yield [name], [name]
 
 
 @contextmanager
@@ -224,9 +231,9 @@ def _show_progress() -> bool:
     return sys.stderr is not None and sys.stderr.isatty() and find_spec("tqdm") is not None
 
 
-def _as_json(name: str, result: ScanResult) -> dict[str, object]:
+def _as_json(names: list[str], result: ScanResult) -> dict[str, object]:
     return {
-        "source": name,
+        "source": names[0] if len(names) == 1 else names,
         "bytes": result.bytes,
         "lines": result.lines,
         "entropy": result.entropy,
@@ -237,11 +244,11 @@ def _as_json(name: str, result: ScanResult) -> dict[str, object]:
     }
 
 
-def _as_text(name: str, result: ScanResult) -> str:
+def _as_text(names: list[str], result: ScanResult) -> str:
     top = np.argsort(-result.histogram, kind="stable")[:8]
     common = "  ".join(f"{bytes([value])!r:.8} {result.histogram[value]:,}" for value in top if result.histogram[value])
     rows = {
-        "source": name,
+        "source": ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else ""),
         "bytes": f"{result.bytes:,}",
         "lines": f"{result.lines:,}",
         "entropy": f"{result.entropy:.6f} bits per byte",

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numba.core import event
 
-from . import atomics, syscalls
+from . import atomics, syscalls, text
 from ._jit.cache import place_to_write
 from ._jit.compile import kernel
 from ._memory.iovec import advance_iovec, fill_iovec, iovec_from_buffers
@@ -200,6 +200,35 @@ def _system_calls() -> None:
         advance_iovec(iovec_from_buffers([buffer]), 1)
 
 
+@kernel
+def _use_text(table, b, bounds):
+    """Call what works on bytes, in a kernel."""
+    n = len(b)
+    start, end = text.trim(b, 0, n)
+    found = text.find_byte(b, 32, 0, n), text.rfind_byte(b, 32, 0, n), text.find_any(b, b" ", 0, n)
+    counts = text.count_byte(b, 32, 0, n), text.split_fields(b, 0, n, 32, bounds)
+    numbers = text.parse_int(b, start, end), text.parse_decimal(b, start, end, 1), text.parse_float(b, start, end)
+    table.rows[table.slot(b, start, end), 0] += 1
+    return found, counts, numbers, table.find(b, start, end), len(table)
+
+
+def _text() -> None:
+    b, bounds = np.full(64, 32, np.uint8), np.zeros((1, 2), np.int64)
+    for dtype in (np.int64, np.float64):
+        table = text.ByteTable({"count": "sum"}, dtype=dtype)
+        _use_text(table, b, bounds)
+        table.merge(table.copy())
+    table.find(b, 0, table.slot(b, 0, 1))
+    text.trim(b, 0, 64)
+    for search in (text.find_byte, text.rfind_byte, text.count_byte):
+        search(b, 32, 0, 64)
+    text.find_any(b, b" ", 0, 64)
+    text.split_fields(b, 0, 64, 32, bounds)
+    for parse in (text.parse_int, text.parse_float):
+        parse(b, 0, 64)
+    text.parse_decimal(b, 0, 64, 1)
+
+
 def _with_file(use: Callable[[str], Any]) -> Callable[[], None]:
     """Return a step that uses a file."""
 
@@ -250,6 +279,7 @@ STEPS: dict[str, Callable[[], None]] = {
     "pacing": _pacing,
     "atomics": _atomics,
     "system calls": _system_calls,
+    "text": _text,
     "streams": _with_file(_stream),
     "scan": _with_file(_scan),
     "copy": _with_file(_copy),

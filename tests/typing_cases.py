@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iobuf_nb import BufferPool, ItemPool, Magazine, MagazineSet, Tier
+from iobuf_nb import BufferPool, ItemPool, Magazine, MagazineSet, Tier, text
 from iobuf_nb.uring import RegisteredPool, Ring
 
 if TYPE_CHECKING:
@@ -78,6 +78,17 @@ def items_and_magazines_know_what_value_returns(pool: BufferPool[np.int16], item
     assert_type(pool.magazine().view(0), memoryview)
     assert_type(MagazineSet(pool, 2)[0], Magazine[NDArray[np.int16]])
     items.set_value(0, 1)  # type: ignore[arg-type]
+
+
+def text_is_typed(table: text.ByteTable, b: Bytes) -> None:
+    assert_type(text.find_byte(b, 10, 0, 8), int)
+    assert_type(text.load_f64(b, 0), float)
+    assert_type(text.parse_decimal(b"1.5", 0, 3, 1), tuple[int, int])
+    assert_type(text.parse_float(b"1.5", 0, 3), tuple[float, int])
+    assert_type(table.slot(b, 0, 8), int)
+    assert_type(text.ByteTable.merge(table, table), text.ByteTable)
+    assert_type(table.items(), list[tuple[bytes, NDArray[Any]]])
+    assert_type(table.rows, NDArray[Any])
 
 
 def wrong_arguments_are_errors() -> None:

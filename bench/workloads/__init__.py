@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .files import COPY, COPY_MEMORY, SCAN, SCAN_MEMORY, STREAM, STREAM_DISK, STREAM_MEMORY
+from .files import COPY, COPY_MEMORY, SCAN, SCAN_MEMORY
 from .kernels import ALONE, BUFFERS, BULK, EMPTY, HOLD, TOGETHER, TRANSFER
 from .python import (
     PYTHON_ALONE,
@@ -14,6 +14,7 @@ from .python import (
     PYTHON_WRITES,
 )
 from .startup import FIRST_USE, STARTUP
+from .streams import STREAMS
 from .wait import WAIT, WAIT_HIGH, WAIT_IDLE
 
 WORKLOADS = {
@@ -25,7 +26,7 @@ WORKLOADS = {
         *(STARTUP, FIRST_USE),
         *(WAIT, WAIT_HIGH, WAIT_IDLE),
         *(SCAN, SCAN_MEMORY),
-        *(STREAM, STREAM_DISK, STREAM_MEMORY),
+        *STREAMS,
         *(COPY, COPY_MEMORY),
     )
 }

@@ -27,39 +27,6 @@ SCAN_MEMORY = Workload(
     "Does a scan need more memory than its pool?",
     "MiB",
 )
-STREAM = Workload(
-    "stream",
-    "Stream",
-    "Sum, extremes and histogram of 4 GiB (quick: 256 MiB) of float32 in the page cache, on all processors.",
-    "Is stream as fast as threads written by hand?",
-    "GB/s",
-    (
-        Target(
-            ("stream",),
-            ("np.memmap by chunks", "np.memmap by parts", "np.fromfile", "pyarrow.memory_map"),
-            ">= 1.0",
-            "With the same kernel and threads, reading through a pool should be no slower.",
-        ),
-    ),
-)
-STREAM_DISK = Workload(
-    "stream",
-    "Stream, disk",
-    "The same file from the disk, through a kernel that does next to nothing.",
-    "Does stream keep the disk busy?",
-    "GB/s",
-    (
-        Target(("stream",), ("dd",), ">= 0.9", "dd does nothing but read, so the disk is the limit; 10 % for noise."),
-        Target(("stream, direct",), ("dd, direct",), ">= 0.9", "The same past the page cache."),
-    ),
-)
-STREAM_MEMORY = Workload(
-    "stream",
-    "Stream, memory",
-    "The growth of resident memory during a stream; its pool has 256 KiB for each processor.",
-    "Does a stream need more memory than its pool?",
-    "MiB",
-)
 COPY = Workload(
     "copy",
     "Copy",

@@ -31,8 +31,7 @@ from ..syscalls import PREAD, PWRITE, READ, call_full, read_full
 from .crew import Crew, require_threads
 from .progress import Stopwatch, Throughput, processors, reporter
 from .source import open_file
-from .stream import DIRECT_BYTES
-from .units import ALIGNMENT
+from .units import ALIGNMENT, DIRECT_BYTES
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _PAGE = 4096  # the smallest hole that is preserved
@@ -228,7 +227,7 @@ def copy(
     count = check.integer("workers", processors() if workers is None else workers, 1, 1024)
     watch = Stopwatch()
     with ExitStack() as stack:
-        report = stack.enter_context(reporter(progress))
+        report = stack.enter_context(reporter(progress, "copy"))
         _require_regular(src, os.stat(src))  # before opening it, which may block or have effects on a device
         source = open_file(src, os.O_RDONLY, direct)
         stack.callback(os.close, source)

@@ -40,7 +40,7 @@ FILE_WORDS = 2 * LINE_PAIR
 
 _O_NONBLOCK = 0o4000
 _AHEAD = 1024  # bytes that are read at once beyond a claim, to find where its last line ends
-_AT_EMPTY_PATH, _STATX_INO_SIZE = 0x1000, 0x300
+_AT_FDCWD, _AT_EMPTY_PATH, _STATX_INO_SIZE, _STATX_MODE_INO_SIZE = -100, 0x1000, 0x300, 0x303
 
 
 @kernel
@@ -70,6 +70,18 @@ def open_file(flags, files, row, scratch):
 
 
 @kernel
+def look_at(addresses, found, scratch):
+    """Store the mode, inode and size of files, given by the addresses of their paths, in `found`: 0 or -errno."""
+    for k in range(len(addresses)):
+        if statx(_AT_FDCWD, addresses[k], 0, _STATX_MODE_INO_SIZE, scratch.ctypes.data) < 0:
+            return -last_error()
+        found[k, 0] = (scratch[3] >> 32) & 0xFFFF
+        found[k, 1] = scratch[4]
+        found[k, 2] = scratch[5]
+    return 0
+
+
+@kernel
 def leave_file(files, row):
     """Note that a claim is done; close its file if it was the last."""
     # D1 is ordered with itself: all that others did with the descriptor is over. Mutant: "a file is closed too early"
@@ -93,6 +105,14 @@ def note_short(words, short, position):
     first = load(words, short)
     while position < first and not compare_and_swap(words, short, first, position):
         first = load(words, short)
+
+
+@kernel
+def claimed(files, row, number):
+    """Return what claim `number` is about: the positions at which it begins and ends."""
+    begin = files[row + LOW] + (number - (files[row + CLAIMS_END] - files[row + CLAIMS])) * files[row + LENGTH]
+    end = begin + files[row + LENGTH]
+    return begin, files[row + HIGH] if files[row + HIGH] < end else end
 
 
 @kernel

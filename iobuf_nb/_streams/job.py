@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 from collections.abc import Callable
@@ -22,7 +23,8 @@ from .._pools.pool import BufferPool
 from .._threads.outcomes import WouldBlock
 from .crew import LOOK_S, Crew, compile_methods
 from .errors import StreamError
-from .kernel import compiled
+from .feed import Feed, MakeReader, Stopped, get_buffer
+from .kernel import Prepared
 from .order import stop_turns
 from .output import GUARD, GUARD_BYTE, NEGATIVE, NOT_WRITTEN, PAST_THE_END, TOO_MANY
 from .pieces import (
@@ -54,7 +56,8 @@ from .pieces import (
 from .progress import Stopwatch
 from .source import Opened, changed, printable
 from .table import Table
-from .work import work_in_turns, work_on_files, work_on_ring
+from .units import Units
+from .work import FED_WORDS, work_in_turns, work_on_fed, work_on_files, work_on_ring
 
 _WORDS = types.int64[::1]
 
@@ -64,8 +67,8 @@ class Job:
 
     Parameters
     ----------
-    kernel, form, like, output_like
-        The kernel, ready to be called, its form (see `work`), and an array each like what it sees and what it fills.
+    kernel, like, output_like
+        The kernel, ready to be called, and an array each like what it sees and what it fills.
     state : callable
         Makes a new state.
     states : list
@@ -77,11 +80,11 @@ class Job:
     """
 
     def __init__(
-        self, kernel: Any, form: str, like: NDArray[Any], output_like: NDArray[Any], state: Callable[[], Any],
+        self, kernel: Prepared | Any, like: NDArray[Any], output_like: NDArray[Any], state: Callable[[], Any],
         states: list[Any], plan: Plan, room: int, pool: BufferPool, target: str,
         report: Callable[[int, int | None], None], watch: Stopwatch,
     ) -> None:  # fmt: skip
-        self.kernel, self.form, self.like = kernel, form, like
+        self.kernel, self.like = kernel, like
         self.state, self.states = state, states
         self.plan = plan
         self.pool = pool
@@ -97,10 +100,6 @@ class Job:
             memory = np.full(size + GUARD, GUARD_BYTE, np.uint8)
             self._outputs.append(memory[:size].view(output_like.dtype).reshape(room, *output_like.shape[1:]))
 
-    def compiled(self, work: Any, *shared: types.Type) -> Callable[..., Any]:
-        """Return a worker's kernel, compiled for the user's kernel and arguments of the types `shared`."""
-        return compiled(work, self.form, self.kernel, self.like, self._outputs[0], self.states[0], *shared)
-
     # ---- files and memory --------------------------------------------------------------------------------------------
 
     def run_files(self, table: Table) -> None:
@@ -109,8 +108,8 @@ class Job:
         plan = self.plan._replace(claims=table.claims)
         words = self._words()
         with self.watch.compiling():
-            on_files = self.compiled(work_on_files, _WORDS, types.int64)
-            crew = Crew(_stopper(words)) if plan.claims > 1 else None
+            on_files = self.kernel.worker(work_on_files, _WORDS, types.int64)
+            crew = Crew(stopper(words)) if plan.claims > 1 else None
 
         def is_over() -> bool:
             return bool(words[STOP] or words[CLAIMED] >= plan.claims)
@@ -156,8 +155,8 @@ class Job:
         with self.watch.compiling():
             turn = BoundedQueue(1)
             turn.put(0)
-            on_pieces = self.compiled(work_in_turns, QUEUE_TYPE, types.int64)
-            crew = Crew(_stopper(words, turn))
+            on_pieces = self.kernel.worker(work_in_turns, QUEUE_TYPE, types.int64)
+            crew = Crew(stopper(words, turn))
 
         def work(k: int) -> None:
             buffer = self._buffer(lambda: bool(words[STOP] or words[ENDED] or words[POSITION] >= plan.size))
@@ -170,6 +169,61 @@ class Job:
                     self.pool.put(buffer)
 
         self._run_on(source, plan, words, crew, work)
+
+    def run_fed(self, source: Opened, index: int, units: Units, reader: MakeReader) -> None:
+        """Run the kernel over what this thread reads, while the workers process what it has read."""
+        source.fed = True
+        plan = self._plan_for(source, index)
+        words = self._words()
+        fed = np.zeros(self.pool.capacity * FED_WORDS, np.int64)
+        rows = fed.reshape(-1, FED_WORDS)
+        with self.watch.compiling():
+            ready = BoundedQueue(self.pool.capacity)
+            on_fed = self.kernel.worker(work_on_fed, QUEUE_TYPE, typeof(self.pool), _WORDS)
+            crew = Crew(stopper(words, ready))
+            ready.try_get()
+            ready.try_put(0)
+            ready.try_get()
+            compile_for(close_queue, ready)
+
+        def work(k: int) -> None:
+            own = own_words()
+            try:
+                self._work(on_fed, plan, words, (ready, self.pool, fed), k, source, own)
+            finally:
+                if own[CLAIM] >= 0:
+                    self.pool.put(int(own[CLAIM]))
+
+        def is_stopped() -> bool:
+            return bool(words[STOP])
+
+        def pump() -> None:
+            with suppress(Stopped):
+                feed = Feed(source.name, units, plan, reader(is_stopped))
+                number = 0
+                while True:
+                    buffer = get_buffer(self.pool, is_stopped)
+                    try:
+                        memory = buffer_memory(self.pool, buffer, plan.step + PAD)
+                        piece = feed.fill(memory)
+                    except BaseException:
+                        self.pool.put(buffer)
+                        raise
+                    if piece is None:
+                        self.pool.put(buffer)
+                        break
+                    rows[buffer, :6] = memory.ctypes.data, *piece[:2], number, *piece[2:]
+                    ready.put(buffer)
+                    number += 1
+                    self.report(self.bytes + int(words[DONE]), None)
+            ready.close()
+
+        self.watch.start()
+        try:
+            self._run_on(source, plan, words, crew, work, pump)
+        finally:
+            while (left := ready.try_get()) >= 0:
+                self.pool.put(left)
 
     def run_ring(self, source: Opened, index: int) -> None:
         """Read a source with io_uring in this thread, and let the workers process what has arrived."""
@@ -184,7 +238,7 @@ class Job:
 
         def work(k: int) -> None:
             memory = np.empty(plan.step + PAD, np.uint8)
-            own = _own()
+            own = own_words()
             try:
                 shared = ready, self.pool, registered.lengths, registered.offsets, memory.ctypes.data
                 self._work(on_ring, plan, words, shared, k, source, own)
@@ -206,8 +260,8 @@ class Job:
 
         with ExitStack() as stack:
             with self.watch.compiling():
-                on_ring = self.compiled(work_on_ring, QUEUE_TYPE, typeof(self.pool), _WORDS, _WORDS, types.int64)
-                crew = Crew(_stopper(words, ready))
+                on_ring = self.kernel.worker(work_on_ring, QUEUE_TYPE, typeof(self.pool), _WORDS, _WORDS, types.int64)
+                crew = Crew(stopper(words, ready))
                 ring = stack.enter_context(Ring(min(self.pool.capacity, _URING_ENTRIES)))
                 registered = stack.enter_context(self.pool.register(ring))
                 registered.read_batch(plan.fd, end, end)  # these do nothing yet, except to be compiled
@@ -226,7 +280,7 @@ class Job:
         work: Callable[[int], None], first: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         """Run a crew on one source, and see whether it has changed."""
-        size = source.size or None
+        size = None if source.fed else source.size or None
 
         def report() -> None:
             self.report(self.bytes + int(words[DONE]), self.bytes + size if size else None)
@@ -234,9 +288,9 @@ class Job:
         crew.run(work, range(len(self.states)), report, first)
         self.watch.stop()
         done = int(words[DONE])
-        torn = first is not None and done != min(source.size, words[SHORT_AT])
-        if torn or (done < source.size and source.has_shrunk()):  # some file systems report sizes that mean nothing
-            raise source.changed(done)
+        torn = words[SHORT_AT] and done != min(source.size, words[SHORT_AT])
+        if torn or (done < source.size and not source.fed and source.has_shrunk()):
+            raise source.changed(done)  # some file systems report sizes that mean nothing
         source.leave_at(done)
         self._count(words)
         self.base += done
@@ -276,28 +330,28 @@ class Job:
         return self.per_file[key]
 
     def _work(
-        self, work: Any, plan: Plan, words: NDArray[np.int64], shared: tuple[Any, ...], k: int, names: Table | Opened,
+        self, work: Any, plan: Plan, words: NDArray[np.int64], shared: tuple[Any, ...], k: int, sources: Table | Opened,
         own: NDArray[np.int64] | None = None,
     ) -> None:  # fmt: skip
         """Run a worker's kernel to its end; raise the error of the piece on which it failed."""
-        own = _own() if own is None else own
+        own = own_words() if own is None else own
         state, output = self.states[k], self._outputs[k]
-        if plan.per_file and isinstance(names, Table):
+        if plan.per_file and isinstance(sources, Table):
             own[SOURCE] = -1
         elif plan.per_file:
             state = self.state_of(plan.source, k)
-        ended = ANOTHER
+        form, kernel, ended = self.kernel.form, self.kernel.kernel, ANOTHER
         try:
             while ended == ANOTHER:
-                ended, position = work(self.form, self.kernel, plan, words, *shared, output, self.like, state, own)
+                ended, position = work(form, kernel, plan, words, *shared, output, self.like, state, own)
                 if ended == ANOTHER:
-                    state = self.state_of(names.index_of(int(own[SOURCE])), k)  # type: ignore[union-attr]
+                    state = self.state_of(sources.index_of(int(own[SOURCE])), k)  # type: ignore[union-attr]
         except BaseException as error:
             row = int(own[SOURCE])
-            raise StreamError(names.name_of(row), names.first_of(row) + int(own[AT]), error) from error
+            raise StreamError(sources.name_of(row), sources.first_of(row) + int(own[AT]), error) from error
         if ended not in (END, PIECE, STOPPED):
             row = int(own[SOURCE])
-            raise self._failure(ended, names.name_of(row), plan, names.first_of(row) + position, names, row)
+            raise self.failure(ended, plan, position, sources, row)
 
     def _buffer(self, is_over: Callable[[], bool]) -> int:
         """Return a buffer, or -1 if the other workers finish before one is free."""
@@ -312,10 +366,9 @@ class Job:
                     raise
         return -1
 
-    def _failure(
-        self, ended: int, filename: str, plan: Plan, offset: int, names: Table | Opened, row: int
-    ) -> Exception:
-        """Return the error for a worker's final status."""
+    def failure(self, ended: int, plan: Plan, position: int, sources: Table | Opened, row: int) -> Exception:
+        """Return the error for a worker's final status, at a position of one of its sources."""
+        filename, offset = sources.name_of(row), sources.first_of(row) + position
         name = printable(filename)
         if ended == TORN:
             return ValueError(f"{name} ends at offset {offset} inside a record of {plan.record} bytes")
@@ -323,7 +376,7 @@ class Job:
             longer = f"a line at offset {offset} that is longer than a piece, {plan.step} bytes"
             return ValueError(f"{name} has {longer}: tier, or the buffers of pool, must be larger")
         if ended == REPLACED:
-            return changed(filename, 0, names.size_of(row))
+            return changed(filename, 0, sources.size_of(row))
         if ended in _MISUSES:
             sentence = _MISUSES[ended].format(len(self._outputs[0]))
             return StreamError(filename, offset, ValueError(sentence))
@@ -342,7 +395,13 @@ _MISUSES = {
 }
 
 
-def _own() -> NDArray[np.int64]:
+def buffer_memory(pool: BufferPool, index: int, n: int) -> NDArray[np.uint8]:
+    """Return `n` bytes from the beginning of a buffer on: there may be room behind it."""
+    memory = (ctypes.c_uint8 * n).from_address(pool.arena + index * pool.stride)
+    return np.frombuffer(memoryview(memory), np.uint8)
+
+
+def own_words() -> NDArray[np.int64]:
     """Return the words of a worker."""
     own = np.zeros(WORKER_WORDS, np.int64)
     own[CLAIM] = -1
@@ -365,7 +424,7 @@ def _stop(words, queues):
         close_queue(queue)
 
 
-def _stopper(words: NDArray[np.int64], *queues: BoundedQueue) -> Callable[[], None]:
+def stopper(words: NDArray[np.int64], *queues: BoundedQueue) -> Callable[[], None]:
     """Return what stops the workers that share `words` and wait at `queues`."""
     if not queues:
         compile_for(stop_turns, words)  # compiled now, not while handling Ctrl-C

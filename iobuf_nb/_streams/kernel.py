@@ -6,6 +6,7 @@ import functools
 import inspect
 import io
 import pickle
+import weakref
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -25,20 +26,57 @@ _WORDS = types.int64[::1]
 _CAN_COMPILE = "_can_compile"  # numba's own flag: False if the decorator was given signatures
 
 
+class Prepared:
+    """A kernel that is ready to be called by workers on arrays and states of certain types.
+
+    Attributes
+    ----------
+    kernel
+        Compiled for exactly these arguments: the user's, or one that calls it.
+    """
+
+    def __init__(self, kernel: Any, form: str, like: NDArray[Any], output: NDArray[Any], state: Any) -> None:
+        self._types = _arguments(form, like, output, state), typeof(output), typeof(like)
+        self.kernel = _ready(kernel, form, self._types[0])
+        self.form = form
+        self._workers: dict[Any, Callable[..., Any]] = {}
+
+    def worker(self, work: Any, *shared: types.Type) -> Callable[..., Any]:
+        """Return `work` compiled to call any kernel of this type, with other arguments of the types `shared`."""
+        key = work, shared
+        if key not in self._workers:
+            self._workers[key] = _compiled(work, self.form, self.kernel, *self._types, *shared)
+        return self._workers[key]
+
+
+_prepared: weakref.WeakKeyDictionary[Any, dict[Any, Prepared]] = weakref.WeakKeyDictionary()
+
+
+def prepared(kernel: Any, form: str, like: NDArray[Any], output: NDArray[Any], state: Any) -> Prepared:
+    """Return a kernel ready for arrays like `like` and `output`, and states like `state`; it is remembered."""
+    if INTERPRETED or not isinstance(kernel, Dispatcher):
+        return Prepared(kernel, form, like, output, state)
+    known = _prepared.setdefault(kernel, {})
+    key = form, like.dtype, like.ndim, output.dtype, output.ndim, typeof(state)
+    if key not in known or not kernel.overloads:  # `recompile` empties them
+        known[key] = Prepared(kernel, form, like, output, state)
+    return known[key]
+
+
 def form_of(kernel: Any, lines: bool, turns: bool) -> str:
     """Return the form of a stream over this kernel: see `work`."""
     words = ["lines" if lines else "records", *["turns"] * turns]
-    parameters = [*inspect.signature(getattr(kernel, "py_func", kernel)).parameters] if callable(kernel) else []
-    return " ".join([*words, *(name for name in parameters[4:] if name in EXTRAS)])
+    code = getattr(getattr(kernel, "py_func", kernel), "__code__", None)
+    parameters = code.co_varnames[4 : code.co_argcount] if code is not None else ()
+    return " ".join([*words, *(name for name in parameters if name in EXTRAS)])
 
 
-def ready(kernel: Any, form: str, like: NDArray[Any], output: NDArray[Any], state: Any) -> Any:
+def _ready(kernel: Any, form: str, arguments: tuple[types.Type, ...]) -> Any:
     """Return a kernel compiled for exactly the arguments that workers pass: `kernel` itself, or one that calls it."""
     if INTERPRETED:
         return kernel
     if not isinstance(kernel, Dispatcher) or kernel.targetoptions.get("forceobj"):
         raise TypeError(f"kernel must be a function compiled by numba.njit, not {kernel!r:.60}")
-    arguments = _arguments(form, like, output, state)
     names = ["buffer", "n", "offset", "state", *extras(form)]
     wanted = f"({', '.join(f'{name}: {kind}' for name, kind in zip(names, arguments, strict=True))})"
     sentence = f"kernel must take {wanted}, which {kernel.py_func.__name__} does not"
@@ -63,17 +101,16 @@ def ready(kernel: Any, form: str, like: NDArray[Any], output: NDArray[Any], stat
     return kernel
 
 
-def compiled(
-    work: Any, form: str, kernel: Any, like: NDArray[Any], output: NDArray[Any], state: Any, *shared: types.Type
-) -> Callable[..., Any]:
-    """Return `work` compiled to call any kernel of this type; later processes find it in the cache."""
+def _compiled(
+    work: Any, form: str, kernel: Any, arguments: tuple[types.Type, ...], output: types.Type, like: types.Type,
+    *shared: types.Type,
+) -> Callable[..., Any]:  # fmt: skip
+    """Return `work` compiled to call a kernel of this type; later processes find it in the cache."""
     if INTERPRETED:
         return work
-    arguments = _arguments(form, like, output, state)
     own = kernel.overloads[arguments].signature
-    function = types.FunctionType(own)
-    form_type, kinds = types.literal(form), (typeof(output), typeof(like), arguments[3])
-    signature = (form_type, function, typeof(NO_PLAN), _WORDS, *shared, *kinds, _WORDS)
+    fixed = types.literal(form), types.FunctionType(own), typeof(NO_PLAN), _WORDS
+    signature = (*fixed, *shared, output, like, arguments[3], _WORDS)
     if not (_known_everywhere(own.return_type) and _known_everywhere(arguments[3])):
         work = _uncached(work)
     work.compile(signature)

@@ -39,8 +39,8 @@ STREAM_WORDS = 7 * LINE_PAIR
 # Words of one worker.
 AT, SOURCE, CLAIM = range(3)  # of its last piece: the position, the source, and the number, if it is yet to be read
 MEASURES = 3  # the first of those of `mapping`
-SCRATCH = 8
-WORKER_WORDS = SCRATCH + 33
+SCRATCH, SCRATCH_WORDS = 8, 33
+WORKER_WORDS = SCRATCH + SCRATCH_WORDS
 
 
 class Plan(NamedTuple):

@@ -62,8 +62,8 @@ class Stopwatch:
 
 
 @contextmanager
-def reporter(progress: Any, unit: str = "B") -> Iterator[Callable[[int, int | None], None]]:
-    """Yield the function to report progress to: `progress` if callable, a tqdm bar for True, a no-op for False."""
+def reporter(progress: Any, label: str, unit: str = "B") -> Iterator[Callable[[int, int | None], None]]:
+    """Yield the function to report to: `progress` if callable, a tqdm bar with a label for True, a no-op for False."""
     if callable(progress):
         yield progress
     elif progress is True:
@@ -78,7 +78,7 @@ def reporter(progress: Any, unit: str = "B") -> Iterator[Callable[[int, int | No
             def show(done: int, size: int | None) -> None:
                 nonlocal bar
                 if bar is None:  # made now, so that its rate does not count the time before the first read
-                    options = {"total": size, "unit": unit, "unit_scale": unit == "B", "leave": False}
+                    options = {"desc": label, "total": size, "unit": unit, "unit_scale": unit == "B", "leave": False}
                     bar = stack.enter_context(tqdm(**options, disable=hidden))
                 bar.total = size
                 bar.update(done - bar.n)

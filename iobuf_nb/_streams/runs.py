@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 
+from .decompress import LONGEST_MAGIC, open_reader, recognised
+from .feed import ReadInto, plain_reader
 from .job import Job
 from .mapping import ALWAYS, MEASURE, NEVER
 from .output import NOWHERE
@@ -20,23 +22,36 @@ _LARGE_PIECES = 256  # of each worker: a file so large is claimed several pieces
 _TOGETHER = 1 << 14  # files that are looked at before the first of them is read
 
 
-def run(job: Job, sources: Iterable[Source], units: Units, header: Header | None, engine: str, direct: bool) -> None:
-    """Run a job over all sources: regular files that are given by their paths, and memory, together, others alone."""
-    runs = _Runs(job, units, header, engine, direct)
-    for source in sources:
-        runs.add(source)
+def run(
+    job: Job, sources: Iterable[Source], paths: list[str] | None, units: Units, header: Header | None, engine: str,
+    direct: bool, decompress: str | None,
+) -> None:  # fmt: skip
+    """Run a job over all sources: regular files that are given by their paths, and memory, together, others alone.
+
+    `paths` are the sources if they are nothing but paths.
+    """
+    runs = _Runs(job, units, header, engine, direct, decompress)
+    if paths is not None and units.whole and header is None and engine != "uring" and decompress is None:
+        for start in range(0, len(paths), _TOGETHER):
+            runs.add_paths(paths[start : start + _TOGETHER])
+    else:
+        for source in sources if paths is None else map(Source, paths):
+            runs.add(source)
     runs.flush()
 
 
 class _Runs:
     """The sources that are to be read by the next crew."""
 
-    def __init__(self, job: Job, units: Units, header: Header | None, engine: str, direct: bool) -> None:
+    def __init__(
+        self, job: Job, units: Units, header: Header | None, engine: str, direct: bool, decompress: str | None
+    ) -> None:
         self._job = job
         self._units = units
         self._header = header
         self._engine = engine
         self._direct = direct
+        self._decompress = decompress
         self._table = self._new_table()
 
     def _new_table(self) -> Table:
@@ -50,12 +65,26 @@ class _Runs:
         self._job.names.append(source.name)
         if source.memory is not None:
             self._add_memory(source, source.memory, index)
+        elif self._decompress is not None and self._add_compressed(source, index):
+            pass
         elif source.path is None or not self._add_path(source, source.path, index):
             self.flush()
             with source.opened(self._direct) as opened:
                 self._run(opened, index)
         if len(self._table) >= _TOGETHER:
             self.flush()
+
+    def add_paths(self, paths: list[str]) -> None:
+        """Run files at once, if they are regular and not empty, or else one by one."""
+        job, table = self._job, self._new_table()
+        if not table.add_paths(paths, self._units.record, len(job.names), job.base, self._mapping):
+            for path in paths:
+                self.add(Source(path))
+            return
+        self.flush()
+        job.names += paths
+        job.base += table.bytes
+        job.run_files(table)
 
     def flush(self) -> None:
         """Read what was added."""
@@ -67,12 +96,35 @@ class _Runs:
         self._require_file(source.name, False)
         if self._direct:
             raise ValueError(f"direct=True needs a path to open, not {source.name}")
+        if self._decompress not in (None, "auto"):
+            raise ValueError(f"decompress={self._decompress!r} needs a file, pipe or socket, not {source.name}")
         if self._header is not None:
             raise ValueError(f"{source.name} must be a .npy file, as the first source is one: or pass dtype")
         part = self._units.part(source.name, len(memory), lambda offset, n: bytes(memory[offset : offset + n]))
         if part.high > part.low:
             self._table.add_memory(source.name, memory, index, self._job.base, part)
         self._job.base += len(memory)
+
+    def _add_compressed(self, source: Source, index: int) -> bool:
+        """Read a source that is compressed; False if it is not."""
+        how = self._decompress or "auto"
+        with source.opened(self._direct) as opened:
+            looked_at = how == "auto" and opened.seekable
+            if looked_at and recognised(os.pread(opened.fd, LONGEST_MAGIC, opened.first)) == "raw":
+                return False
+            self._require_file(opened.name, False)
+            self.flush()
+            if source.path is None and opened.seekable:
+                os.lseek(opened.fd, opened.first, os.SEEK_SET)  # a buffered file has read ahead
+            with ExitStack() as stack:
+
+                def reader(is_stopped: Callable[[], bool]) -> ReadInto:
+                    made = open_reader(opened.fd, opened.name, how, len(self._job.states))
+                    stack.callback(made.close)
+                    return made.readinto
+
+                self._job.run_fed(opened, index, self._units, reader)
+        return True
 
     def _add_path(self, source: Source, path: str, index: int) -> bool:
         """Add a regular file to the next run; False if it must be read alone."""
@@ -150,8 +202,10 @@ class _Runs:
             before = job.bytes
             self.flush()
             opened.leave_at(job.bytes - before)
-        else:
+        elif units.whole:
             job.run_in_turns(opened, index)
+        else:
+            job.run_fed(opened, index, units, lambda is_stopped: plain_reader(opened, is_stopped))
 
 
 def _own_path(opened: Opened) -> str | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .._jit.compile import kernel
 from .._memory.tier import Tier
-from .progress import Throughput
+from .progress import Throughput, reporter
 from .stream import stream
 
 _TABLES = 8
@@ -50,13 +50,14 @@ def scan(
     workers: int | None = None,
     buffers: int | None = None,
     tier: Tier | int = Tier.GIANT,
+    decompress: str | None = None,
     progress: bool | Callable[[int, int | None], None] = False,
 ) -> ScanResult:
-    r"""Count the bytes, lines and byte values of a file, pipe or socket in one pass.
+    r"""Count the bytes, lines and byte values of files, pipes or sockets in one pass.
 
     Parameters
     ----------
-    source, workers, buffers, tier, progress
+    source, workers, buffers, tier, decompress, progress
         As in `stream`. It takes `buffers` * `tier` bytes of memory, whatever the size of the source.
 
     Returns
@@ -79,16 +80,19 @@ def scan(
     >>> result.bytes, result.lines
     (21, 2)
     """
-    result = stream(
-        source,
-        count_bytes,
-        state=np.zeros((_TABLES, 256), np.int64),
-        combine=np.add,
-        workers=workers,
-        buffers=buffers,
-        tier=tier,
-        progress=progress,
-    )
+    with reporter(progress, "scan") as report:
+        result = stream(
+            source,
+            count_bytes,
+            state=np.zeros((_TABLES, 256), np.int64),
+            combine=np.add,
+            dtype=np.uint8,
+            workers=workers,
+            buffers=buffers,
+            tier=tier,
+            decompress=decompress,
+            progress=report,
+        )
     histogram = result.state.sum(axis=0)
     lines, entropy = int(histogram[ord("\n")]), _entropy(histogram)
     return ScanResult(result.bytes, lines, histogram, entropy, result.seconds, result.compile_seconds)

@@ -113,6 +113,16 @@ def sources_of(source: Any) -> Iterator[Source]:
         yield from _matching(Source(source))
 
 
+def plain_paths(source: Any) -> list[str] | None:
+    """Return a list of nothing but paths, as str and not patterns, or None; they need no look one by one."""
+    if not isinstance(source, (list, tuple)) or len(source) < 2 or any(type(item) is not str for item in source):
+        return None
+    text = "\0".join(source)
+    if text.count("\0") != len(source) - 1 or glob.has_magic(text) or "" in source:
+        return None
+    return list(source)
+
+
 def _matching(source: Source) -> Iterator[Source]:
     """Yield a source, or the paths that match it if it is a pattern and no path."""
     path = source.path
@@ -159,6 +169,7 @@ class Opened:
             write_out(self._file)
         self.first = self._position() if self.seekable else 0
         self.size = max(status.st_size - self.first, 0) if self.regular else 0
+        self.fed = False  # whether its size and position say nothing about the stream, because it is compressed
         self.terminal = stat.S_ISCHR(status.st_mode) and status.st_rdev == _PTY_MASTER
         self.packets, self.unit = BYTES, _MESSAGE_BYTES
         if stat.S_ISFIFO(status.st_mode):
@@ -207,6 +218,8 @@ class Opened:
 
     def leave_at(self, position: int) -> None:
         """Set the position of the source to where the stream has ended."""
+        if self.fed:
+            return
         if self._file and self.seekable:
             self._file.seek(self.first + position)
         elif self.seekable:

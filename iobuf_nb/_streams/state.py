@@ -78,6 +78,8 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
     """Return a deep copy, also of numba's containers, which `copy.deepcopy` does not support."""
     if id(value) in memo:
         return memo[id(value)]
+    if type(value) is np.ndarray:
+        return value.copy(order="K")
     if isinstance(value, tuple):
         items = [_copied(item, memo) for item in value]
         return value._make(items) if hasattr(value, "_make") else tuple(items)
@@ -105,7 +107,7 @@ def _copied_container(value: Any, memo: dict[int, Any]) -> Any:
 
 def check_combine(combine: Any) -> None:
     """Refuse what cannot merge two states, as far as can be known before there are any."""
-    if combine is None:
+    if combine is None or isinstance(combine, np.ufunc):
         return
     if not callable(combine):
         raise TypeError(f"combine must be a function of two states, such as np.add, not {combine!r:.60}")

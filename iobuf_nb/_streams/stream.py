@@ -13,7 +13,6 @@ import _thread
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain
 from operator import itemgetter
 from types import BuiltinFunctionType
 from typing import Any, Literal
@@ -26,21 +25,23 @@ from .._memory.aligned import MAX_BUFFER_BYTES, MAX_BYTES, MAX_ITEMS
 from .._memory.tier import Tier
 from .._pools.pool import BufferPool
 from .crew import require_threads
+from .decompress import check_decompress
 from .errors import StreamError
 from .job import Job, compile_for_workers
-from .kernel import form_of, ready
+from .kernel import form_of, prepared
 from .output import NOWHERE, PLACED
 from .progress import Stopwatch, Throughput, processors, reporter
 from .runs import run
 from .sinks import Collector, Target, leave_at_end, sink_for
-from .source import Source, sources_of
+from .source import plain_paths, sources_of
+from .spares import own_pool
 from .state import check_combine, combined, make_states, type_of
-from .units import SLACK, Header, Units, header_of, like_of
+from .units import DIRECT_BYTES, SLACK, Units, like_of, seen_by_kernels
 
 __all__ = ["StreamError", "StreamResult", "stream"]
 
 _URING_BUFFERS = 8  # per worker, to keep several reads queued at the disk
-DIRECT_BYTES = 1 << 20  # default size of a buffer in direct I/O: disks favour large reads
+_AHEAD = 2  # buffers into which one thread reads for the workers, beside those that they have
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +83,7 @@ def stream(
     start: int = 0,
     stop: int | None = None,
     skip: int = 0,
+    decompress: str | None = None,
     progress: bool | Callable[[int, int | None], None] = False,
 ) -> StreamResult:
     r"""Run a kernel over a file, pipe or socket, piece by piece, on several threads.
@@ -178,7 +180,6 @@ def stream(
     array([4.99995e+09])
     """
     require_threads()
-    items = sources_of(source)
     check_combine(combine)
     if not isinstance(engine, str) or engine not in ("auto", "preadv", "uring", "mmap"):
         raise ValueError(f"engine must be 'auto', 'preadv', 'uring' or 'mmap', not {engine!r}")
@@ -188,10 +189,10 @@ def stream(
     if alone and count > 1:
         raise ValueError(f"workers must be 1 for a kernel with parallel=True, not {count}")
     ordered = bool(ordered)
-    first = next(items, None)
-    path = first.path if first is not None else None
-    header = header_of(path) if dtype is None and path is not None and path.endswith(".npy") else None
-    units = Units(_like(first, header, dtype), record, delimiter, overlap, start, stop, skip)
+    paths = plain_paths(source)
+    items, like, header = seen_by_kernels(sources_of(source if paths is None else paths[:1]), dtype)
+    units = Units(like, record, delimiter, overlap, start, stop, skip)
+    decompress = check_decompress(decompress)
     has_output = output is not None or collect is not None
     form = form_of(kernel, bool(units.delimiter), ordered or has_output)
     output_like = _output_like(form, output, collect, output_dtype, output_items, units)
@@ -199,6 +200,8 @@ def stream(
         raise ValueError("per_file=True needs combine, because several workers may read one file; or pass workers=1")
     if engine == "uring":
         _check_ring(units, form, ordered, per_file)
+    if decompress is not None and (direct or engine in ("uring", "mmap")):
+        raise ValueError("decompress reads in a thread of its own: leave out direct, and engine or use engine='preadv'")
     watch = Stopwatch()
     with ExitStack() as stack:
         owned = pool is None
@@ -207,19 +210,20 @@ def stream(
             size = check.integer("tier", default if tier is None else tier, 1, MAX_BUFFER_BYTES)
             size = units.ring_bytes(size, direct) if engine == "uring" else size
             each = _URING_BUFFERS if engine == "uring" else 1
-            most = count * each if buffers is None else check.integer("buffers", buffers, 1, MAX_ITEMS)
+            ahead = 0 if units.whole and decompress is None else _AHEAD
+            most = count * each + ahead if buffers is None else check.integer("buffers", buffers, 1, MAX_ITEMS)
             check.integer("buffers * tier", most * size, 1, MAX_BYTES)  # checked here to name these arguments
             with watch.compiling():
-                pool = stack.enter_context(BufferPool(most, size if engine == "uring" else size + SLACK))
+                pool = stack.enter_context(own_pool(most, size if engine == "uring" else size + SLACK))
         elif not isinstance(pool, BufferPool):
             raise TypeError(f"pool must be a BufferPool, not {pool!r:.60}")
         plan = units.plan(pool, direct, "ring" if engine == "uring" else "own" if owned else "given")
         room = plan.step // plan.item if output_items is None else output_items
         states = make_states(state, 1 if ordered else count)
-        report = stack.enter_context(reporter(progress))
+        report = stack.enter_context(reporter(progress, "stream"))
         with watch.compiling():
             compile_for_workers(pool, may_wait=not owned or engine == "uring" or pool.capacity < count)
-            kernel = ready(kernel, form, units.like, output_like, states[0])
+            ready = prepared(kernel, form, units.like, output_like, states[0])
         target, name, collector = Target(NOWHERE, 0, 0, 0), "", None
         if output is not None:
             target, name = stack.enter_context(sink_for(output))
@@ -227,8 +231,7 @@ def stream(
             collector = Collector(stack)
             target = collector.target
         job = Job(
-            kernel,
-            form,
+            ready,
             units.like,
             output_like,
             lambda: _again(state, states[0]),
@@ -242,7 +245,7 @@ def stream(
             report,
             watch,
         )
-        run(job, chain([first] if first else [], items), units, header, engine, direct)
+        run(job, items, paths, units, header, engine, direct, decompress)
         if target.output == PLACED and output is not None:
             leave_at_end(target, job.written)
         collected = collector.array(output_like, job.written) if collector else None
@@ -257,15 +260,6 @@ def stream(
         job.written,
         job.mapped,
     )
-
-
-def _like(first: Source | None, header: Header | None, dtype: DTypeLike | None) -> NDArray[Any]:
-    """Return an array like what the kernel is to see: as `dtype` says, or the first source."""
-    if header is not None:
-        return header.like
-    if dtype is None and first is not None and first.like is not None:
-        return like_of("dtype", (first.like.dtype, first.like.shape[1:]))
-    return like_of("dtype", np.uint8 if dtype is None else dtype)
 
 
 def _output_like(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,9 +31,10 @@ from .files import (
     PATH,
     SHORT,
     TOTAL,
+    look_at,
 )
 from .mapping import MAPPED_AT, MAPPED_BYTES, SEARCHED_AT
-from .pieces import UNKNOWN
+from .pieces import SCRATCH_WORDS, UNKNOWN
 from .source import Opened, changed
 
 _COLUMNS = [FD, LEFT, CLAIMS_END, CLAIMS, LENGTH, MEMORY, ORIGIN, LOW, HIGH, TOTAL, BASE, INODE, MAPPING, INDEX, KNOWN]
@@ -71,7 +74,7 @@ class Table:
         self.words: NDArray[np.int64] = np.zeros(0, np.int64)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.names)
 
     def add_path(
         self, name: str, path: str, status: os.stat_result, origin: int, index: int, base: int, part: Part, mapping: int
@@ -123,8 +126,40 @@ class Table:
         if fd or memory:
             self._paths.append(b"")
 
+    def add_paths(self, paths: list[str], record: int, index: int, base: int, mapping: Callable[[int], int]) -> bool:
+        """Fill an empty table with files at once; False, and nothing is added, if one of them is not so simple."""
+        addresses = self._addresses([os.fsencode("\0".join(paths))], len(paths))
+        found = np.zeros((len(paths), 3), np.int64)
+        if look_at(addresses, found, np.zeros(SCRATCH_WORDS, np.int64)) < 0:
+            return False
+        modes, inodes, sizes = found.T
+        if not ((modes & 0o170000 == stat.S_IFREG) & (sizes > 0) & (sizes % record == 0)).all():
+            return False
+        ends = np.cumsum(sizes)
+        lengths = np.where(sizes >= self._large, _TOGETHER, 1) * self._length
+        claims = -(-sizes // lengths)
+        rows = np.zeros((len(paths), FILE_WORDS), np.int64)
+        rows[:, LEFT] = rows[:, CLAIMS] = claims
+        rows[:, CLAIMS_END] = np.cumsum(claims)
+        rows[:, LENGTH] = lengths
+        rows[:, HIGH] = rows[:, TOTAL] = rows[:, MAPPED_BYTES] = sizes
+        rows[:, BASE] = base + ends - sizes
+        rows[:, INODE] = inodes
+        for k in np.flatnonzero(sizes >= self._large).tolist():
+            rows[k, MAPPING] = mapping(int(sizes[k]))
+        rows[:, INDEX] = index + np.arange(len(paths))
+        rows[:, KNOWN] = 1
+        rows[:, SHORT] = UNKNOWN
+        rows[:, PATH] = addresses
+        self.words = rows.reshape(-1)
+        self.names = paths
+        self.claims, self.bytes = int(claims.sum()), int(ends[-1])
+        return True
+
     def finish(self) -> None:
         """Write all rows to `words`."""
+        if len(self.words):
+            return
         rows = np.zeros((max(len(self), 1), FILE_WORDS), np.int64)
         self.words = rows.reshape(-1)
         if not self._rows:
@@ -132,11 +167,17 @@ class Table:
         rows[:, _COLUMNS] = self._rows
         rows[:, SHORT] = UNKNOWN
         rows[:, MAPPED_BYTES] = rows[:, ORIGIN] + rows[:, TOTAL]
-        text = np.frombuffer(b"\0".join([*self._paths, b""]), np.uint8)
-        lengths = np.fromiter(map(len, self._paths), np.int64, len(self))
-        starts = np.cumsum(lengths + 1) - lengths - 1
-        rows[:, PATH] = np.where(lengths > 0, text.ctypes.data + starts, 0)
+        ours = (rows[:, FD] == 0) & (rows[:, MEMORY] == 0)
+        rows[:, PATH] = np.where(ours, self._addresses(self._paths, len(self)), 0)
+
+    def _addresses(self, paths: list[bytes], n: int) -> NDArray[np.int64]:
+        """Return the addresses of `n` paths, which end with a zero byte each."""
+        text = np.frombuffer(b"\0".join([*paths, b""]), np.uint8)
         self._kept.append(text)
+        ends = np.flatnonzero(text == 0)
+        starts = np.zeros(n, np.int64)
+        starts[1:] = ends[: n - 1] + 1
+        return text.ctypes.data + starts
 
     @property
     def whole(self) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,10 +16,11 @@ from .._memory.aligned import MAX_BUFFER_BYTES
 from .._memory.dtype import element_type
 from .._pools.pool import BufferPool
 from .pieces import PAD, Plan
-from .source import printable
+from .source import Source, printable
 from .table import Part
 
 ALIGNMENT = 4096  # of addresses, offsets and lengths in direct I/O; no disk requires more
+DIRECT_BYTES = 1 << 20  # default size of a buffer in direct I/O: disks favour large reads
 SLACK = 3 * ALIGNMENT  # room of a buffer beside its piece, for aligned reads, equal addresses, and PAD
 _MOST = 2**62
 _LARGE = 1 << 16  # bytes of a given buffer, of which a page is spared for equal addresses
@@ -53,6 +55,21 @@ def header_of(path: str) -> Header:
     if array.ndim > 1 and not array.flags.c_contiguous:
         raise ValueError(f"{printable(path)} must be C-contiguous, but is in Fortran order")
     return Header(like_of("dtype", (array.dtype, array.shape[1:])), array.offset)
+
+
+def seen_by_kernels(
+    sources: Iterator[Source], dtype: DTypeLike | None
+) -> tuple[Iterator[Source], NDArray[Any], Header | None]:
+    """Return all sources, an array like what kernels see of them, and the header of the first if it is a .npy file."""
+    first = next(sources, None)
+    if first is not None:
+        sources = chain([first], sources)
+        if dtype is None and first.path is not None and first.path.endswith(".npy"):
+            header = header_of(first.path)
+            return sources, header.like, header
+        if dtype is None and first.like is not None:
+            return sources, like_of("dtype", (first.like.dtype, first.like.shape[1:])), None
+    return sources, like_of("dtype", np.uint8 if dtype is None else dtype), None
 
 
 class Units:
@@ -91,6 +108,16 @@ class Units:
         """Return the bytes of the buffers that a ring fills, at most `size`: whole records, and whole blocks."""
         unit = math.lcm(self.record, ALIGNMENT if direct else 1)
         return size // unit * unit or size // self.record * self.record or size
+
+    def last_cut(self, text: bytes) -> int:
+        """Return the last cut of a text (see `lines`), or 0."""
+        m = len(self.delimiter)
+        found = text.rfind(self.delimiter)
+        while found >= 0:
+            if not any(text.startswith(self.delimiter, k) for k in range(max(found - m + 1, 0), found)):
+                return found + m
+            found = text.rfind(self.delimiter, 0, found + m - 1)
+        return 0
 
     def plan(self, pool: BufferPool, direct: bool, kind: Literal["own", "given", "ring"]) -> Plan:
         """Return what is the same for all sources; its own pools have SLACK beside what was asked for."""

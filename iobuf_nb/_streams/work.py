@@ -23,17 +23,15 @@ from ..syscalls import PREAD, call_full
 from .addresses import items_at
 from .files import (
     BASE,
-    CLAIMS,
     CLAIMS_END,
     DONE_BYTES,
     FILE_WORDS,
-    HIGH,
     INDEX,
     KNOWN,
-    LENGTH,
     LOW,
     MAPPING,
     ORIGIN,
+    claimed,
     leave_file,
     note_short,
     open_file,
@@ -203,9 +201,7 @@ def work_on_files(form, function, plan, words, files, memory, output, like, stat
             own[SOURCE] = row // FILE_WORDS
             return ANOTHER, 0
         own[SOURCE] = row // FILE_WORDS
-        begin = files[row + LOW] + (number - (files[row + CLAIMS_END] - files[row + CLAIMS])) * files[row + LENGTH]
-        end = begin + files[row + LENGTH]
-        end = files[row + HIGH] if files[row + HIGH] < end else end
+        begin, end = claimed(files, row, number)
         own[AT] = begin
         if load(words, STOP):
             return STOPPED, begin

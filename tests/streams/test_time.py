@@ -121,7 +121,7 @@ def test_a_bar_is_made_when_reading_begins(clock, monkeypatch, capsys):
             super().__init__(**options)
 
     monkeypatch.setattr(tqdm, "tqdm", Bar)
-    with progress.reporter(True) as report:
+    with progress.reporter(True, "read") as report:
         assert not made and capsys.readouterr().err == ""
         report(1000, 2000)
         report(2000, 2000)

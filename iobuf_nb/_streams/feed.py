@@ -1,0 +1,182 @@
+"""Feeds: pieces of a source that is read by one thread, in Python, and not by the workers themselves.
+
+So are compressed sources, and pipes and sockets of which only a part is wanted, or pieces with their neighbours.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._pools.pool import BufferPool
+from .._threads.outcomes import WouldBlock
+from ..syscalls import poll_in
+from .crew import LOOK_S
+from .pieces import PAD, Plan
+from .source import Opened, printable
+from .turns import BYTES
+from .units import LineStart, Units
+
+ReadInto = Callable[[memoryview], int]
+MakeReader = Callable[[Callable[[], bool]], ReadInto]  # of what says whether the workers are to end
+
+_CHUNK = 1 << 16
+
+
+class Stopped(Exception):
+    """The workers are to end."""
+
+
+class Piece(NamedTuple):
+    """A piece that lies in a buffer, behind its neighbours."""
+
+    n: int
+    position: int
+    before: int
+    after: int
+
+
+def plain_reader(source: Opened, is_stopped: Callable[[], bool]) -> ReadInto:
+    """Return what reads on from a pipe, socket or device until a view is full, or the source ends."""
+    if source.packets != BYTES:
+        raise ValueError(
+            f"{source.name} is a socket that keeps messages apart: it cannot be read with start, stop, skip or overlap"
+        )
+    ahead, ended = source.read_ahead()
+    rest = memoryview(ahead)
+
+    def readinto(view: memoryview) -> int:
+        nonlocal rest, ended
+        done = min(len(rest), len(view))
+        view[:done], rest = rest[:done], rest[done:]
+        while done < len(view) and not ended:
+            if poll_in(source.fd, int(LOOK_S * 1000)) == 0:
+                if is_stopped():
+                    raise Stopped
+                continue
+            try:
+                n = os.readv(source.fd, [view[done:]])
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if not (source.terminal and error.errno == errno.EIO):
+                    raise OSError(error.errno, error.strerror, source.name) from None
+                n = 0
+            ended = n == 0
+            done += n
+        return done
+
+    return readinto
+
+
+class Feed:
+    """Divides what `readinto` returns into pieces."""
+
+    def __init__(self, name: str, units: Units, plan: Plan, readinto: ReadInto) -> None:
+        self._name = printable(name)
+        self._units = units
+        self._plan = plan
+        self._readinto = readinto
+        self._rest: NDArray[np.uint8] = np.empty(0, np.uint8)  # read, and not handed out, behind neighbours
+        self._before = 0
+        self._ended = False
+        self._position = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        """Read up to where the first piece begins."""
+        units = self._units
+        if not units.delimiter:
+            left = self._position = units.start + units.skip * units.record
+            chunk = np.empty(_CHUNK, np.uint8)
+            while left:
+                n = self._readinto(chunk[: min(left, _CHUNK)].data)
+                if n == 0:
+                    self._ended = True
+                    break
+                left -= n
+            return
+        line = LineStart(units.delimiter, units.start, units.skip)
+        kept = bytearray()
+        at = 0
+        chunk = np.empty(_CHUNK, np.uint8)
+        while line.position is None:
+            n = self._readinto(chunk.data)
+            if n == 0:
+                self._ended = True
+                return
+            data = chunk[:n].tobytes()[max(line.first - at, 0) :]
+            at += n
+            kept += data
+            line.feed(data)
+            del kept[: max(len(kept) - _CHUNK - 2 * len(units.delimiter), 0)]
+        self._position = line.position
+        self._rest = np.frombuffer(bytes(kept[len(kept) - (at - line.position) :]), np.uint8) if at else self._rest
+
+    def fill(self, memory: NDArray[np.uint8]) -> Piece | None:
+        """Fill a buffer, which has room for a step and PAD, with the next piece; None at the end."""
+        plan, stop = self._plan, self._units.stop
+        have = min(len(self._rest), plan.step)
+        memory[:have] = self._rest[:have]
+        self._rest = self._rest[have:]
+        most = plan.step
+        if stop is not None and not self._units.delimiter:
+            most = max(min(most, self._before + stop - self._position), have)
+        while have < most and not self._ended and len(self._rest) == 0:
+            n = self._readinto(memory[have:most].data)
+            self._ended = n == 0
+            have += n
+        over = self._ended and len(self._rest) == 0
+        if stop is not None and not self._units.delimiter and self._position + have - self._before >= stop:
+            have, over = self._before + max(stop - self._position, 0), True
+        piece = self._lines(memory, have, over) if self._units.delimiter else self._records(have, over)
+        end = piece.before + piece.n
+        keep = min(plan.before, end)
+        self._rest = np.concatenate((memory[end - keep : have], self._rest))
+        self._before = keep
+        self._position += piece.n
+        memory[end + piece.after : end + piece.after + PAD] = 0
+        return piece if piece.n else None
+
+    def _records(self, have: int, over: bool) -> Piece:
+        plan = self._plan
+        there = have - self._before
+        n = min(plan.length, there if over else (there - plan.after) // plan.record * plan.record)
+        if n % plan.record:
+            at = self._position + n - n % plan.record
+            raise ValueError(f"{self._name} ends at offset {at} inside a record of {plan.record} bytes")
+        return Piece(n, self._position, self._before, min(plan.after, there - n))
+
+    def _lines(self, memory: NDArray[np.uint8], have: int, over: bool) -> Piece:
+        plan, units = self._plan, self._units
+        text = memory[:have].tobytes()
+        n = have
+        if units.stop is not None and self._position >= units.stop:
+            return Piece(0, self._position, 0, 0)
+        if units.stop is not None and self._position + have >= units.stop:
+            line = LineStart(units.delimiter, units.stop - self._position, 0)
+            line.feed(text[line.first :])
+            if line.position is not None:
+                return Piece(line.position, self._position, 0, 0)
+        if not over:
+            n = units.last_cut(text)
+            if n == 0:
+                raise ValueError(
+                    f"{self._name} has a line at offset {self._position} that is longer than a piece, {plan.step} "
+                    "bytes: tier, or the buffers of pool, must be larger"
+                )
+        return Piece(n, self._position, 0, 0)
+
+
+def get_buffer(pool: BufferPool, is_stopped: Callable[[], bool]) -> int:
+    """Return a free buffer of a pool, waiting for one; raise Stopped if the workers are to end."""
+    while not is_stopped():
+        with suppress(WouldBlock):
+            return int(pool.get(timeout=LOOK_S))
+    raise Stopped

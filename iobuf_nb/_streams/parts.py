@@ -1,0 +1,204 @@
+"""Parts of compressed files: what can be decompressed on its own, found by its headers alone, and on many threads.
+
+A part is a block of bgzip (SAM specification, section 4.1: a gzip member that tells its size) or a frame of zstd (RFC
+8878, section 3.1.1). The threads take batches of parts, and their results come in the order of the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from io import BufferedReader
+
+_BGZIP_BYTES = 1 << 16  # the most that a block of bgzip holds
+_BGZIP_HEADER = re.compile(rb"\x1f\x8b\x08\x04.{6}\x06\0BC\x02\0(..)", re.DOTALL)
+_BGZIP_HEADER_BYTES = 18
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_ZSTD_BLOCK = 1 << 17  # the most that a block of zstd holds, compressed or not
+_FRAME_PIECES = 256  # frames of more pieces are no parts: they would take too much memory
+_BATCH_BYTES = (
+    1 << 20
+)  # parts are decompressed together until they may be this large: a thread is then busy for a while
+
+
+class Broken(Exception):
+    """Compressed data that cannot be decompressed: what is wrong, and the compressed offset there or before."""
+
+    def __init__(self, what: str, offset: int) -> None:
+        super().__init__(f"{what}, at or after compressed offset {offset}")
+
+
+class Part(NamedTuple):
+    """A part, compressed."""
+
+    data: bytes
+    most: int  # bytes that it holds at most, decompressed
+    offset: int  # of its first byte in the compressed data
+
+
+class Piece(NamedTuple):
+    """The header of a zstd frame, or one of its blocks."""
+
+    data: bytes
+    offset: int
+    last: bool  # whether the frame ends with it
+
+
+@contextmanager
+def blaming(offset: int) -> Iterator[None]:
+    """Turn what a library raises for compressed data, which differs from one to the next, into `Broken`."""
+    try:
+        yield
+    except (Broken, MemoryError):
+        raise
+    except Exception as error:
+        raise Broken(str(error) or type(error).__name__, offset) from error
+
+
+def is_zstd(head: bytes) -> bool:
+    """Return whether data begins like a frame of zstd, or a skippable one."""
+    return head[:4] == _ZSTD_MAGIC or is_skippable(head)
+
+
+def is_skippable(head: bytes) -> bool:
+    """Return whether data begins like a skippable frame, of zstd or lz4."""
+    return head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5
+
+
+def bgzip_blocks(file: BufferedReader[Any], rest: bytearray) -> Iterator[Part]:
+    """Yield blocks of bgzip up to something else, or the end; `rest` gets what was read of that."""
+    while True:
+        offset = file.tell()
+        head = file.read(_BGZIP_HEADER_BYTES)
+        header = _BGZIP_HEADER.match(head)
+        if not header:
+            rest += head
+            return
+        size = int.from_bytes(header[1], "little") + 1
+        if size <= len(head):
+            raise Broken(f"A block of bgzip says that it has {size} bytes", offset)
+        yield Part(head + _exactly(file, size - len(head)), _BGZIP_BYTES, offset)
+
+
+def inflate(library: Any, part: Part) -> bytes:
+    """Decompress a block of bgzip by `zlib` or a library like it, which also checks the sum and the size."""
+    stream = library.decompressobj(31)
+    data = stream.decompress(part.data, part.most + 1)  # one more: the sum is checked after the last byte
+    if not stream.eof or stream.unused_data:
+        raise Broken("A block of bgzip does not end where its header says", part.offset)
+    return data
+
+
+def zstd_pieces(file: BufferedReader[Any]) -> Iterator[Piece]:
+    """Yield the frames of zstd in pieces, without the skippable ones."""
+    while True:
+        offset = file.tell()
+        magic = file.read(4)
+        if not magic:
+            return
+        magic += _exactly(file, 4 - len(magic))
+        if is_skippable(magic):
+            left = int.from_bytes(_exactly(file, 4), "little")
+            while left:
+                left -= len(_exactly(file, min(left, _BATCH_BYTES)))
+        elif magic == _ZSTD_MAGIC:
+            yield from _frame(file, offset)
+        else:
+            raise Broken("No frame of zstd begins here", offset)
+
+
+def zstd_frames(pieces: Iterator[Piece], rest: list[Piece]) -> Iterator[Part]:
+    """Yield whole frames up to one that is too large; `rest` gets the pieces that were taken of that."""
+    frame: list[Piece] = []
+    for piece in pieces:
+        frame.append(piece)
+        if piece.last:
+            yield Part(b"".join(each.data for each in frame), len(frame) * _ZSTD_BLOCK, frame[0].offset)
+            frame = []
+        elif len(frame) == _FRAME_PIECES:
+            rest += frame
+            return
+
+
+def unzstd(library: Any, part: Part) -> bytes:
+    """Decompress a frame of zstd by python-zstandard, or by Python's own module."""
+    if not hasattr(library, "frame_content_size"):
+        return library.decompress(part.data)
+    size = library.frame_content_size(part.data)
+    if size > part.most:
+        raise Broken(f"A frame of zstd says that it holds {size} bytes, more than its blocks can", part.offset)
+    decompressor = library.ZstdDecompressor()
+    if size == 0:  # `decompress` would not look at the blocks
+        return decompressor.decompressobj().decompress(part.data)
+    return decompressor.decompress(part.data, max_output_size=part.most)
+
+
+def in_parallel(
+    parts: Iterator[Part], decompress: Callable[[Part], bytes], threads: int
+) -> Generator[bytes, None, None]:
+    """Decompress parts on threads, and yield what they hold, in order; the threads end with the generator.
+
+    At most ``threads + 2`` batches are in memory.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    def work(batch: list[Part]) -> list[bytes]:
+        results = []
+        for part in batch:
+            with blaming(part.offset):
+                results.append(decompress(part))
+        return results
+
+    ahead: deque[Future[list[bytes]]] = deque()
+    with ThreadPoolExecutor(threads, "iobuf_nb-decompress") as pool:
+        for batch in _batches(parts):
+            ahead.append(pool.submit(work, batch))
+            if len(ahead) > threads + 1:
+                yield from ahead.popleft().result()
+        while ahead:
+            yield from ahead.popleft().result()
+
+
+def _batches(parts: Iterator[Part]) -> Iterator[list[Part]]:
+    batch: list[Part] = []
+    most = 0
+    for part in parts:
+        batch.append(part)
+        most += part.most
+        if most >= _BATCH_BYTES:
+            yield batch
+            batch, most = [], 0
+    if batch:
+        yield batch
+
+
+def _frame(file: BufferedReader[Any], offset: int) -> Iterator[Piece]:
+    """Yield a frame of zstd whose magic number has been read."""
+    descriptor = _exactly(file, 1)
+    flags = descriptor[0]
+    single = flags >> 5 & 1  # a single segment: the size of the window is that of the content
+    length = (1 - single) + (0, 1, 2, 4)[flags & 3] + (single, 2, 4, 8)[flags >> 6]
+    yield Piece(_ZSTD_MAGIC + descriptor + _exactly(file, length), offset, False)
+    last = False
+    while not last:
+        offset = file.tell()
+        header = _exactly(file, 3)
+        fields = int.from_bytes(header, "little")
+        last, repeated, size = bool(fields & 1), fields >> 1 & 3 == 1, fields >> 3
+        if size > _ZSTD_BLOCK:
+            raise Broken(f"A block of zstd says that it has {size} bytes", offset)
+        checksum = 4 if last and flags & 4 else 0
+        yield Piece(header + _exactly(file, (1 if repeated else size) + checksum), offset, last)
+
+
+def _exactly(file: BufferedReader[Any], size: int) -> bytes:
+    data = file.read(size)
+    if len(data) < size:
+        raise Broken("The data is cut off", file.tell())
+    return data

@@ -1,0 +1,529 @@
+"""Compressed input: every format, by every library for it, in sequence and on threads, whole, broken and cut off."""
+
+import bz2
+import errno
+import gzip
+import importlib
+import lzma
+import os
+import socket
+import struct
+import sys
+import threading
+import zlib
+from contextlib import closing, contextmanager
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from streaming import fed, text
+from support import content, python
+
+from iobuf_nb._streams import decompress, parts
+from iobuf_nb._streams.decompress import check_decompress, open_reader
+
+lz4 = pytest.importorskip("lz4.frame")
+zstandard = pytest.importorskip("zstandard")
+
+pytestmark = pytest.mark.usefixtures("threads_end")
+
+
+def bgzip_block(data, level=6):
+    body = zlib.compressobj(level, zlib.DEFLATED, -15)
+    body = body.compress(data) + body.flush()
+    header = b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x06\0BC\x02\0" + struct.pack("<H", len(body) + 25)
+    return header + body + struct.pack("<II", zlib.crc32(data), len(data))
+
+
+def bgzip(data, level=6, block=60_000):
+    return b"".join(bgzip_block(data[at : at + block], level) for at in range(0, len(data), block)) + bgzip_block(b"")
+
+
+def zstd(data, level=3, **options):
+    return zstandard.ZstdCompressor(level, write_checksum=True, **options).compress(data)
+
+
+def zstd_of_unknown_size(data, level=3):
+    return zstd(data, level, write_content_size=False)
+
+
+def zstd_flushed(data, level=3):
+    """Return a frame of many blocks."""
+    stream = zstandard.ZstdCompressor(level, write_checksum=True).compressobj()
+    blocks = [
+        stream.compress(data[at : at + 1000]) + stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+        for at in range(0, len(data), 1000)
+    ]
+    return b"".join(blocks) + stream.flush()
+
+
+def skippable(data):
+    return b"\x5a\x2a\x4d\x18" + struct.pack("<I", len(data)) + data
+
+
+MAKERS = {  # (format, function of data and level)
+    "gzip": ("gzip", gzip.compress),
+    "bgzip": ("gzip", bgzip),
+    "zstd": ("zstd", zstd),
+    "zstd of unknown size": ("zstd", zstd_of_unknown_size),
+    "zstd flushed": ("zstd", zstd_flushed),
+    "lz4": ("lz4", lambda data, level=0: lz4.compress(data, level, content_checksum=True)),
+    "bz2": ("bz2", bz2.compress),
+    "xz": ("xz", lambda data, level=1: lzma.compress(data, preset=level)),
+}
+every_maker = pytest.mark.parametrize("maker", MAKERS)
+both_ways = pytest.mark.parametrize("threads", [1, 3])
+LIBRARIES = {"gzip": ["isal.isal_zlib", "zlib_ng.zlib_ng", "zlib"], "zstd": ["zstandard", "compression.zstd"]}
+
+
+def drain(reader, size=1 << 16):
+    """Read all, with views of one size; return it."""
+    found = bytearray()
+    room = bytearray(size)
+    try:
+        while filled := reader.readinto(memoryview(room)):
+            assert filled == size or reader.readinto(memoryview(bytearray(1))) == 0, "only the end is short"
+            found += room[:filled]
+        assert reader.readinto(memoryview(room)) == 0
+    finally:
+        reader.close()
+    return bytes(found)
+
+
+def read(file, data, how="auto", threads=1, size=1 << 16):
+    """Write data to a file, and read what it holds."""
+    with open(file(data), "rb", buffering=0) as opened:
+        found = drain(open_reader(opened.fileno(), "an archive", how, threads), size)
+        os.fstat(opened.fileno())  # the descriptor is still open
+    return found
+
+
+def expect_broken(file, data, how, threads, match):
+    for _ in range(2):
+        with pytest.raises(OSError, match=match) as info:
+            read(file, data, how, threads)
+        assert info.value.errno == errno.EBADMSG and info.value.filename == "an archive"
+        assert f"Broken {how} data" in str(info.value)
+
+
+@contextmanager
+def only(kind, library):
+    """Hide the libraries that go before one."""
+    with pytest.MonkeyPatch.context() as patch:
+        for other in LIBRARIES[kind][: LIBRARIES[kind].index(library)]:
+            patch.setitem(sys.modules, other, None)
+        if library == "compression.zstd" and sys.version_info < (3, 14):  # its code under another name, if it is there
+            patch.setitem(sys.modules, library, pytest.importorskip("backports.zstd"))
+        pytest.importorskip(library)
+        yield
+
+
+# ---- whole -----------------------------------------------------------------------------------------------------------
+
+
+@every_maker
+@both_ways
+@pytest.mark.parametrize("size", [1, 7, 4096, 1 << 20])
+def test_all_formats_and_sizes_of_views(file, maker, threads, size):
+    kind, compress = MAKERS[maker]
+    data = text(3_000 if size < 10 else 300_000)
+    archive = compress(data)
+    for how in ("auto", kind):
+        assert read(file, archive, how, threads, size) == data
+
+
+@every_maker
+@both_ways
+def test_members_that_follow_each_other(file, maker, threads):
+    kind, compress = MAKERS[maker]
+    members = [b"", text(70_000), b"x", b"", bytes(400_000), content(200_000)]
+    assert read(file, b"".join(map(compress, members)), kind, threads) == b"".join(members)
+
+
+@pytest.mark.parametrize("kind, library", [(kind, each) for kind, names in LIBRARIES.items() for each in names])
+@both_ways
+def test_each_library(file, kind, library, threads):
+    data = text(2_000_000)
+    with only(kind, library):
+        for maker, (of, compress) in MAKERS.items():
+            if of == kind:
+                archive = compress(data) + compress(data)
+                assert read(file, archive, "auto", threads) == data + data, maker
+                with pytest.raises(OSError, match="cut off"):
+                    read(file, archive[:-1], "auto", threads)
+                flipped = bytearray(archive)
+                flipped[len(archive) // 4] ^= 4
+                with pytest.raises(OSError, match="Broken"):
+                    read(file, bytes(flipped), "auto", threads)
+
+
+@pytest.mark.parametrize("kind, maker, library", [("gzip", "bgzip", name) for name in LIBRARIES["gzip"]])
+def test_the_library_that_is_there_is_the_one_that_works(file, kind, maker, library):
+    with only(kind, library):
+        assert decompress._library(kind) is importlib.import_module(library)
+
+
+CHUNKS = st.lists(
+    st.one_of(
+        st.binary(max_size=300), st.builds(lambda unit, n: unit * n, st.binary(max_size=9), st.integers(0, 40_000))
+    ),
+    max_size=5,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    chunks=CHUNKS,
+    maker=st.sampled_from(sorted(MAKERS)),
+    level=st.integers(1, 9),
+    size=st.integers(1000, 500_000),
+    threads=st.integers(1, 3),
+)
+def test_any_data(tmp_path_factory, chunks, maker, level, size, threads):
+    kind, compress = MAKERS[maker]
+    path = tmp_path_factory.mktemp("any") / "archive"
+    path.write_bytes(b"".join(compress(chunk, level) for chunk in chunks) or compress(b""))
+    with open(path, "rb") as opened:
+        assert drain(open_reader(opened.fileno(), "any", kind, threads), size) == b"".join(chunks)
+
+
+@every_maker
+@both_ways
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_pipes_and_sockets(maker, threads, kind):
+    data = text(200_000)
+    archive = MAKERS[maker][1](data)
+    for chunk in (1, 1000, 1 << 20):
+        part = data if chunk > 1 else data[:2000]
+        with fed(kind, archive if chunk > 1 else MAKERS[maker][1](part), chunk) as fd:
+            assert drain(open_reader(fd, kind, "auto", threads)) == part
+
+
+def test_a_descriptor_that_does_not_block(file):
+    data = text(500_000)
+    here, there = socket.socketpair()
+    with here, there:
+        here.setblocking(False)
+
+        def write():
+            there.sendall(gzip.compress(data))
+            there.shutdown(socket.SHUT_WR)
+
+        thread = threading.Timer(0.05, write)
+        thread.start()
+        assert drain(open_reader(here.fileno(), "socket", "auto", 1)) == data
+        thread.join()
+
+
+@pytest.mark.parametrize("data", [b"", b"\x1f", b"plain", b"\x28\xb5\x2f", content(300_000)], ids=len)
+@pytest.mark.parametrize("size", [1, 1 << 16])
+def test_other_data_is_passed_through(file, data, size):
+    data = data[: 5000 * size]
+    with open(file(data), "rb") as opened:
+        reader = open_reader(opened.fileno(), "raw", "auto", 2)
+        assert reader.format == "raw"
+        assert drain(reader, size) == data
+    with fed("pipe", data, 1000) as fd:
+        assert drain(open_reader(fd, "pipe", "auto", 2), size) == data
+
+
+def test_it_begins_where_the_descriptor_stands(file):
+    with open(file(b"12345" + bgzip(b"data")), "rb", buffering=0) as opened:
+        opened.seek(5)
+        assert drain(open_reader(opened.fileno(), "archive", "auto", 2)) == b"data"
+
+
+@every_maker
+def test_format(file, maker):
+    kind, compress = MAKERS[maker]
+    with open(file(compress(b"")), "rb") as opened:
+        reader = open_reader(opened.fileno(), "archive", "auto", 2)
+        assert reader.format == kind
+        assert drain(reader) == b""
+
+
+@both_ways
+def test_skippable_frames(file, threads):
+    frames = [
+        skippable(b"abc"),
+        zstd(b"one"),
+        skippable(bytes(3_000_000)),
+        skippable(b""),
+        zstd(b"two"),
+        skippable(b"z"),
+    ]
+    assert read(file, b"".join(frames), "auto", threads) == b"onetwo"
+    assert read(file, skippable(b"nothing else"), "zstd", threads) == b""
+    assert read(file, skippable(b"abc") + lz4.compress(b"data"), "lz4", threads) == b"data"
+
+
+# ---- on threads ------------------------------------------------------------------------------------------------------
+
+
+def at_work():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("iobuf_nb-decompress")]
+
+
+@pytest.mark.parametrize("maker", ["bgzip", "zstd", "zstd of unknown size"])
+def test_threads_end_with_the_reader(file, maker):
+    data = content(3_000_000)
+    archive = b"".join(MAKERS[maker][1](data[at : at + 300_000]) for at in range(0, len(data), 300_000))
+    with open(file(archive), "rb") as opened, closing(open_reader(opened.fileno(), "archive", "auto", 2)) as reader:
+        view = memoryview(bytearray(1000))
+        assert not at_work()
+        assert reader.readinto(view) == 1000 and view == data[:1000]
+        assert at_work()
+        reader.close()
+        assert not at_work()
+        reader.close()
+        with pytest.raises(ValueError, match="the reader of archive is closed"):
+            reader.readinto(view)
+        os.fstat(opened.fileno())
+
+
+def test_one_thread_needs_no_others(file, monkeypatch):
+    monkeypatch.setattr(decompress, "in_parallel", None)
+    data = text(100_000)
+    for maker in ("bgzip", "zstd"):
+        assert read(file, MAKERS[maker][1](data), "auto", 1) == data
+    with fed("pipe", zstd(data), 1000) as fd:
+        assert drain(open_reader(fd, "pipe", "auto", 4)) == data
+
+
+def test_no_more_than_some_batches_are_ahead(monkeypatch):
+    """Parts are taken as results are, so that memory is bounded."""
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield parts.Part(b"", parts._BATCH_BYTES, 0)
+
+    results = parts.in_parallel(endless(), lambda part: b"x", 3)
+    for done in range(1, 50):
+        assert next(results) == b"x"
+        assert taken <= done + 3 + 2
+    results.close()
+
+
+def test_a_batch_is_full_as_soon_as_it_can_be():
+    sizes = [parts._BATCH_BYTES // 4, parts._BATCH_BYTES * 32, parts._BATCH_BYTES * 32, 1]
+    batches = parts._batches(parts.Part(b"", size, 0) for size in sizes)
+    assert [[part.most for part in batch] for batch in batches] == [sizes[:2], sizes[2:3], sizes[3:]]
+
+
+@pytest.mark.parametrize("large", [zstd, zstd_of_unknown_size], ids=["size known", "size unknown"])
+def test_a_frame_that_is_too_large_is_read_in_sequence(file, large, monkeypatch):
+    sizes = []
+
+    def unzstd(library, part):
+        found = parts.unzstd(library, part)
+        sizes.append(len(found))
+        return found
+
+    monkeypatch.setattr(decompress, "unzstd", unzstd)
+    data = bytes(range(256)) * 4096 * 33
+    small = text(200_000)
+    archive = zstd(small) + large(data) + zstd(small)
+    with open(file(archive), "rb") as opened:
+        assert drain(open_reader(opened.fileno(), "archive", "zstd", 2), 1 << 20) == small + data + small
+    assert sizes == [len(small)]
+
+
+def test_bgzip_may_go_on_as_gzip(file):
+    data = text(200_000)
+    assert read(file, bgzip(data) + gzip.compress(data) + bgzip(data), "gzip", 3) == 3 * data
+    assert read(file, bgzip(data) + bytes(999), "gzip", 3) == data
+
+
+@pytest.mark.parametrize("library", LIBRARIES["gzip"])
+def test_blocks_of_bgzip_may_be_full(file, library):
+    data = text(1 << 18)
+    with only("gzip", library):
+        assert read(file, bgzip(data, block=1 << 16), "gzip", 2) == data
+
+
+def test_parts_that_lie(file):
+    block = bytearray(bgzip_block(b"data"))
+    for size, match in ((10, "has 11 bytes"), (len(block) - 2, "cut off|end where"), (len(block) + 9, "end where")):
+        block[16:18] = struct.pack("<H", size)
+        expect_broken(file, bytes(block) + bgzip(b"more"), "gzip", 2, match)
+    frame = zstd(b"data" * 100)
+    assert frame[:5] == b"\x28\xb5\x2f\xfd\x64" and struct.unpack("<H", frame[5:7]) == (400 - 256,)
+    for size, match in (
+        (2**62, "says that it holds"),
+        (0, "corrupt|unknown|mismatch|match"),
+        (399, "orrupt|match|size"),
+    ):
+        lying = b"\x28\xb5\x2f\xfd\xe4" + struct.pack("<Q", size) + frame[7:]
+        for threads in (1, 2):
+            with pytest.raises(OSError, match="Broken zstd data"):
+                read(file, lying, "zstd", threads)
+        if size > 400:
+            expect_broken(file, lying, "zstd", 2, match)
+    too_long = b"\x28\xb5\x2f\xfd\x20\x00" + struct.pack("<I", (1 << 17) + 1 << 3)[:3]
+    expect_broken(file, too_long, "zstd", 2, "A block of zstd says that it has 131073 bytes")
+
+
+# ---- broken ----------------------------------------------------------------------------------------------------------
+
+
+def positions(archive):
+    return sorted({*range(0, min(40, len(archive))), *range(0, len(archive), max(1, len(archive) // 60))})
+
+
+@every_maker
+@both_ways
+def test_cut_off_anywhere(file, maker, threads):
+    kind, compress = MAKERS[maker]
+    first = compress(text(100_000))
+    archive = first + compress(content(3_000))
+    for cut in {*positions(archive), len(first) + 1, len(first) + 5, len(archive) - 1} - {len(first)}:
+        if maker == "bgzip" and is_gzip(archive[:cut]):
+            continue  # between two blocks
+        with pytest.raises(OSError, match="Broken|No .* data") as info:
+            read(file, archive[:cut], kind, threads)
+        assert info.value.errno == errno.EBADMSG
+
+
+def is_gzip(archive):
+    try:
+        return bool(gzip.decompress(archive))
+    except (EOFError, gzip.BadGzipFile):
+        return False
+
+
+@every_maker
+@both_ways
+def test_a_bit_that_is_wrong(file, maker, threads):
+    """It is told of, or changes nothing, as in the time of a header."""
+    kind, compress = MAKERS[maker]
+    data = text(60_000)
+    archive = compress(data) + compress(data)
+    told = 0
+    for position in positions(archive):
+        broken = bytearray(archive)
+        broken[position] ^= 1 << position % 8
+        try:
+            assert read(file, bytes(broken), kind, threads) == data + data
+        except RuntimeWarning:
+            assert kind in ("gzip", "bz2")
+        except OSError as error:
+            assert error.errno == errno.EBADMSG
+            told += 1
+    assert told > 50
+
+
+@both_ways
+def test_an_error_is_raised_again(file, threads):
+    with open(file(bgzip(text(200_000))[:-100]), "rb") as opened:
+        reader = open_reader(opened.fileno(), "archive", "gzip", threads)
+        for _ in range(3):
+            with pytest.raises(OSError, match="Broken gzip data: The data is cut off, at or after compressed offset"):
+                while reader.readinto(memoryview(bytearray(1 << 20))):
+                    pass
+        assert not at_work()
+        os.fstat(opened.fileno())
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd", "lz4", "bz2", "xz"])
+@both_ways
+def test_what_is_not_compressed(file, kind, threads):
+    for data in (b"", b"B", b"plain text", bytes(100), content(200_000)):
+        with pytest.raises(OSError, match=f"No {kind} data: it begins with ") as info:
+            read(file, data, kind, threads)
+        assert repr(data[:6]) in str(info.value)
+        assert info.value.errno == errno.EBADMSG and info.value.filename == "an archive"
+
+
+@pytest.mark.parametrize("maker", ["gzip", "bgzip", "bz2"])
+@both_ways
+def test_garbage_that_is_ignored(file, maker, threads):
+    kind, compress = MAKERS[maker]
+    archive = compress(b"data")
+    for garbage in (b"x", b"garbage" * 10, content(300_000)):
+        text = f"an archive: what begins at compressed offset {len(archive)} is not compressed, and ignored"
+        with pytest.warns(RuntimeWarning, match=text):
+            assert read(file, archive + garbage, kind, threads) == b"data"
+
+
+@pytest.mark.parametrize("maker", ["zstd", "lz4", "xz"])
+@both_ways
+def test_garbage_that_is_an_error(file, maker, threads):
+    kind, compress = MAKERS[maker]
+    for garbage in (b"x", b"garbage" * 10, content(300_000)):
+        expect_broken(file, compress(b"data") + garbage, kind, threads, "compressed offset")
+
+
+@both_ways
+def test_padding(file, threads):
+    for maker in ("gzip", "bgzip", "xz"):
+        kind, compress = MAKERS[maker]
+        archive = compress(b"one") + bytes(400_000) + compress(b"two") + bytes(8)
+        assert read(file, archive, kind, threads) == b"onetwo"
+    for end in (bytes(3), bytes(5) + lzma.compress(b"two")):
+        expect_broken(file, lzma.compress(b"one") + end, "xz", threads, f"Padding of {end.count(0, 0, 5)} zeros")
+
+
+def test_a_descriptor_that_cannot_be_read(tmp_path):
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with pytest.raises(IsADirectoryError) as info:
+            open_reader(fd, "a folder", "auto", 1)
+        assert info.value.filename == "a folder"
+    finally:
+        os.close(fd)
+
+
+def test_a_descriptor_that_fails_later(file, monkeypatch):
+    data = content(1_000_000)
+    for archive in (gzip.compress(data), bgzip(data), zstd(data), data):
+        with open(file(archive), "rb") as opened:
+            reader = open_reader(opened.fileno(), "archive", "auto", 2)
+            with monkeypatch.context() as patch:
+
+                def fail(*_):
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+                patch.setattr(os, "readv", fail)
+                for _ in range(2):
+                    with pytest.raises(OSError, match="Input/output error: 'archive'"):
+                        reader.readinto(memoryview(bytearray(100)))
+            reader.close()
+
+
+# ---- the argument ----------------------------------------------------------------------------------------------------
+
+
+def test_check_decompress(monkeypatch):
+    for value in (None, "auto", "gzip", "zstd", "lz4", "bz2", "xz"):
+        assert check_decompress(value) == value
+    for value in ("zip", "", "raw", b"gzip", 1, True, ["gzip"]):
+        with pytest.raises(ValueError, match=r"decompress must be None, 'auto' or one of 'gzip', .*'xz', not ") as info:
+            check_decompress(value)
+        assert repr(value) in str(info.value)
+
+
+def test_libraries_that_are_missing(file, monkeypatch):
+    for name in ("zstandard", "compression.zstd", "lz4.frame"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for kind, compress in (("zstd", zstd), ("lz4", lz4.compress)):
+        with pytest.raises(
+            ImportError, match=rf"{kind} data needs the package .*: pip install 'iobuf-nb\[compression\]'"
+        ):
+            check_decompress(kind)
+        with pytest.raises(ImportError, match=r"pip install 'iobuf-nb\[compression\]'"):
+            read(file, compress(b"data"))
+    assert check_decompress("auto") == "auto"
+    assert read(file, gzip.compress(b"data")) == b"data"
+    monkeypatch.setitem(sys.modules, "lzma", None)
+    with pytest.raises(ImportError, match="xz data needs the module lzma, which this Python was built without"):
+        check_decompress("xz")
+
+
+def test_no_library_is_imported_before_it_is_needed():
+    program = "import sys, iobuf_nb, iobuf_nb._streams.decompress; print(*sys.modules)"
+    modules = python("-c", program).stdout.split()
+    assert "iobuf_nb._streams.decompress" in modules
+    assert not {"isal", "zlib_ng", "zstandard", "lz4", "compression.zstd"} & set(modules)
