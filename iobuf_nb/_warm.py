@@ -9,8 +9,8 @@ import asyncio
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import Any
 
@@ -25,6 +25,7 @@ from ._memory.tier import Tier
 from ._pools.bounded_queue import BoundedQueue
 from ._pools.magazine import MagazineSet
 from ._pools.pool import BufferPool, ItemPool
+from ._streams.blocks import blocks
 from ._streams.copy import copy
 from ._streams.scan import scan
 from ._streams.stream import stream
@@ -236,7 +237,7 @@ def _with_file(use: Callable[[str], Any]) -> Callable[[], None]:
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "data")
             with open(path, "wb") as file:
-                file.write(bytes(_BYTES))
+                file.write(b"\n" * _BYTES)
             use(path)
 
     return step
@@ -245,16 +246,28 @@ def _with_file(use: Callable[[str], Any]) -> Callable[[], None]:
 def _stream(path: str) -> None:
     for state in (np.zeros(1, np.int64), np.zeros(1)):
         for dtype in (np.uint8, np.int64, np.float32, np.float64):
-            stream(path, _add, state=state, dtype=dtype, buffers=1)
-        stream(path, _add, state=state, ordered=True)
+            stream(path, _add, state=state, dtype=dtype, buffers=1, tier=Tier.MEDIUM)
+        for options in ({"ordered": True}, {"delimiter": b"\n"}, {"delimiter": b"\n", "ordered": True}):
+            stream(path, _add, state=state, tier=Tier.MEDIUM, **options)
+        with _empty_pipe() as reader:
+            stream(reader, _add, state=state)
+    for _ in blocks(path, tier=Tier.MEDIUM):
+        pass
 
 
 def _scan(path: str) -> None:
     scan(path)
-    reader, writer = os.pipe()  # which is read in turns
+    with _empty_pipe() as reader:
+        scan(reader)
+
+
+@contextmanager
+def _empty_pipe() -> Iterator[int]:
+    """Yield the reading end of a pipe, which is read in turns."""
+    reader, writer = os.pipe()
     os.close(writer)
     try:
-        scan(reader)
+        yield reader
     finally:
         os.close(reader)
 

@@ -29,7 +29,7 @@ def test_threads_that_cannot_be_started(file, monkeypatch, capsys, threads_end):
         started.append(start(*arguments))
 
     monkeypatch.setattr(_thread, "start_new_thread", fail)
-    path = str(file(content(1000)))
+    path = str(file(content(2_000_000)))
     assert main(["scan", "--workers", "4", path]) == 1
     assert capsys.readouterr().err == f"python -m iobuf_nb: {path}: can't start new thread\n"
     assert len(started) == 2
@@ -276,8 +276,8 @@ INTERRUPTED_SAMPLE = """
 import os, sys
 import iobuf_nb.__main__ as command
 
-def interrupted(source, **options):
-    assert os.path.getsize(source)
+def interrupted(sources, **options):
+    assert os.path.getsize(sources[0])
     os.kill(os.getpid(), signal.SIGINT)
     signal.pause()
 

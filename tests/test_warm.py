@@ -41,6 +41,8 @@ with event.install_recorder("numba:compile") as recorder:
                 magazine.put(magazine.get())
             pool.put(asyncio.run(pool.aget()))
             stream(path, most, state=np.zeros(1), combine=np.add, pool=pool)
+    for _ in blocks(path):
+        pass
     for options in ({}, {"delimiter": b"0"}, {"ordered": True}, {"engine": "mmap"}):
         stream(path, most, state=np.zeros(1, np.int64), combine=np.maximum, **options)
     stream(path, most, state=np.zeros(1), dtype="f4")
@@ -60,7 +62,7 @@ def test_nothing_is_left_to_be_compiled(file, tmp_path):
         assert [line[:12].rstrip() for line in lines[:-1]] == list(_warm.STEPS)
     counts = [[int(line[12:17]) for line in lines[:-1]] for lines in (first, second)]
     assert counts[0][0] > 0 and not any(counts[1])
-    assert said("-c", USE, str(file(bytes(100_000))), **cache) == "[]"
+    assert said("-c", USE, str(file(b"0" * 1_000_000)), **cache) == "[]"
 
 
 def test_a_cache_without_room(tmp_path):

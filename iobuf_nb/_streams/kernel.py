@@ -163,6 +163,6 @@ def _takes(kernel: Any, own: tuple[types.Type, ...], arguments: tuple[types.Type
 def _caller(kernel: Any, parameters: int) -> Any:
     """Return a kernel that only calls another, so that numba converts the arguments."""
     names = ", ".join(f"p{k}" for k in range(parameters))
-    made: dict[str, Any] = {"kernel": kernel}
+    made: dict[str, Any] = {"kernel": kernel, "__name__": kernel.__module__}
     exec(f"def call({names}):\n    return kernel({names})", made)
     return njit(nogil=True)(made["call"])

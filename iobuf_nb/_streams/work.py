@@ -82,7 +82,7 @@ def _caller(form: str) -> Any:
     call = f"function({', '.join(['items', 'n', 'offset', 'state', *names])})"
     body = f"return int({call})" if "output" in names else f"{call}\n    return 0"
     made: dict[str, Any] = {}
-    exec(f"def call({_PARAMETERS}):\n    {body}", {}, made)
+    exec(f"def call({_PARAMETERS}):\n    {body}", {"__name__": __name__}, made)
     return made["call"]
 
 
