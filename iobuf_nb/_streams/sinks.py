@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
-import mmap
 import os
 import stat
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from mmap import MAP_PRIVATE, PROT_READ, PROT_WRITE
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,6 +105,13 @@ def leave_at_end(target: Target, written: int) -> None:
     os.lseek(target.target, target.target_first + written, os.SEEK_SET)
 
 
+_C = ctypes.c_int
+_mmap = ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_size_t, _C, _C, _C, ctypes.c_long)(
+    ("mmap", ctypes.CDLL(None))
+)
+_munmap = ctypes.CFUNCTYPE(_C, ctypes.c_void_p, ctypes.c_size_t)(("munmap", ctypes.CDLL(None)))
+
+
 class Collector:
     """Memory without a limit, as a file without a name (memfd_create(2)), for `collect`."""
 
@@ -119,5 +128,10 @@ class Collector:
         """Return what was written, as an array of the dtype and item shape of `like`."""
         if written == 0:
             return np.zeros((0, *like.shape[1:]), like.dtype)
-        mapping = mmap.mmap(self.fd, written)
-        return np.frombuffer(mapping, like.dtype).reshape(-1, *like.shape[1:])
+        # Not mmap.mmap, which holds a descriptor. Private, so that a forked child gets a copy.
+        address = _mmap(None, written, PROT_READ | PROT_WRITE, MAP_PRIVATE, self.fd, 0)
+        if address == -1:
+            raise MemoryError(f"the system cannot provide {written} bytes of address space")
+        memory = (ctypes.c_char * written).from_address(address)
+        weakref.finalize(memory, _munmap, address, written).atexit = False
+        return np.frombuffer(memoryview(memory), like.dtype).reshape(-1, *like.shape[1:])

@@ -35,7 +35,7 @@ def like_of(name: str, dtype: DTypeLike) -> NDArray[Any]:
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be one that numba knows, not {dtype!r:.60}") from None
     base, shape = (element, ()) if element.subdtype is None else element.subdtype
-    element_type(base)
+    element_type(base, name)
     return np.zeros((1, *shape), base)
 
 

@@ -1,5 +1,6 @@
 """Random streams against a plain model: every byte reaches the kernel once, in pieces as promised; outputs in order."""
 
+import itertools
 import mmap
 import os
 import re
@@ -70,11 +71,11 @@ class Case:
 def cases(draw):
     rare = st.sampled_from([False] * 5 + [True])
     delimiter = draw(st.sampled_from([None] * 5 + DELIMITERS[1:]))
-    dtype = draw(st.sampled_from(list(DTYPES))) if delimiter is None or draw(rare) and draw(rare) else "u1"
+    dtype = draw(st.sampled_from(list(DTYPES))) if delimiter is None or (draw(rare) and draw(rare)) else "u1"
     engine = draw(st.sampled_from(["auto", "preadv", "mmap"] + ["uring"] * bool(WITH_URING)))
     tier = draw(st.sampled_from([16, 64, 100, 1000, 4096, 20_000, 1 << 16, 1 << 20]))
-    records = draw(st.sampled_from([1, 1, 1, 2, 7])) if delimiter is None or draw(rare) and draw(rare) else 1
-    whole = engine == "uring" and not draw(rare) or draw(st.booleans())
+    records = draw(st.sampled_from([1, 1, 1, 2, 7])) if delimiter is None or (draw(rare) and draw(rare)) else 1
+    whole = (engine == "uring" and not draw(rare)) or draw(st.booleans())
     unit = records * ITEM[dtype]
     kinds = draw(st.lists(st.sampled_from(SOURCES if engine in ("auto", "preadv") else SOURCES[:2]), max_size=4))
     direct = draw(rare)
@@ -187,7 +188,7 @@ def why_refused(case):
             must += ["must be whole records of", "ends at offset [0-9]+ inside a record"]
         if lined:
             low, high, starts = part_of(case, data)
-            longest = max((b - a for a, b in zip(starts, starts[1:], strict=False)), default=0)
+            longest = max((b - a for a, b in itertools.pairwise(starts)), default=0)
             if longest > case.tier - (PAD if case.pool else 0):
                 (may if case.pool and longest <= case.tier else must).append("that is longer than a piece")
             elif case.pool and longest > case.tier - 3 * 4096:
@@ -326,7 +327,7 @@ def run(case):
             "dtype": DTYPES[case.dtype],
             "record": case.record if case.records > 1 else None,
         }
-        for field in "engine delimiter overlap start stop skip ordered per_file direct".split():
+        for field in ["engine", "delimiter", "overlap", "start", "stop", "skip", "ordered", "per_file", "direct"]:
             options[field] = getattr(case, field)
         if case.pool:
             options["pool"] = stack.enter_context(BufferPool(2, case.tier))
