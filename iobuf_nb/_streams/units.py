@@ -49,7 +49,7 @@ class Header(NamedTuple):
 def header_of(path: str) -> Header:
     """Read the header of a .npy file."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.lib.format.open_memmap(path, mode="r")
     except ValueError as error:
         raise ValueError(f"{printable(path)} must be an array of plain memory: {error}") from None
     if array.ndim > 1 and not array.flags.c_contiguous:

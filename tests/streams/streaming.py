@@ -62,7 +62,7 @@ def fed(kind, data, chunk):
         try:
             for start in range(0, len(data), chunk):
                 syscalls.write_full(writer, data[start : start + chunk])
-        except BrokenPipeError:  # the stream has failed, and the reading end is closed
+        except (BrokenPipeError, ConnectionResetError):  # the stream has failed, and the reading end is closed
             pass
         finally:
             os.close(writer)

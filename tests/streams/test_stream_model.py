@@ -251,9 +251,10 @@ def make_source(case, index, folder, stack):
         return path, str(path)
     if kind == "descriptor":
         path.write_bytes(b"before" + data)
-        opened = stack.enter_context(open(path, "rb", buffering=0))
-        opened.seek(6)
-        return opened.fileno(), str(opened.fileno())
+        fd = os.open(path, os.O_RDONLY)
+        stack.callback(os.close, fd)
+        os.lseek(fd, 6, os.SEEK_SET)
+        return fd, str(fd)
     if kind in ("pipe", "socket"):
         end = stack.enter_context(fed(kind, data, case.chunk))
         return end, str(end)
