@@ -32,9 +32,9 @@ PAGE = 4096
 NEVER, MEASURE, ALWAYS = range(3)
 
 # Words of a source that its workers share, and the addresses of its two mappings, 0 before there are any.
-# PRIVATE: 0 if nobody has mapped the file yet, NOT_MAPPED, or the address of the first byte.
+# PRIVATE: 0 if nobody has mapped the file yet, BEING_MAPPED, the address of the first byte, or in the end NOT_MAPPED.
 PRIVATE, USERS, MAPPED_AT, SEARCHED_AT, MAPPED_BYTES = range(4, 9)
-NOT_MAPPED = -1
+NOT_MAPPED, BEING_MAPPED = -1, -2
 
 # Words of one worker: pieces so far, what the last one was, when it began, and nanoseconds per MiB in both ways.
 COUNT, WAY, START, COST = range(MEASURES, MEASURES + 4)  # COST + 1, too
@@ -51,10 +51,9 @@ def enter_mapping(files, row, fd):
     # E1 is ordered with L1 and L2. Mutant: "a worker enters a mapping without being counted"
     fetch_add(files, row + USERS, 1, "seq_cst")
     address = load(files, row + PRIVATE, "seq_cst")
-    if address == 0 and compare_and_swap(files, row + PRIVATE, 0, NOT_MAPPED, "seq_cst"):
+    if address == 0 and compare_and_swap(files, row + PRIVATE, 0, BEING_MAPPED, "seq_cst"):
         address = _map(files, row, fd)
-        if address > 0:
-            store(files, row + PRIVATE, address, "seq_cst")
+        store(files, row + PRIVATE, address, "seq_cst")
     if address > 0 and fcntl(fd, _F_GETLEASE, 0) != _F_RDLCK:
         store(files, row + PRIVATE, NOT_MAPPED, "seq_cst")
         address = 0
