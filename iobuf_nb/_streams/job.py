@@ -18,6 +18,7 @@ from .._free.queue import QUEUE_TYPE
 from .._free.waiting import close_queue, wait_to_get
 from .._jit import c_methods
 from .._jit.compile import compile_for, kernel
+from .._memory.aligned import aligned_mem
 from .._pools.bounded_queue import BoundedQueue
 from .._pools.pool import BufferPool
 from .._threads.outcomes import WouldBlock
@@ -158,11 +159,14 @@ class Job:
             on_pieces = self.kernel.worker(work_in_turns, QUEUE_TYPE, types.int64)
             crew = Crew(stopper(words, turn))
 
+        tight = self.pool.stride < plan.step + PAD  # buffers of a ring have no room behind a piece
+
         def work(k: int) -> None:
+            own = aligned_mem(plan.step + PAD) if tight else None
             buffer = self._buffer(lambda: bool(words[STOP] or words[ENDED] or words[POSITION] >= plan.size))
             if buffer >= 0:
                 try:
-                    memory = self.pool.arena + buffer * self.pool.stride
+                    memory = self.pool.arena + buffer * self.pool.stride if own is None else own.ctypes.data
                     self.watch.start()
                     self._work(on_pieces, plan, words, (turn, memory), k, source)
                 finally:

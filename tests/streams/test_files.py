@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numba import njit
 from recording import log, look, open_descriptors, recorded
-from streaming import WITH_URING, fed
+from streaming import WITH_URING, fed, needs_uring
 from support import needs_root, without_rights
 
 from iobuf_nb import atomics, stream
@@ -118,6 +118,15 @@ def test_no_descriptor_is_free(file):
             streamed(paths)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@needs_uring
+@pytest.mark.skipif(not os.path.exists("/proc/kallsyms"), reason="this Linux does not list its symbols")
+def test_io_uring_and_a_file_that_does_not_tell_its_size():
+    with open("/proc/kallsyms", "rb") as opened:
+        data = opened.read(100_000)  # it is larger than all buffers, which have no room behind a piece
+    result = streamed("/proc/kallsyms", engine="uring", state=log(1, 20 << 20))
+    assert contents(result)[0][:100_000] == data
 
 
 # ---- what cannot be read ---------------------------------------------------------------------------------------------
