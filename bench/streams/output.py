@@ -86,7 +86,8 @@ def filtering(settings: Settings) -> list[Table]:
 
 def located_by_stream(path: str) -> np.ndarray:
     """Search with `iobuf_nb.stream`."""
-    found: np.ndarray = iobuf_nb.stream(path, locate, collect=np.int64, workers=THREADS).collected
+    found = iobuf_nb.stream(path, locate, collect=np.int64, workers=THREADS).collected
+    assert found is not None
     return found
 
 

@@ -24,7 +24,18 @@ from ..atomics import fetch_add, load
 from .crew import Crew, require_threads
 from .decompress import check_decompress
 from .feed import Feed, MakeReader, Stopped, get_buffer, plain_reader
-from .files import CLAIMS_END, FILE_WORDS, KNOWN, LOW, claimed, leave_file, open_file, read_lines, read_records
+from .files import (
+    CLAIMS_END,
+    FILE_WORDS,
+    KNOWN,
+    LOW,
+    claimed,
+    close_file,
+    leave_file,
+    open_file,
+    read_lines,
+    read_records,
+)
 from .job import Job, buffer_memory, own_words, stopper
 from .order import pass_turn, skip_turn, wait_for_turn
 from .pieces import AT, CLAIMED, DONE, END, PAD, PIECE, SCRATCH, SOURCE, STOP, STOPPED
@@ -67,9 +78,9 @@ def _fill_buffers(plan, words, files, pool, ready, fed, own):
                     return STOPPED, begin
             memory = pool.arena + index * pool.stride
             if plan.delimiter_size:
-                status, address, n, at, begin, _, _ = read_lines(plan, files, row, fd, 0, memory, begin, end, known)
+                status, address, n, at, begin = read_lines(plan, files, row, fd, 0, memory, begin, end, known)
             else:
-                status, address, n, at, begin, _, _ = read_records(plan, files, row, fd, 0, memory, begin, end, known)
+                status, address, n, at, begin, _, _ = read_records(plan, files, row, fd, 0, memory, begin, end)
             known = True
             if status != PIECE or (n and not wait_for_turn(words, number)):
                 give(pool, index)
@@ -84,7 +95,8 @@ def _fill_buffers(plan, words, files, pool, ready, fed, own):
                     pass_turn(words, number)
             elif begin >= end:
                 skip_turn(words, number)
-        leave_file(files, row)
+        if leave_file(files, row):
+            close_file(files, row)
 
 
 class _Reading(Job):

@@ -108,7 +108,7 @@ class Job:
         plan = self.plan._replace(claims=table.claims)
         words = self._words()
         with self.watch.compiling():
-            on_files = self.kernel.worker(work_on_files, _WORDS, types.int64)
+            on_files = self.kernel.worker(work_on_files, _WORDS, types.int64, mapping=table.may_map)
             crew = Crew(stopper(words)) if plan.claims > 1 else None
 
         def is_over() -> bool:
@@ -340,10 +340,10 @@ class Job:
             own[SOURCE] = -1
         elif plan.per_file:
             state = self.state_of(plan.source, k)
-        form, kernel, ended = self.kernel.form, self.kernel.kernel, ANOTHER
+        ended = ANOTHER
         try:
             while ended == ANOTHER:
-                ended, position = work(form, kernel, plan, words, *shared, output, self.like, state, own)
+                ended, position = work(plan, words, *shared, output, self.like, state, own)
                 if ended == ANOTHER:
                     state = self.state_of(sources.index_of(int(own[SOURCE])), k)  # type: ignore[union-attr]
         except BaseException as error:

@@ -17,7 +17,7 @@ from .source import Opened, Source
 from .table import Table
 from .units import Header, Units, header_of
 
-_MEASURED_BYTES = 1 << 28  # files that are large enough to find out how to read them best
+_MEASURED_BYTES = 1 << 29  # files that are large enough to find out how to read them best
 _LARGE_PIECES = 256  # of each worker: a file so large is claimed several pieces at a time
 _TOGETHER = 1 << 14  # files that are looked at before the first of them is read
 

@@ -37,6 +37,7 @@ from .source import plain_paths, sources_of
 from .spares import own_pool
 from .state import check_combine, combined, make_states, type_of
 from .units import DIRECT_BYTES, SLACK, Units, like_of, seen_by_kernels
+from .work import Form
 
 __all__ = ["StreamError", "StreamResult", "stream"]
 
@@ -263,11 +264,11 @@ def stream(
 
 
 def _output_like(
-    form: str, output: Any, collect: Any, output_dtype: Any, output_items: Any, units: Units
+    form: Form, output: Any, collect: Any, output_dtype: Any, output_items: Any, units: Units
 ) -> NDArray[Any]:
     """Return an array like what the kernel is to fill; refuse arguments about output that do not fit together."""
     if output is None and collect is None:
-        if "output" in form.split():
+        if "output" in form.names:
             raise ValueError("the kernel has a parameter output: say where that goes, by output= or collect=")
         for name, value in ("output_dtype", output_dtype), ("output_items", output_items):
             if value is not None:
@@ -275,7 +276,7 @@ def _output_like(
         return np.zeros(1, np.uint8)
     if output is not None and collect is not None:
         raise ValueError("output and collect exclude each other: pass one of them")
-    if "output" not in form.split():
+    if "output" not in form.names:
         name = "collect" if output is None else "output"
         raise TypeError(
             f"{name}= needs a kernel(buffer, n, offset, state, output) that returns how many items of output it filled"
@@ -289,9 +290,9 @@ def _output_like(
     return units.like if output_dtype is None else like_of("output_dtype", output_dtype)
 
 
-def _check_ring(units: Units, form: str, ordered: bool, per_file: bool) -> None:
+def _check_ring(units: Units, form: Form, ordered: bool, per_file: bool) -> None:
     """Refuse what io_uring cannot be used for."""
-    if ordered or units.delimiter or "turns" in form.split() or not units.whole or per_file:
+    if ordered or units.delimiter or form.turns or not units.whole or per_file:
         raise ValueError(
             "engine='uring' reads pieces of one size, which complete in any order: leave out ordered, delimiter, "
             "output, collect, overlap, start, stop, skip and per_file, or use engine='auto'"

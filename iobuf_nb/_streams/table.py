@@ -180,6 +180,11 @@ class Table:
         return text.ctypes.data + starts
 
     @property
+    def may_map(self) -> bool:
+        """Whether any of its files may be mapped."""
+        return bool(self._row(slice(None))[..., MAPPING].any())
+
+    @property
     def whole(self) -> int:
         """How many of its sources were read whole."""
         return int((self._row(slice(None))[..., LEFT] == 0).sum())
