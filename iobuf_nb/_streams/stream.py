@@ -136,36 +136,35 @@ def stream(
         compiled with ``parallel=True`` has its own threads, and takes one worker. A source of one piece is processed in
         the calling thread.
     tier : Tier or int, optional
-        Bytes of a piece at most; a piece is the whole records or lines that fit. By default `Tier.GIANT`, 256 KiB, which
-        fits into a processor's cache; 1 MiB with `direct`. A line must not be longer.
+        Bytes of a piece at most; a piece is the whole records or lines that fit. By default `Tier.GIANT`, 256 KiB,
+        which fits into a processor's cache; 1 MiB with `direct`. A line must not be longer.
     buffers : int, optional
         Number of buffers in the pool, which bounds the memory; by default one per worker, and two more for what one
         thread must read (`decompress`; a part of a pipe).
     pool : BufferPool, optional
         Use the buffers of this pool, instead of a new one of `buffers` times `tier` bytes. It may be shared: a worker
-        that finds no free buffer waits. Pieces are 64 bytes smaller than buffers, in buffers of 64 KiB or more one page,
-        and with `direct` two.
+        that finds no free buffer waits. Pieces are 64 bytes smaller than buffers, in buffers of 64 KiB or more one
+        page, and with `direct` two.
     engine : {"auto", "preadv", "uring", "mmap"}
-        "preadv": every worker reads for itself.
-        "mmap": maps regular files, where that is safe, and reads elsewhere: a mapping needs a read lease (fcntl(2)),
-        which holds up whoever wants to write to the file, until the pieces at work are done; there is none of a file
-        that is open for writing, of another user's (but for root) and on most network file systems. Nothing is mapped
-        with `ordered`, `overlap` and `direct`. What is mapped counts as memory of this process, but is the page cache's.
-        A process that wants to write and opens the file non-blocking is refused (EWOULDBLOCK) instead of held up. A
-        kernel must not take longer for some pieces than ``/proc/sys/fs/lease-break-time``, 45 seconds by default, or
-        who waits is let in, and a truncated file kills this process (SIGBUS).
-        "auto": reads; of files from 512 MiB on, workers measure both ways and go on in the faster one.
-        "uring": io_uring reads regular files into eight buffers per worker while the workers process others. Not with
-        `ordered`, `delimiter`, `output`, `collect`, `overlap`, `per_file` or a part of a source; needs the extra
-        ``uring`` and real threads, not those of gevent or eventlet, which run one at a time.
+        "preadv": every worker reads for itself. "mmap": maps regular files, where that is safe, and reads elsewhere: a
+        mapping needs a read lease (fcntl(2)), which holds up whoever wants to write to the file, until the pieces at
+        work are done; there is none of a file that is open for writing, of another user's (but for root) and on most
+        network file systems. Nothing is mapped with `ordered`, `overlap` and `direct`. What is mapped counts as memory
+        of this process, but is the page cache's. A process that wants to write and opens the file non-blocking is
+        refused (EWOULDBLOCK) instead of held up. A kernel must not take longer for some pieces than
+        ``/proc/sys/fs/lease-break-time``, 45 seconds by default, or who waits is let in, and a truncated file kills
+        this process (SIGBUS). "auto": reads; of files from 512 MiB on, workers measure both ways and go on in the
+        faster one. "uring": io_uring reads regular files into eight buffers per worker while the workers process
+        others. Not with `ordered`, `delimiter`, `output`, `collect`, `overlap`, `per_file` or a part of a source; needs
+        the extra ``uring`` and real threads, not those of gevent or eventlet, which run one at a time.
     direct : bool
         Bypass the page cache (open(2), O_DIRECT); needs paths.
     record : int, optional
         Bytes of a record; records are never split. By default the size of `dtype`.
     dtype : optional
-        The dtype of `buffer`. With a shape, such as ``("f4", (1024,))``, `buffer` is an array of rows. By default uint8;
-        the dtype and the shape of the rows of a single array in memory, or of the first of several sources if its name
-        ends in ``.npy``; then all sources must be such files, and their headers are not part of the data.
+        The dtype of `buffer`. With a shape, such as ``("f4", (1024,))``, `buffer` is an array of rows. By default
+        uint8; the dtype and the shape of the rows of a single array in memory, or of the first of several sources if
+        its name ends in ``.npy``; then all sources must be such files, and their headers are not part of the data.
     delimiter : bytes, optional
         1 to 64 bytes that end a line, such as ``b"\n"``: each piece is whole lines. The last line of a source need not
         end with it. Of a delimiter that can overlap itself, such as ``b"\n\n"``, pieces are only cut where no earlier
@@ -180,9 +179,9 @@ def stream(
     skip : int
         Records, or with `delimiter` lines, that are left out at the beginning of each source.
     decompress : {None, "auto", "gzip", "zstd", "lz4", "bz2", "xz"}
-        Read what compressed sources hold, which one thread decompresses for the workers; bgzip and zstd files of several
-        frames on several threads. "auto" goes by the first bytes, and reads other sources as they are. Needs the extra
-        ``compression`` for zstd and lz4, and to be fast for gzip.
+        Read what compressed sources hold, which one thread decompresses for the workers; bgzip and zstd files of
+        several frames on several threads. "auto" goes by the first bytes, and reads other sources as they are. Needs
+        the extra ``compression`` for zstd and lz4, and to be fast for gzip.
     progress : bool or callable
         True shows a tqdm progress bar. A callable is called as ``progress(bytes_done, size)`` repeatedly, and at the
         end; `size` is None if unknown.

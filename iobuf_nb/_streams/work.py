@@ -269,7 +269,8 @@ def work_on_fed(lines, turns, mapping, extras, function, plan, words, ready, poo
 
 @kernel
 def work_on_ring(
-    lines, turns, mapping, extras, function, plan, words, ready, pool, lengths, offsets, memory, output, like, state, own,
+    lines, turns, mapping, extras, function, plan, words, ready, pool, lengths, offsets, memory, output, like, state,
+    own,
 ):  # fmt: skip
     """Run `function` on what io_uring has read; own[CLAIM] is the buffer at work; otherwise as `work_on_files`.
 
