@@ -83,6 +83,7 @@ from ._pools.pool import BufferPool, ItemPool
 from ._streams.blocks import blocks
 from ._streams.copy import CopyResult, copy
 from ._streams.scan import ScanResult, scan
+from ._streams.sinks import Sink
 from ._streams.stream import StreamError, StreamResult, stream
 from ._threads.backoff import Backoff, SpinWait
 from ._threads.outcomes import Closed, PoolClosed, WouldBlock
@@ -104,6 +105,7 @@ __all__ = [
     "MagazineSet",
     "PoolClosed",
     "ScanResult",
+    "Sink",
     "SpinWait",
     "StreamError",
     "StreamResult",

@@ -19,6 +19,7 @@ from .._memory.aligned import MAX_BUFFER_BYTES, MAX_BYTES, MAX_ITEMS
 from .._memory.tier import Tier
 from .._pools.bounded_queue import BoundedQueue
 from .._pools.pool import BufferPool
+from .._threads.gil import LOOK_NS
 from .._threads.outcomes import Closed
 from ..atomics import fetch_add, load
 from .crew import Crew, require_threads
@@ -48,13 +49,23 @@ from .work import ADDRESS, BYTES, FED_WORDS
 
 
 @kernel
+def _get_buffer(words, pool):
+    """Wait for a free buffer; -1 if the workers are to end."""
+    while not load(words, STOP):
+        index = wait_to_get(pool, LOOK_NS)
+        if index >= 0:
+            return index
+    return -1
+
+
+@kernel
 def _fill_buffers(plan, words, files, pool, ready, fed, own):
     """Read pieces of files into buffers, and put these into a queue in order: how it ended, and at which position."""
     row = 0
     index = -1
     while True:
-        if index < 0:  # before the claim: who has a turn must not have to wait for a buffer
-            index = wait_to_get(pool, -1)
+        if index < 0:  # before the claim: each number that is claimed has a buffer, so the lowest is never held up
+            index = _get_buffer(words, pool)
         if index < 0:
             return STOPPED, 0
         number = fetch_add(words, CLAIMED, 1)
@@ -73,7 +84,7 @@ def _fill_buffers(plan, words, files, pool, ready, fed, own):
             return fd, begin
         while begin < end:
             if index < 0:
-                index = wait_to_get(pool, -1)
+                index = _get_buffer(words, pool)
                 if index < 0:
                     return STOPPED, begin
             memory = pool.arena + index * pool.stride
@@ -134,8 +145,10 @@ class _Reading(Job):
         """End reading, and wait until it has ended."""
         self._stopped = True
         self._stop_run()
-        self.pool.close()
         self._ended.get()
+        while (index := self.ready.try_get()) >= 0:
+            self.pool.put(index)
+        self.pool.close()
 
     def block(self, index: int) -> NDArray[Any]:
         """Return what is in a buffer."""
@@ -169,14 +182,18 @@ class _Reading(Job):
         self.run_fed(source, index, self._units, lambda is_stopped: plain_reader(source, is_stopped))
 
     def run_fed(self, source: Opened, index: int, units: Units, reader: MakeReader) -> None:
-        with suppress(Stopped, Closed):
+        with suppress(Stopped):
             feed = Feed(source.name, units, self.plan, reader(lambda: self._stopped))
             while True:
                 buffer = get_buffer(self.pool, lambda: self._stopped)
                 memory = buffer_memory(self.pool, buffer, self.plan.step + PAD)
-                piece = feed.fill(memory)
+                piece = None
+                try:
+                    piece = feed.fill(memory)
+                finally:
+                    if piece is None:
+                        self.pool.put(buffer)
                 if piece is None:
-                    self.pool.put(buffer)
                     return
                 self._fed[buffer * FED_WORDS + ADDRESS] = memory.ctypes.data
                 self._fed[buffer * FED_WORDS + BYTES] = piece.n
@@ -265,8 +282,10 @@ def blocks(
                     index = reading.ready.get()
                 except Closed:
                     break
-                yield reading.block(index)
-                pool.put(index)
+                try:
+                    yield reading.block(index)
+                finally:
+                    pool.put(index)
         finally:
             reading.stop()
         if reading.errors:

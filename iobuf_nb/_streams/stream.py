@@ -32,7 +32,7 @@ from .kernel import form_of, prepared
 from .output import NOWHERE, PLACED
 from .progress import Stopwatch, Throughput, processors, reporter
 from .runs import run
-from .sinks import Collector, Target, leave_at_end, sink_for
+from .sinks import Collector, Sink, Target, leave_at_end, sink_for
 from .source import plain_paths, sources_of
 from .spares import own_pool
 from .state import check_combine, combined, make_states, type_of
@@ -120,7 +120,7 @@ def stream(
         ``combine(a, b)`` merges two states into one, such as ``np.add``; a shared state counts once.
     per_file : bool
         Keep states apart by source: the result's `state` is a list with one for each. Needs `combine`, or one worker.
-    output : path or file descriptor, optional
+    output : path, file descriptor, socket, binary file or Sink, optional
         Where to write what kernels return, in the order of the source. A path is written under a temporary name beside
         it (``.iobuf_nb-*``), which becomes the file at the end: after a failure it is as it was. A descriptor is
         written from its position on; a failure leaves part of the output there.
@@ -288,6 +288,8 @@ def stream(
             ready = prepared(kernel, form, units.like, output_like, states[0])
         target, name, collector = Target(NOWHERE, 0, 0, 0), "", None
         if output is not None:
+            if isinstance(output, Sink):
+                output._expect(output_like)
             target, name = stack.enter_context(sink_for(output))
         elif collect is not None:
             collector = Collector(stack)
