@@ -38,7 +38,7 @@ NOT_MAPPED = -1
 
 # Words of one worker: pieces so far, what the last one was, when it began, and nanoseconds per MiB in both ways.
 COUNT, WAY, START, COST = range(MEASURES, MEASURES + 4)  # COST + 1, too
-_WARM_UP, _TRIAL, _AGAIN = 1, 4, 256
+_WARM_UP, _TRIAL, _AGAIN = 1, 3, 256
 
 # Linux's values.
 _F_SETSIG, _F_SETLEASE, _F_GETLEASE, _F_RDLCK, _F_UNLCK, _SIGURG = 10, 1024, 1025, 0, 2, 23

@@ -153,7 +153,7 @@ def stream(
         of this process, but is the page cache's. A process that wants to write and opens the file non-blocking is
         refused (EWOULDBLOCK) instead of held up. A kernel must not take longer for some pieces than
         ``/proc/sys/fs/lease-break-time``, 45 seconds by default, or who waits is let in, and a truncated file kills
-        this process (SIGBUS). "auto": reads; of files from 512 MiB on, workers measure both ways and go on in the
+        this process (SIGBUS). "auto": reads; of files from 64 MiB on, workers measure both ways and go on in the
         faster one. "uring": io_uring reads regular files into eight buffers per worker while the workers process
         others. Not with `ordered`, `delimiter`, `output`, `collect`, `overlap`, `per_file` or a part of a source; needs
         the extra ``uring`` and real threads, not those of gevent or eventlet, which run one at a time.
