@@ -95,7 +95,7 @@ def _ready(kernel: Any, form: Form, arguments: tuple[types.Type, ...]) -> Any:
             kernel = _caller(kernel, len(arguments))
         if arguments not in kernel.overloads:
             kernel.compile(arguments)
-    except (TypeError, RuntimeError, errors.NumbaError) as error:
+    except (TypeError, RuntimeError, AttributeError, errors.NumbaError) as error:  # numba itself raises some
         raise TypeError(f"{sentence}: {error}\n{sentence}") from error
     result = kernel.overloads[arguments].signature.return_type
     if "output" in names and not isinstance(result, types.Integer):
