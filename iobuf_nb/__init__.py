@@ -31,7 +31,7 @@ Examples
 #   _free/       lock-free words: queue, waiting, handover, deques, owner words, free list
 #   _pools/      objects: bounded queue, allocator, layout, magazine, pool, coroutines, forks
 #   _uring/      liburing, kernels over a ring;  uring: public
-#   _streams/    sources, their pieces, the crew and its turns, output, mapping, decompression; stream, blocks, scan, copy
+#   _streams/    sources, pieces, crew and turns, output, mapping, decompression; stream, blocks, scan, copy
 #   _text/       words, searches, numbers, tables of byte keys;  text: public
 #   _warm        what compiles each part by a first use
 #   __main__     the command line
