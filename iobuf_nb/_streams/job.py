@@ -152,6 +152,9 @@ class Job:
         ahead[: len(read_ahead)] = np.frombuffer(read_ahead, np.uint8)
         carry = np.empty(0 if source.seekable else self.plan.step, np.uint8)
         plan = self._plan_for(source, index)._replace(ahead=ahead.ctypes.data, carry=carry.ctypes.data)
+        own = source.own_end()
+        if own is not None:
+            plan = plan._replace(fd=own, nonblocking=1)
         with self.watch.compiling():
             turn = BoundedQueue(1)
             turn.put(0)

@@ -76,6 +76,7 @@ class Plan(NamedTuple):
     packets: int = 0  # BYTES, MESSAGES or CONNECTED
     unit: int = 0  # smallest room for a read that cuts nothing off
     terminal: int = 0  # 1: EIO means the end
+    nonblocking: int = 0  # 1: reads of `fd` do not wait
     ahead: int = 0  # the address of the read-ahead memory, with room for a unit
     carry: int = 0  # the address of the memory between two turns, with room for a step
 

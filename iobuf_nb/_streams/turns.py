@@ -33,6 +33,7 @@ from .pieces import (
     TORN,
 )
 
+_MORE_MS = 1  # how long a worker waits for more if its buffer is not half full: turns that change often take time
 _LOOK_MS = 50  # how often workers waiting for data check whether to stop
 
 # What a read returns: bytes, or one message, cut to the buffer. An empty message does not end a connection of messages
@@ -71,8 +72,8 @@ def claim_in_turn(plan, words, memory):
         while not ended and have < plan.step:
             room = plan.step - have
             if load(words, AHEAD) == load(words, AHEAD_END):
-                if whole and poll_in(plan.fd, 0) == 0:
-                    break  # there is enough for a piece: run the kernel rather than wait for more
+                if whole and poll_in(plan.fd, _MORE_MS if have < plan.step // 2 else 0) == 0:
+                    break  # there is enough for a piece: run the kernel rather than wait long for more
                 direct = room >= plan.unit
                 n = _read_what_comes(plan, memory + have if direct else plan.ahead, room if direct else plan.unit)
                 if n < 0 and n != -errno.EAGAIN:
@@ -113,6 +114,10 @@ def claim_in_turn(plan, words, memory):
 @kernel
 def _read_what_comes(plan, memory, room):
     """Read from a pipe, socket or device after a brief wait: bytes, 0 at the end, -EAGAIN if none came, or an error."""
+    if plan.nonblocking:
+        n = call(READ, plan.fd, memory, room, 0)
+        if n != -errno.EAGAIN:
+            return n
     ready = poll_in(plan.fd, _LOOK_MS)
     if ready <= 0:
         return ready if ready < 0 else -errno.EAGAIN
