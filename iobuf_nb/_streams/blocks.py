@@ -51,7 +51,7 @@ from .work import ADDRESS, BYTES, FED_WORDS
 @kernel
 def _get_buffer(words, pool):
     """Wait for a free buffer; -1 if the workers are to end."""
-    while not load(words, STOP):
+    while not load(words, STOP, "relaxed"):
         index = wait_to_get(pool, LOOK_NS)
         if index >= 0:
             return index
@@ -68,8 +68,8 @@ def _fill_buffers(plan, words, files, pool, ready, fed, own):
             index = _get_buffer(words, pool)
         if index < 0:
             return STOPPED, 0
-        number = fetch_add(words, CLAIMED, 1)
-        if number >= plan.claims or load(words, STOP):
+        number = fetch_add(words, CLAIMED, 1, "relaxed")
+        if number >= plan.claims or load(words, STOP, "relaxed"):
             give(pool, index)
             return END, 0
         while number >= files[row + CLAIMS_END]:
@@ -93,6 +93,7 @@ def _fill_buffers(plan, words, files, pool, ready, fed, own):
             else:
                 status, address, n, at, begin, _, _ = read_records(plan, files, row, fd, 0, memory, begin, end)
             known = True
+            # Mutant: "a block is handed out before its turn"
             if status != PIECE or (n and not wait_for_turn(words, number)):
                 give(pool, index)
                 return (status if status != PIECE else STOPPED), at
@@ -100,10 +101,10 @@ def _fill_buffers(plan, words, files, pool, ready, fed, own):
                 fed[index * FED_WORDS + ADDRESS] = address
                 fed[index * FED_WORDS + BYTES] = n
                 put_and_wake(ready, index)
-                fetch_add(words, DONE, n)
+                fetch_add(words, DONE, n, "relaxed")
                 index = -1
                 if begin >= end:
-                    pass_turn(words, number)
+                    pass_turn(words)  # Mutant: "a turn is passed before its block is handed out"
             elif begin >= end:
                 skip_turn(words, number)
         if leave_file(files, row):

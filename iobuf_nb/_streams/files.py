@@ -60,12 +60,14 @@ def open_file(flags, files, row, scratch):
         status = -last_error()
     elif scratch[4] != files[row + INODE] or scratch[5] < files[row + ORIGIN] + files[row + HIGH]:
         status = REPLACED
-    # F1 releases to F2. Mutant: "two workers open a file, and both store its descriptor"
-    elif compare_and_swap(files, row + FD, 0, fd + 1, "acq_rel"):
+    # F1 releases to F2, F3. Mutants: "two workers open a file, and both store its descriptor",
+    # "a descriptor is stored by a relaxed access"
+    elif compare_and_swap(files, row + FD, 0, fd + 1, "release"):
         return fd
     else:
+        # F3 acquires from F1. Mutant: "a worker that opened too late goes on with its own descriptor"
         status = load(files, row + FD, "acquire") - 1
-    close(fd)
+    close(fd)  # Mutant: "a worker that opened too late leaves its descriptor open"
     return status
 
 
@@ -84,25 +86,27 @@ def look_at(addresses, found, scratch):
 @kernel
 def leave_file(files, row):
     """Note that a claim is done; return whether it was the last of its file."""
-    # D1 is ordered with itself: all that others did with the descriptor is over. Mutant: "a file is closed too early"
+    # I1 is ordered with I1: all that others did with the file is over, and seen. Mutants: "a file is closed too early",
+    # "a file is closed too late", "the claims of a file are counted by relaxed accesses"
     return fetch_add(files, row + LEFT, -1, "acq_rel") == 1
 
 
 @kernel
 def close_file(files, row):
     """Close a source, if it is open and ours."""
-    word = load(files, row + FD)
+    word = load(files, row + FD, "relaxed")
     if word and files[row + PATH]:
-        store(files, row + FD, 0)
+        store(files, row + FD, 0, "relaxed")
         close(word - 1)
 
 
 @kernel
 def note_short(words, short, position):
     """Make word `short` the first position at which a read came short."""
-    first = load(words, short)
-    while position < first and not compare_and_swap(words, short, first, position):
-        first = load(words, short)
+    first = load(words, short, "relaxed")
+    # Mutant: "where a file came short is noted by a plain store"
+    while position < first and not compare_and_swap(words, short, first, position, "relaxed"):
+        first = load(words, short, "relaxed")
 
 
 @kernel
@@ -183,7 +187,9 @@ def read_lines(plan, files, row, fd, mapped, memory, begin, end, known):
     n, address = _fetch(plan, files, row, fd, mapped, memory, low, want)
     if n < 0:
         return n, 0, 0, begin, end
-    search = files[row + SEARCHED_AT] - files[row + MAPPED_AT] if mapped else 0  # kernels write to what is mapped
+    search = 0
+    if mapped:  # kernels write to what is mapped
+        search = load(files, row + SEARCHED_AT, "relaxed") - load(files, row + MAPPED_AT, "relaxed")
     ended = n < want or low + n == total
     at = back
     if back:

@@ -2,7 +2,8 @@
 
 A worker computes its piece into memory of its own. In its turn (see `order`) it learns where that belongs. In a regular
 file it then writes it there at once, beside other workers; to a pipe, a socket or a sink, before it passes the turn.
-WRITTEN counts the bytes that are written or about to be; only the worker whose turn it is stores it.
+WRITTEN counts the bytes that are written or about to be; only the worker whose turn it is reads and stores it, so V1
+and V2 of `order` order these accesses.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def deliver(plan, words, number, output, count, last):
     """Write `count` items of `output`, which belong to piece `number`, and pass its turn if they are its last."""
     if plan.output == NOWHERE:  # but kernels run in order
         if last:
-            pass_turn(words, number)
+            pass_turn(words)
         return DELIVERED
     if count < 0:
         return NEGATIVE
@@ -62,6 +63,7 @@ def deliver(plan, words, number, output, count, last):
     for k in range(GUARD):
         if end[k] != GUARD_BYTE:
             return PAST_THE_END
+    # Mutant: "a place in the output is taken before its turn"
     if not wait_for_turn(words, number):
         return STOPPED
     size = count * plan.output_item
@@ -72,12 +74,13 @@ def deliver(plan, words, number, output, count, last):
         else:
             status = _write_out(plan, words, address, size)
         if last and status == DELIVERED:
-            pass_turn(words, number)
+            pass_turn(words)
         return status
-    place = load(words, WRITTEN)
-    store(words, WRITTEN, place + size)
+    # Mutant: "a turn is passed before the place in the output is taken"
+    place = load(words, WRITTEN, "relaxed")
+    store(words, WRITTEN, place + size, "relaxed")
     if last:
-        pass_turn(words, number)
+        pass_turn(words)
     if size:
         n = call_full(PWRITE, plan.target, address, size, plan.target_first + place)
         if 0 <= n < size:  # once more, to know why
@@ -98,11 +101,11 @@ def _fill_buffers(plan, words, address, size):
     done = 0
     while done < size:
         index = wait_to_get(pool, LOOK_NS)
-        if load(words, STOP):
+        if load(words, STOP, "relaxed"):
             if index >= 0:
                 give(pool, index)
             return STOPPED
-        if load(sink, SINK_CLOSED):
+        if load(sink, SINK_CLOSED, "relaxed"):
             if index >= 0:
                 give(pool, index)
             return NOT_WRITTEN - errno.EPIPE
@@ -112,7 +115,7 @@ def _fill_buffers(plan, words, address, size):
             lengths[index] = n
             put_and_wake(queue, index)
             done += n
-            store(words, WRITTEN, load(words, WRITTEN) + n)
+            store(words, WRITTEN, load(words, WRITTEN, "relaxed") + n, "relaxed")
     return DELIVERED
 
 
@@ -121,7 +124,7 @@ def _write_out(plan, words, address, size):
     """Write to a pipe, a socket or a device, without blocking for longer than it takes to see that all must stop."""
     done = 0
     while done < size:
-        if load(words, STOP):
+        if load(words, STOP, "relaxed"):
             return STOPPED
         ready = call(POLL_IN, plan.target, two_words(plan.target | _POLL_OUT, 0), 1, now_ns() + LOOK_NS)
         if ready == 0:
@@ -135,5 +138,5 @@ def _write_out(plan, words, address, size):
             return NOT_WRITTEN + n
         if n > 0:
             done += n
-            store(words, WRITTEN, load(words, WRITTEN) + n)
+            store(words, WRITTEN, load(words, WRITTEN, "relaxed") + n, "relaxed")
     return DELIVERED

@@ -23,8 +23,9 @@ REPLACED = -10_004
 ANOTHER = -10_005  # the next piece is of another source, which has a state of its own
 
 # Words shared by the workers, two cache lines apart. CLAIMED, DONE and MAPPED are counters, each decided by one
-# read-modify-write; what they count is read by others only after the workers have ended. The others are described
-# where they are used: STOP and TURN in `order`, WRITTEN in `output`, those from POSITION on in `turns`.
+# read-modify-write, which orders nothing; what they count is read by others only after the workers have ended. The
+# others are described where they are used: STOP and TURN in `order`, WRITTEN in `output`, those from POSITION on in
+# `turns`.
 CLAIMED = 0 * LINE_PAIR  # claims made
 DONE = 1 * LINE_PAIR  # bytes processed by the kernel
 MAPPED = 2 * LINE_PAIR  # bytes among them that were mapped, not copied

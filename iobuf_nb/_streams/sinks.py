@@ -178,7 +178,7 @@ class Sink:
 
     def close(self) -> None:
         """End the stream that fills this sink, with BrokenPipeError: nobody takes its blocks any more."""
-        store(self._words, SINK_CLOSED, 1)
+        store(self._words, SINK_CLOSED, 1, "relaxed")
         while (index := self.queue.try_get()) >= 0:
             self.pool.put(index)
 

@@ -118,7 +118,7 @@ def _run_on(extras, function, plan, words, address, n, offset, like, state, outp
             extras, function, items, n // plan.item, offset, state, output, source, before // plan.item,
             after // plan.item,
         )  # fmt: skip
-    fetch_add(words, DONE, n)
+    fetch_add(words, DONE, n, "relaxed")
     return count
 
 
@@ -131,8 +131,9 @@ def _mapping_of(plan, files, row, fd, end, own):
     reach = files[row + ORIGIN] + end + plan.after + PAD + (plan.step if plan.delimiter_size else 0)
     if wanted and reach <= -(-files[row + MAPPED_BYTES] // PAGE) * PAGE:
         return enter_mapping(files, row, fd)
-    if load(files, row + PRIVATE) > 0 and enter_mapping(files, row, fd):
-        leave_mapping(files, row, fd)  # it was only to see whether somebody waits for the file
+    if load(files, row + PRIVATE, "relaxed") > 0 and enter_mapping(files, row, fd):
+        # It was only to see whether somebody waits for the file. Mutant: "only workers that map look who waits"
+        leave_mapping(files, row, fd)
     return 0
 
 
@@ -146,7 +147,8 @@ def work_on_files(lines, turns, mapping, extras, function, plan, words, files, m
     number = own[CLAIM]
     while True:
         if number < 0:
-            number = fetch_add(words, CLAIMED, 1)
+            # Mutant: "a claim is counted after it was made"
+            number = fetch_add(words, CLAIMED, 1, "relaxed")
         if number >= plan.claims:
             return END, 0
         while number >= files[row + CLAIMS_END]:  # a worker's numbers only grow
@@ -158,7 +160,7 @@ def work_on_files(lines, turns, mapping, extras, function, plan, words, files, m
         own[SOURCE] = row // FILE_WORDS
         begin, end = claimed(files, row, number)
         own[AT] = begin
-        if load(words, STOP):
+        if load(words, STOP, "relaxed"):
             return STOPPED, begin
         fd = open_file(plan.flags, files, row, own[SCRATCH:])
         if fd < 0:
@@ -199,11 +201,12 @@ def work_on_files(lines, turns, mapping, extras, function, plan, words, files, m
                 status = deliver(plan, words, number, output, count, begin >= end)
                 if status != DELIVERED:
                     return status, position
-        fetch_add(files, row + DONE_BYTES, done)
+        fetch_add(files, row + DONE_BYTES, done, "relaxed")
         if mapping is not None:
             note_cost(files[row + MAPPING], own, done)
             if mapped:
-                fetch_add(words, MAPPED, done)
+                fetch_add(words, MAPPED, done, "relaxed")
+        # Mutant: "a worker leaves a file before it has read its piece"
         if leave_file(files, row):
             if mapping is not None:
                 unmap(files, row)
@@ -218,9 +221,9 @@ def work_in_turns(lines, turns, mapping, extras, function, plan, words, turn, me
         if wait_to_get(turn, -1) < 0:
             return STOPPED, 0
         status, address, n, position = claim_in_turn(plan, words, memory)
-        number = load(words, NUMBER) - 1
-        put_and_wake(turn, 0)
-        if status != PIECE or load(words, STOP):
+        number = load(words, NUMBER, "relaxed") - 1
+        put_and_wake(turn, 0)  # Mutant: "a source is read on after its turn is passed"
+        if status != PIECE or load(words, STOP, "relaxed"):
             return status, position
         own[AT] = position
         if turns is not None and plan.ordered and not wait_for_turn(words, number):
@@ -250,7 +253,7 @@ def work_on_fed(lines, turns, mapping, extras, function, plan, words, ready, poo
         row = index * FED_WORDS
         number, position = fed[row + NUMBERED], fed[row + PLACE]
         own[AT] = position
-        if load(words, STOP):
+        if load(words, STOP, "relaxed"):
             return STOPPED, position
         if turns is not None and plan.ordered and not wait_for_turn(words, number):
             return STOPPED, position
@@ -300,7 +303,7 @@ def work_on_ring(
             note_short(words, SHORT_AT, position + n)
         if n % plan.record:
             return TORN, position + n
-        if load(words, STOP):
+        if load(words, STOP, "relaxed"):
             return STOPPED, position
         memcpy(memory, address, n)
         memset(memory + n, 0, PAD)
