@@ -31,7 +31,7 @@ Examples
 #   _free/       lock-free words: queue, waiting, handover, deques, owner words, free list
 #   _pools/      objects: bounded queue, allocator, layout, magazine, pool, coroutines, forks
 #   _uring/      liburing, kernels over a ring;  uring: public
-#   _streams/    source, pieces, crew, stream, scan, copy
+#   _streams/    sources, pieces, crew and turns, output, mapping, decompression; stream, blocks, scan, copy
 #   _text/       words, searches, numbers, tables of byte keys;  text: public
 #   _warm        what compiles each part by a first use
 #   __main__     the command line
@@ -83,6 +83,7 @@ from ._pools.pool import BufferPool, ItemPool
 from ._streams.blocks import blocks
 from ._streams.copy import CopyResult, copy
 from ._streams.scan import ScanResult, scan
+from ._streams.sinks import Sink
 from ._streams.stream import StreamError, StreamResult, stream
 from ._threads.backoff import Backoff, SpinWait
 from ._threads.outcomes import Closed, PoolClosed, WouldBlock
@@ -104,6 +105,7 @@ __all__ = [
     "MagazineSet",
     "PoolClosed",
     "ScanResult",
+    "Sink",
     "SpinWait",
     "StreamError",
     "StreamResult",

@@ -35,6 +35,16 @@ def test_the_names_in_the_table_from_go_exist():
         assert any(hasattr(item, name) for item in objects), name
 
 
+def test_the_arguments_in_the_table_of_streams_exist():
+    table = README.split("\n## Streams")[1].split("\n\n| I want")[1].split("\n\n")[0]
+    arguments = {name for row in table.splitlines() for name in re.findall(r"[`, ](\w+)=[^=]", row)}
+    assert {"dtype", "delimiter", "per_file", "output", "overlap", "stop", "decompress"} <= arguments
+    assert arguments <= set(inspect.signature(iobuf_nb.stream).parameters)
+    results = set(re.findall(r"`result\.(\w+)", README))
+    assert {"state", "names", "collected", "mapped"} <= results
+    assert results <= set(iobuf_nb.StreamResult.__dataclass_fields__)
+
+
 def test_the_tier_table_is_right():
     rows = re.findall(r"\| `Tier\.(\w+)` \| (\d+) \|", README)
     assert [(tier.name, str(tier.size)) for tier in iobuf_nb.Tier] == rows

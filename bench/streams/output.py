@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 import iobuf_nb
+from iobuf_nb.text import find_byte
 
 from ..names import NUMPY, STREAMED
 from ..table import Settings, Table
@@ -36,11 +37,13 @@ def keep(records, n, offset, state, output):
 
 @njit(nogil=True, cache=True)
 def locate(buffer, n, offset, state, output):
-    """Write the positions of a byte, likewise."""
+    """Write the positions of a byte."""
     found = 0
-    for i in range(n):
-        output[found] = offset + i
-        found += buffer[i] == SOUGHT
+    at = find_byte(buffer, SOUGHT, 0, n)
+    while at >= 0:
+        output[found] = offset + at
+        found += 1
+        at = find_byte(buffer, SOUGHT, at + 1, n)
     return found
 
 
@@ -86,7 +89,8 @@ def filtering(settings: Settings) -> list[Table]:
 
 def located_by_stream(path: str) -> np.ndarray:
     """Search with `iobuf_nb.stream`."""
-    found: np.ndarray = iobuf_nb.stream(path, locate, collect=np.int64, workers=THREADS).collected
+    found = iobuf_nb.stream(path, locate, collect=np.int64, workers=THREADS).collected
+    assert found is not None
     return found
 
 

@@ -181,7 +181,7 @@ def seek(queue, words):
 
 
 @compiled_as(lambda address: load_handle(address, ITEM_POOL))
-def _pool_at(address: int) -> Any:
+def pool_at(address: int) -> Any:
     """Return the pool whose members lie at an address."""
     return find_handle(address)
 
@@ -189,7 +189,7 @@ def _pool_at(address: int) -> Any:
 @late(missing=EMPTY)
 def seek_late(address):
     """Do as `seek` does, once a pool has had magazines, or coroutines that waited."""
-    pool = _pool_at(address)
+    pool = pool_at(address)
     return seek(pool._queue, pool._deques)
 
 

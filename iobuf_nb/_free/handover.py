@@ -42,7 +42,7 @@ STALE_NS = LOOK_NS
 
 
 @compiled_as(lambda address: load_handle(address, QUEUE_TYPE))
-def _queue_at(address: int) -> Any:
+def queue_at(address: int) -> Any:
     """Return the queue whose members lie at an address."""
     return find_handle(address)
 
@@ -62,19 +62,19 @@ def _release_beside_coroutines(address, index):
     """Do as `release` does; the queue is passed as one word, because each word kept for this call slows all puts."""
     out_of_line()
     if not hand_over_late(address, index):
-        put_and_wake(_queue_at(address), index)
+        put_and_wake(queue_at(address), index)
 
 
 @late(missing=0)
 def hand_over_late(address, index):
     """Do as `hand_over` does, once coroutines have waited in this process."""
-    return int(hand_over(_queue_at(address), index))
+    return int(hand_over(queue_at(address), index))
 
 
 @late(missing=EMPTY)
 def take_stale_late(address):
     """Do as `take_stale` does, once coroutines have waited in this process."""
-    return take_stale(_queue_at(address))
+    return take_stale(queue_at(address))
 
 
 @kernel
@@ -100,7 +100,7 @@ def hand_over(queue, index):
     if requests <= 0:
         return False
     store(words, HANDED_AT, now_ns())  # H7 releases to H8, before the index
-    put_item(_queue_at(load(queue._words, HANDED)), index)  # H9 acquires from A1 of `_pools.aio`
+    put_item(queue_at(load(queue._words, HANDED)), index)  # H9 acquires from A1 of `_pools.aio`
     # After the put, or a loop could find nothing and sleep on. Mutants: "event loops are notified before the handover",
     # "event loops are not notified of a handover"
     notify_loops(queue)
@@ -114,7 +114,7 @@ def settle(queue):
     """Put back buffers that were handed over to coroutines that have left."""
     # H4 is ordered with H3.
     while load(queue._words, REQUESTS, "seq_cst") < 0:
-        index = get_item(_queue_at(load(queue._words, HANDED)))  # H9 acquires from A1 of `_pools.aio`
+        index = get_item(queue_at(load(queue._words, HANDED)))  # H9 acquires from A1 of `_pools.aio`
         if index < 0:
             return  # it is on its way: the put that hands it over finds the debt afterwards
         # H2 releases to H5. Mutant: "a debt is paid and not written off"
@@ -143,7 +143,7 @@ def take_request_back(queue):
 @kernel
 def take_handed(queue):
     """Take an index that was handed over, and count its coroutine out; or EMPTY."""
-    index = get_item(_queue_at(load(queue._words, HANDED)))  # H9 acquires from A1 of `_pools.aio`
+    index = get_item(queue_at(load(queue._words, HANDED)))  # H9 acquires from A1 of `_pools.aio`
     if index >= 0:
         fetch_add(queue._words, GETTERS, -1, "seq_cst")  # W4 only counts
     return index
@@ -164,7 +164,7 @@ def take_stale(queue):
     address = load(queue._words, HANDED)  # H9 acquires from A1 of `_pools.aio`
     if address == 0:
         return EMPTY
-    handed = _queue_at(address)
+    handed = queue_at(address)
     # H8 acquires from H7: a time that is too old only makes the buffer free a little early.
     if size(handed) == 0 or now_ns() - load(queue._words, HANDED_AT) < STALE_NS:
         return EMPTY

@@ -19,12 +19,24 @@ from .._memory.aligned import MAX_BUFFER_BYTES, MAX_BYTES, MAX_ITEMS
 from .._memory.tier import Tier
 from .._pools.bounded_queue import BoundedQueue
 from .._pools.pool import BufferPool
+from .._threads.gil import LOOK_NS
 from .._threads.outcomes import Closed
 from ..atomics import fetch_add, load
 from .crew import Crew, require_threads
 from .decompress import check_decompress
 from .feed import Feed, MakeReader, Stopped, get_buffer, plain_reader
-from .files import CLAIMS_END, FILE_WORDS, KNOWN, LOW, claimed, leave_file, open_file, read_lines, read_records
+from .files import (
+    CLAIMS_END,
+    FILE_WORDS,
+    KNOWN,
+    LOW,
+    claimed,
+    close_file,
+    leave_file,
+    open_file,
+    read_lines,
+    read_records,
+)
 from .job import Job, buffer_memory, own_words, stopper
 from .order import pass_turn, skip_turn, wait_for_turn
 from .pieces import AT, CLAIMED, DONE, END, PAD, PIECE, SCRATCH, SOURCE, STOP, STOPPED
@@ -37,17 +49,27 @@ from .work import ADDRESS, BYTES, FED_WORDS
 
 
 @kernel
+def _get_buffer(words, pool):
+    """Wait for a free buffer; -1 if the workers are to end."""
+    while not load(words, STOP, "relaxed"):
+        index = wait_to_get(pool, LOOK_NS)
+        if index >= 0:
+            return index
+    return -1
+
+
+@kernel
 def _fill_buffers(plan, words, files, pool, ready, fed, own):
     """Read pieces of files into buffers, and put these into a queue in order: how it ended, and at which position."""
     row = 0
     index = -1
     while True:
-        if index < 0:  # before the claim: who has a turn must not have to wait for a buffer
-            index = wait_to_get(pool, -1)
+        if index < 0:  # before the claim: each number that is claimed has a buffer, so the lowest is never held up
+            index = _get_buffer(words, pool)
         if index < 0:
             return STOPPED, 0
-        number = fetch_add(words, CLAIMED, 1)
-        if number >= plan.claims or load(words, STOP):
+        number = fetch_add(words, CLAIMED, 1, "relaxed")
+        if number >= plan.claims or load(words, STOP, "relaxed"):
             give(pool, index)
             return END, 0
         while number >= files[row + CLAIMS_END]:
@@ -62,15 +84,16 @@ def _fill_buffers(plan, words, files, pool, ready, fed, own):
             return fd, begin
         while begin < end:
             if index < 0:
-                index = wait_to_get(pool, -1)
+                index = _get_buffer(words, pool)
                 if index < 0:
                     return STOPPED, begin
             memory = pool.arena + index * pool.stride
             if plan.delimiter_size:
-                status, address, n, at, begin, _, _ = read_lines(plan, files, row, fd, 0, memory, begin, end, known)
+                status, address, n, at, begin = read_lines(plan, files, row, fd, 0, memory, begin, end, known)
             else:
-                status, address, n, at, begin, _, _ = read_records(plan, files, row, fd, 0, memory, begin, end, known)
+                status, address, n, at, begin, _, _ = read_records(plan, files, row, fd, 0, memory, begin, end)
             known = True
+            # Mutant: "a block is handed out before its turn"
             if status != PIECE or (n and not wait_for_turn(words, number)):
                 give(pool, index)
                 return (status if status != PIECE else STOPPED), at
@@ -78,13 +101,14 @@ def _fill_buffers(plan, words, files, pool, ready, fed, own):
                 fed[index * FED_WORDS + ADDRESS] = address
                 fed[index * FED_WORDS + BYTES] = n
                 put_and_wake(ready, index)
-                fetch_add(words, DONE, n)
+                fetch_add(words, DONE, n, "relaxed")
                 index = -1
                 if begin >= end:
-                    pass_turn(words, number)
+                    pass_turn(words)  # Mutant: "a turn is passed before its block is handed out"
             elif begin >= end:
                 skip_turn(words, number)
-        leave_file(files, row)
+        if leave_file(files, row):
+            close_file(files, row)
 
 
 class _Reading(Job):
@@ -122,8 +146,10 @@ class _Reading(Job):
         """End reading, and wait until it has ended."""
         self._stopped = True
         self._stop_run()
-        self.pool.close()
         self._ended.get()
+        while (index := self.ready.try_get()) >= 0:
+            self.pool.put(index)
+        self.pool.close()
 
     def block(self, index: int) -> NDArray[Any]:
         """Return what is in a buffer."""
@@ -157,14 +183,18 @@ class _Reading(Job):
         self.run_fed(source, index, self._units, lambda is_stopped: plain_reader(source, is_stopped))
 
     def run_fed(self, source: Opened, index: int, units: Units, reader: MakeReader) -> None:
-        with suppress(Stopped, Closed):
+        with suppress(Stopped):
             feed = Feed(source.name, units, self.plan, reader(lambda: self._stopped))
             while True:
                 buffer = get_buffer(self.pool, lambda: self._stopped)
                 memory = buffer_memory(self.pool, buffer, self.plan.step + PAD)
-                piece = feed.fill(memory)
+                piece = None
+                try:
+                    piece = feed.fill(memory)
+                finally:
+                    if piece is None:
+                        self.pool.put(buffer)
                 if piece is None:
-                    self.pool.put(buffer)
                     return
                 self._fed[buffer * FED_WORDS + ADDRESS] = memory.ctypes.data
                 self._fed[buffer * FED_WORDS + BYTES] = piece.n
@@ -253,8 +283,10 @@ def blocks(
                     index = reading.ready.get()
                 except Closed:
                     break
-                yield reading.block(index)
-                pool.put(index)
+                try:
+                    yield reading.block(index)
+                finally:
+                    pool.put(index)
         finally:
             reading.stop()
         if reading.errors:

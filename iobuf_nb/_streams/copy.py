@@ -74,8 +74,8 @@ def _work_on_pieces(plan, runs, words, hashes, buffer):
     get its position in the file, in pieces.
     """
     run = 0
-    while not load(words, _STOP):
-        number = fetch_add(words, _NEXT, 1)
+    while not load(words, _STOP, "relaxed"):
+        number = fetch_add(words, _NEXT, 1, "relaxed")
         while run < len(runs) and number >= runs[run, 0]:
             run += 1
         if run == len(runs):
@@ -91,7 +91,7 @@ def _work_on_pieces(plan, runs, words, hashes, buffer):
             if status:
                 return status, offset, 1
         _note_hash(buffer, n, offset, hashes)
-        fetch_add(words, _DONE, n)
+        fetch_add(words, _DONE, n, "relaxed")
     return 0, 0, 0
 
 
@@ -386,8 +386,8 @@ class _Team:
 
         with self._watch.compiling(), self._pool.lease() as buffer:  # compiled now, not while handling Ctrl-C
             compile_for(_work_on_pieces, plan, runs, words, hashes, buffer)
-            store(words, _STOP, 0)
-            crew = Crew(lambda: store(words, _STOP, 1))
+            store(words, _STOP, 0, "relaxed")
+            crew = Crew(lambda: store(words, _STOP, 1, "relaxed"))
         threads = range(min(self._pool.capacity, pieces))
         self._watch.start()  # not with a worker's first read: a file that is one hole has none
         crew.run(work, threads, report, first)

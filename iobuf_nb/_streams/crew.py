@@ -40,6 +40,8 @@ def compile_methods(may_wait: bool = False) -> None:
 @kernel
 def _outlast(at_work):
     """Wait until no thread is at work, ignoring signals."""
+    # Y2 acquires from Y1: what the threads did is done, and seen. Mutants: "a crew waits by relaxed loads",
+    # "a crew does not wait for those at work"
     while load(at_work, 0, "seq_cst"):
         nap(1_000_000)
 
@@ -62,7 +64,7 @@ class Crew:
         self._at_work = np.zeros(1, np.int64)
         # Compiled now: neither while handling Ctrl-C, nor while other workers read.
         compile_for(_outlast, self._at_work)
-        fetch_add(self._at_work, 0, 0, "seq_cst")
+        fetch_add(self._at_work, 0, 0, "seq_cst")  # Y1 releases to Y2, below
 
     def run(
         self,
@@ -113,6 +115,9 @@ class Crew:
 
     def _guard(self, work: Callable[[Any], None], item: Any) -> None:
         sys.settrace(threading.gettrace())  # as threading does, for debuggers and coverage
+        # Y1 releases to Y2. The GIL orders it with `_over`: a thread sees that, or is seen. Mutants:
+        # "a thread is counted after it has looked whether it is too late", "a thread that is too late works",
+        # "a crew looks who is at work before it says that it is over"
         fetch_add(self._at_work, 0, 1, "seq_cst")
         try:
             if not self._over:  # else it started too late for `run` to wait for it
@@ -120,5 +125,6 @@ class Crew:
         except BaseException as error:
             self.fail(error)
         finally:
+            # Y1 releases to Y2. Mutant: "a thread is counted out by a relaxed access"
             fetch_add(self._at_work, 0, -1, "seq_cst")
             self._ended.put(None)

@@ -15,7 +15,7 @@ from .._threads.libc import close, last_error, memcpy, memset, open_path, statx
 from ..atomics import compare_and_swap, fetch_add, load, store
 from ..syscalls import PREAD, call_full
 from .lines import first_cut, last_cut
-from .mapping import MAPPED_AT, SEARCHED_AT, unmap
+from .mapping import MAPPED_AT, SEARCHED_AT
 from .pieces import PAD, PIECE, REPLACED, TOO_LONG, TORN
 
 # Words of one source. All positions are in bytes from its beginning. The first four, and five of `mapping`, are shared
@@ -60,12 +60,14 @@ def open_file(flags, files, row, scratch):
         status = -last_error()
     elif scratch[4] != files[row + INODE] or scratch[5] < files[row + ORIGIN] + files[row + HIGH]:
         status = REPLACED
-    # F1 releases to F2. Mutant: "two workers open a file, and both store its descriptor"
-    elif compare_and_swap(files, row + FD, 0, fd + 1, "acq_rel"):
+    # F1 releases to F2, F3. Mutants: "two workers open a file, and both store its descriptor",
+    # "a descriptor is stored by a relaxed access"
+    elif compare_and_swap(files, row + FD, 0, fd + 1, "release"):
         return fd
     else:
+        # F3 acquires from F1. Mutant: "a worker that opened too late goes on with its own descriptor"
         status = load(files, row + FD, "acquire") - 1
-    close(fd)
+    close(fd)  # Mutant: "a worker that opened too late leaves its descriptor open"
     return status
 
 
@@ -83,28 +85,28 @@ def look_at(addresses, found, scratch):
 
 @kernel
 def leave_file(files, row):
-    """Note that a claim is done; close its file if it was the last."""
-    # D1 is ordered with itself: all that others did with the descriptor is over. Mutant: "a file is closed too early"
-    if fetch_add(files, row + LEFT, -1, "acq_rel") == 1:
-        close_file(files, row)
+    """Note that a claim is done; return whether it was the last of its file."""
+    # I1 is ordered with I1: all that others did with the file is over, and seen. Mutants: "a file is closed too early",
+    # "a file is closed too late", "the claims of a file are counted by relaxed accesses"
+    return fetch_add(files, row + LEFT, -1, "acq_rel") == 1
 
 
 @kernel
 def close_file(files, row):
-    """Unmap and close a source, if it is open and ours."""
-    unmap(files, row)
-    word = load(files, row + FD)
+    """Close a source, if it is open and ours."""
+    word = load(files, row + FD, "relaxed")
     if word and files[row + PATH]:
-        store(files, row + FD, 0)
+        store(files, row + FD, 0, "relaxed")
         close(word - 1)
 
 
 @kernel
 def note_short(words, short, position):
     """Make word `short` the first position at which a read came short."""
-    first = load(words, short)
-    while position < first and not compare_and_swap(words, short, first, position):
-        first = load(words, short)
+    first = load(words, short, "relaxed")
+    # Mutant: "where a file came short is noted by a plain store"
+    while position < first and not compare_and_swap(words, short, first, position, "relaxed"):
+        first = load(words, short, "relaxed")
 
 
 @kernel
@@ -146,7 +148,7 @@ def _fetch(plan, files, row, fd, mapped, memory, position, want):
 
 
 @kernel
-def read_records(plan, files, row, fd, mapped, memory, begin, end, known):
+def read_records(plan, files, row, fd, mapped, memory, begin, end):
     """Read records [begin, end) and their neighbours: status, address, bytes, position, where to go on, neighbours."""
     low, high = files[row + LOW], files[row + HIGH]
     end = begin + plan.length if begin + plan.length < end else end
@@ -172,7 +174,7 @@ def read_records(plan, files, row, fd, mapped, memory, begin, end, known):
 
 @kernel
 def read_lines(plan, files, row, fd, mapped, memory, begin, end, known):
-    """Read lines that begin in [begin, end), as many as fit; results are those of `read_records`.
+    """Read lines that begin in [begin, end), as many as fit: status, address, bytes, position, where to go on.
 
     Where to go on is where the next of these lines begins, which then is `known`.
     """
@@ -184,15 +186,17 @@ def read_lines(plan, files, row, fd, mapped, memory, begin, end, known):
     want = want if want < total - low else total - low
     n, address = _fetch(plan, files, row, fd, mapped, memory, low, want)
     if n < 0:
-        return n, 0, 0, begin, end, 0, 0
-    search = files[row + SEARCHED_AT] - files[row + MAPPED_AT] if mapped else 0  # kernels write to what is mapped
+        return n, 0, 0, begin, end
+    search = 0
+    if mapped:  # kernels write to what is mapped
+        search = load(files, row + SEARCHED_AT, "relaxed") - load(files, row + MAPPED_AT, "relaxed")
     ended = n < want or low + n == total
     inside = int(known and begin > 0)  # then it is behind a delimiter
     at = back
     if back:
         at = first_cut(plan, address + search, back, n, inside)
         if at < 0 or low + at >= end:
-            return PIECE, address, 0, begin, end, 0, 0  # no line begins here
+            return PIECE, address, 0, begin, end  # no line begins here
     cut = first_cut(plan, address + search, end - low, n, inside) if end - low <= n else -1
     while cut < 0 and not ended and n < plan.step:
         more = n if n < plan.step - n else plan.step - n
@@ -201,7 +205,7 @@ def read_lines(plan, files, row, fd, mapped, memory, begin, end, known):
         if not mapped:
             got = _read_on(plan, files, row, fd, address + n, low + n, more)
             if got < 0:
-                return got, 0, 0, low + n, end, 0, 0
+                return got, 0, 0, low + n, end
         from_here = n if n > end - low else end - low
         n += got
         ended = got < more or low + n == total
@@ -212,12 +216,12 @@ def read_lines(plan, files, row, fd, mapped, memory, begin, end, known):
     elif cut < 0:  # the last line may be longer than what is left of the buffer
         cut = last_cut(plan, address + search, at, n, inside)
         if cut < 0 and at == 0:
-            return TOO_LONG, 0, 0, low, end, 0, 0
+            return TOO_LONG, 0, 0, low, end
         cut = cut if cut > at else at
         following = low + cut
     if not mapped:
         memset(address + cut, 0, PAD)
-    return PIECE, address + at, cut - at, low + at, following, 0, 0
+    return PIECE, address + at, cut - at, low + at, following
 
 
 @kernel

@@ -109,7 +109,7 @@ class Job:
         plan = self.plan._replace(claims=table.claims)
         words = self._words()
         with self.watch.compiling():
-            on_files = self.kernel.worker(work_on_files, _WORDS, types.int64)
+            on_files = self.kernel.worker(work_on_files, _WORDS, types.int64, mapping=table.may_map)
             crew = Crew(stopper(words)) if plan.claims > 1 else None
 
         def is_over() -> bool:
@@ -153,6 +153,9 @@ class Job:
         ahead[: len(read_ahead)] = np.frombuffer(read_ahead, np.uint8)
         carry = np.empty(0 if source.seekable else self.plan.step, np.uint8)
         plan = self._plan_for(source, index)._replace(ahead=ahead.ctypes.data, carry=carry.ctypes.data)
+        own = source.own_end()
+        if own is not None:
+            plan = plan._replace(fd=own, nonblocking=1)
         with self.watch.compiling():
             turn = BoundedQueue(1)
             turn.put(0)
@@ -344,10 +347,10 @@ class Job:
             own[SOURCE] = -1
         elif plan.per_file:
             state = self.state_of(plan.source, k)
-        form, kernel, ended = self.kernel.form, self.kernel.kernel, ANOTHER
+        ended = ANOTHER
         try:
             while ended == ANOTHER:
-                ended, position = work(form, kernel, plan, words, *shared, output, self.like, state, own)
+                ended, position = work(plan, words, *shared, output, self.like, state, own)
                 if ended == ANOTHER:
                     state = self.state_of(sources.index_of(int(own[SOURCE])), k)  # type: ignore[union-attr]
         except BaseException as error:

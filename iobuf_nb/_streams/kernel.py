@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .._jit.compile import INTERPRETED, PACKAGE
 from .pieces import NO_PLAN
-from .work import EXTRAS, extras
+from .work import EXTRAS, Form
 
 _WORDS = types.int64[::1]
 _CAN_COMPILE = "_can_compile"  # numba's own flag: False if the decorator was given signatures
@@ -35,24 +35,26 @@ class Prepared:
         Compiled for exactly these arguments: the user's, or one that calls it.
     """
 
-    def __init__(self, kernel: Any, form: str, like: NDArray[Any], output: NDArray[Any], state: Any) -> None:
+    def __init__(self, kernel: Any, form: Form, like: NDArray[Any], output: NDArray[Any], state: Any) -> None:
         self._types = _arguments(form, like, output, state), typeof(output), typeof(like)
         self.kernel = _ready(kernel, form, self._types[0])
         self.form = form
         self._workers: dict[Any, Callable[..., Any]] = {}
 
-    def worker(self, work: Any, *shared: types.Type) -> Callable[..., Any]:
-        """Return `work` compiled to call any kernel of this type, with other arguments of the types `shared`."""
-        key = work, shared
+    def worker(self, work: Any, *shared: types.Type, mapping: bool = False) -> Callable[..., Any]:
+        """Return `work` for this kernel, compiled for any of its type and for other arguments of the types `shared`."""
+        form = self.form._replace(mapping=1 if mapping else None)
+        key = work, form, shared
         if key not in self._workers:
-            self._workers[key] = _compiled(work, self.form, self.kernel, *self._types, *shared)
+            made = _compiled(work, form, self.kernel, *self._types, *shared)
+            self._workers[key] = functools.partial(made, *form, self.kernel)
         return self._workers[key]
 
 
 _prepared: weakref.WeakKeyDictionary[Any, dict[Any, Prepared]] = weakref.WeakKeyDictionary()
 
 
-def prepared(kernel: Any, form: str, like: NDArray[Any], output: NDArray[Any], state: Any) -> Prepared:
+def prepared(kernel: Any, form: Form, like: NDArray[Any], output: NDArray[Any], state: Any) -> Prepared:
     """Return a kernel ready for arrays like `like` and `output`, and states like `state`; it is remembered."""
     if INTERPRETED or not isinstance(kernel, Dispatcher):
         return Prepared(kernel, form, like, output, state)
@@ -63,21 +65,21 @@ def prepared(kernel: Any, form: str, like: NDArray[Any], output: NDArray[Any], s
     return known[key]
 
 
-def form_of(kernel: Any, lines: bool, turns: bool) -> str:
-    """Return the form of a stream over this kernel: see `work`."""
-    words = ["lines" if lines else "records", *["turns"] * turns]
+def form_of(kernel: Any, lines: bool, turns: bool) -> Form:
+    """Return the form of a stream over this kernel; whether it maps files is known only later."""
     code = getattr(getattr(kernel, "py_func", kernel), "__code__", None)
     parameters = code.co_varnames[4 : code.co_argcount] if code is not None else ()
-    return " ".join([*words, *(name for name in parameters if name in EXTRAS)])
+    extras = " ".join(name for name in parameters if name in EXTRAS)
+    return Form(1 if lines else None, 1 if turns else None, None, extras or None)
 
 
-def _ready(kernel: Any, form: str, arguments: tuple[types.Type, ...]) -> Any:
+def _ready(kernel: Any, form: Form, arguments: tuple[types.Type, ...]) -> Any:
     """Return a kernel compiled for exactly the arguments that workers pass: `kernel` itself, or one that calls it."""
     if INTERPRETED:
         return kernel
     if not isinstance(kernel, Dispatcher) or kernel.targetoptions.get("forceobj"):
         raise TypeError(f"kernel must be a function compiled by numba.njit, not {kernel!r:.60}")
-    names = ["buffer", "n", "offset", "state", *extras(form)]
+    names = ["buffer", "n", "offset", "state", *form.names]
     wanted = f"({', '.join(f'{name}: {kind}' for name, kind in zip(names, arguments, strict=True))})"
     sentence = f"kernel must take {wanted}, which {kernel.py_func.__name__} does not"
     try:
@@ -93,7 +95,7 @@ def _ready(kernel: Any, form: str, arguments: tuple[types.Type, ...]) -> Any:
             kernel = _caller(kernel, len(arguments))
         if arguments not in kernel.overloads:
             kernel.compile(arguments)
-    except (TypeError, RuntimeError, errors.NumbaError) as error:
+    except (TypeError, RuntimeError, AttributeError, errors.NumbaError) as error:  # numba itself raises some
         raise TypeError(f"{sentence}: {error}\n{sentence}") from error
     result = kernel.overloads[arguments].signature.return_type
     if "output" in names and not isinstance(result, types.Integer):
@@ -102,14 +104,15 @@ def _ready(kernel: Any, form: str, arguments: tuple[types.Type, ...]) -> Any:
 
 
 def _compiled(
-    work: Any, form: str, kernel: Any, arguments: tuple[types.Type, ...], output: types.Type, like: types.Type,
+    work: Any, form: Form, kernel: Any, arguments: tuple[types.Type, ...], output: types.Type, like: types.Type,
     *shared: types.Type,
 ) -> Callable[..., Any]:  # fmt: skip
     """Return `work` compiled to call a kernel of this type; later processes find it in the cache."""
     if INTERPRETED:
         return work
     own = kernel.overloads[arguments].signature
-    fixed = types.literal(form), types.FunctionType(own), typeof(NO_PLAN), _WORDS
+    constants = (types.none if each is None else types.literal(each) for each in form)
+    fixed = *constants, types.FunctionType(own), typeof(NO_PLAN), _WORDS
     signature = (*fixed, *shared, output, like, arguments[3], _WORDS)
     if not (_known_everywhere(own.return_type) and _known_everywhere(arguments[3])):
         work = _uncached(work)
@@ -148,9 +151,9 @@ def _uncached(work: Any) -> Any:
     return jit(**work.targetoptions)(work.py_func)
 
 
-def _arguments(form: str, like: NDArray[Any], output: NDArray[Any], state: Any) -> tuple[types.Type, ...]:
+def _arguments(form: Form, like: NDArray[Any], output: NDArray[Any], state: Any) -> tuple[types.Type, ...]:
     buffer, filled = (types.Array(from_dtype(each.dtype), each.ndim, "C") for each in (like, output))
-    more = (filled if name == "output" else types.int64 for name in extras(form))
+    more = (filled if name == "output" else types.int64 for name in form.names)
     return buffer, types.int64, types.int64, typeof(state), *more
 
 

@@ -3,13 +3,14 @@
 A page of a mapping that lies behind the end of its file kills the process that touches it (SIGBUS). A *read lease*
 (fcntl(2), F_SETLEASE) excludes that: while it is held, whoever opens the file for writing, or truncates it, is made to
 wait. The holder is told by a signal, here one that is ignored by default, and by F_GETLEASE, which workers ask before
-each piece. Then no further piece is mapped, and the worker that leaves the mapping last lets go of the lease. Linux
+each claim. Then no further piece is mapped, and the worker that leaves the mapping last lets go of the lease. Linux
 waits for that as long as ``/proc/sys/fs/lease-break-time`` says, 45 seconds by default. Where no lease is given (a file
 that is open for writing or belongs to another user, most network file systems), nothing is mapped.
 
-A worker that uses a mapping is counted; it counts itself in before it looks whether the file is still mapped, and the
-one that finds that it is not, and that nobody is left, lets go. In a sequentially consistent order of these accesses, a
-worker that is seen to be out has left, or will see that the file is not mapped.
+A worker that uses a mapping is counted; it counts itself in before it asks whether the lease is wanted. Who finds that
+it is says that the file is not mapped, which stays so. Whoever leaves, sees that, and then sees that nobody is counted,
+lets go. In a sequentially consistent order of these accesses, a worker that is not seen then has left, or will see that
+the file is not mapped or that the lease is wanted, and the last of those who leave sees all others gone.
 
 Kernels may write to what they get, so the mapping is private. Another one of the same file is for searching: it has the
 bytes of the file whatever kernels do to theirs.
@@ -32,13 +33,14 @@ PAGE = 4096
 NEVER, MEASURE, ALWAYS = range(3)
 
 # Words of a source that its workers share, and the addresses of its two mappings, 0 before there are any.
-# PRIVATE: 0 if nobody has mapped the file yet, BEING_MAPPED, the address of the first byte, or in the end NOT_MAPPED.
+# PRIVATE: 0 if nobody has mapped the file yet, BEING_MAPPED, the address of the first byte, or NOT_MAPPED, for ever.
 PRIVATE, USERS, MAPPED_AT, SEARCHED_AT, MAPPED_BYTES = range(4, 9)
-NOT_MAPPED, BEING_MAPPED = -1, -2
+NOT_MAPPED = -1
+BEING_MAPPED = -2
 
 # Words of one worker: pieces so far, what the last one was, when it began, and nanoseconds per MiB in both ways.
 COUNT, WAY, START, COST = range(MEASURES, MEASURES + 4)  # COST + 1, too
-_WARM_UP, _TRIAL, _AGAIN = 1, 4, 256
+_WARM_UP, _TRIAL, _AGAIN = 1, 3, 256
 
 # Linux's values.
 _F_SETSIG, _F_SETLEASE, _F_GETLEASE, _F_RDLCK, _F_UNLCK, _SIGURG = 10, 1024, 1025, 0, 2, 23
@@ -48,13 +50,20 @@ _PROT_READ, _PROT_WRITE, _MAP_SHARED, _MAP_PRIVATE, _MAP_NORESERVE = 1, 2, 1, 2,
 @kernel
 def enter_mapping(files, row, fd):
     """Begin to use the mapping of an open file: the address of its first byte, or 0 if the file must be read."""
-    # E1 is ordered with L1 and L2. Mutant: "a worker enters a mapping without being counted"
+    # X1 is ordered with X5. Mutants: "a worker enters a mapping without being counted",
+    # "a worker counts itself in after it has asked for the lease", "a worker enters a mapping by relaxed accesses"
     fetch_add(files, row + USERS, 1, "seq_cst")
+    # X2 is ordered with X3: who sees the address sees the mapping.
     address = load(files, row + PRIVATE, "seq_cst")
+    # X3 is ordered with X2, X4. Mutants: "two workers map a file",
+    # "a worker that maps a file says meanwhile that it is not mapped"
     if address == 0 and compare_and_swap(files, row + PRIVATE, 0, BEING_MAPPED, "seq_cst"):
         address = _map(files, row, fd)
+        # X3 is ordered with X2, X4. Mutant: "a mapping is announced by a relaxed store"
         store(files, row + PRIVATE, address, "seq_cst")
+    # Mutant: "nobody asks whether the lease is wanted back"
     if address > 0 and fcntl(fd, _F_GETLEASE, 0) != _F_RDLCK:
+        # X3 is ordered with X2, X4. Mutant: "a mapping that is wanted back is not said to be over"
         store(files, row + PRIVATE, NOT_MAPPED, "seq_cst")
         address = 0
     if address <= 0:
@@ -66,8 +75,11 @@ def enter_mapping(files, row, fd):
 @kernel
 def leave_mapping(files, row, fd):
     """End the use of a mapping, and let go of the lease if nobody may use it any more."""
+    # X5 is ordered with X1, X5, before X4. Mutant: "a worker that leaves looks who else is there while it is counted"
     fetch_add(files, row + USERS, -1, "seq_cst")
-    # L1 and L2 are ordered with E1. Mutant: "the lease is let go while the mapping is used"
+    # X4 is ordered with X3; X5 is ordered with X1, X5, after X4. Mutants: "the lease is never let go",
+    # "the lease is let go while the mapping is used", "the users are counted before the mapping is seen to be over",
+    # "a worker leaves a mapping by relaxed accesses"
     if load(files, row + PRIVATE, "seq_cst") == NOT_MAPPED and load(files, row + USERS, "seq_cst") == 0:
         fcntl(fd, _F_SETLEASE, _F_UNLCK)
 
@@ -81,8 +93,8 @@ def _map(files, row, fd):
     size = files[row + MAPPED_BYTES]
     private = mmap(0, size, _PROT_READ | _PROT_WRITE, _MAP_PRIVATE | _MAP_NORESERVE, fd, 0)
     searched = mmap(0, size, _PROT_READ, _MAP_SHARED, fd, 0)
-    files[row + MAPPED_AT] = private
-    files[row + SEARCHED_AT] = searched
+    store(files, row + MAPPED_AT, private, "relaxed")
+    store(files, row + SEARCHED_AT, searched, "relaxed")
     return NOT_MAPPED if private < 0 or searched < 0 else private
 
 
@@ -90,9 +102,10 @@ def _map(files, row, fd):
 def unmap(files, row):
     """Remove the mappings of a file that nobody uses."""
     for word in (MAPPED_AT, SEARCHED_AT):
-        if files[row + word] > 0:
-            munmap(files[row + word], files[row + MAPPED_BYTES])
-            files[row + word] = 0
+        address = load(files, row + word, "relaxed")
+        if address > 0:
+            munmap(address, files[row + MAPPED_BYTES])
+            store(files, row + word, 0, "relaxed")
 
 
 @kernel

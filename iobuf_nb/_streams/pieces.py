@@ -23,8 +23,9 @@ REPLACED = -10_004
 ANOTHER = -10_005  # the next piece is of another source, which has a state of its own
 
 # Words shared by the workers, two cache lines apart. CLAIMED, DONE and MAPPED are counters, each decided by one
-# read-modify-write; what they count is read by others only after the workers have ended. The others are described
-# where they are used: STOP and TURN in `order`, WRITTEN in `output`, those from POSITION on in `turns`.
+# read-modify-write, which orders nothing; what they count is read by others only after the workers have ended. The
+# others are described where they are used: STOP and TURN in `order`, WRITTEN in `output`, those from POSITION on in
+# `turns`.
 CLAIMED = 0 * LINE_PAIR  # claims made
 DONE = 1 * LINE_PAIR  # bytes processed by the kernel
 MAPPED = 2 * LINE_PAIR  # bytes among them that were mapped, not copied
@@ -76,6 +77,7 @@ class Plan(NamedTuple):
     packets: int = 0  # BYTES, MESSAGES or CONNECTED
     unit: int = 0  # smallest room for a read that cuts nothing off
     terminal: int = 0  # 1: EIO means the end
+    nonblocking: int = 0  # 1: reads of `fd` do not wait
     ahead: int = 0  # the address of the read-ahead memory, with room for a unit
     carry: int = 0  # the address of the memory between two turns, with room for a step
 

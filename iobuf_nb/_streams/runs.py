@@ -14,11 +14,10 @@ from .mapping import ALWAYS, MEASURE, NEVER
 from .output import NOWHERE
 from .pieces import UNKNOWN
 from .source import Opened, Source
-from .table import Table
+from .table import LARGE_BYTES, Table
 from .units import Header, Units, header_of
 
-_MEASURED_BYTES = 1 << 28  # files that are large enough to find out how to read them best
-_LARGE_PIECES = 256  # of each worker: a file so large is claimed several pieces at a time
+_CLAIMS = 64  # that each worker makes of a large file, at least
 _TOGETHER = 1 << 14  # files that are looked at before the first of them is read
 
 
@@ -57,7 +56,7 @@ class _Runs:
     def _new_table(self) -> Table:
         job = self._job
         in_turns = job.plan.ordered or job.plan.output != NOWHERE
-        return Table(job.plan.length, UNKNOWN if in_turns else _LARGE_PIECES * len(job.states) * job.plan.length)
+        return Table(job.plan.length, UNKNOWN if in_turns else _CLAIMS * len(job.states))
 
     def add(self, source: Source) -> None:
         """Add a source to the next run, or run it at once."""
@@ -176,7 +175,7 @@ class _Runs:
             return NEVER
         if self._engine == "mmap":
             return ALWAYS
-        return MEASURE if size >= _MEASURED_BYTES else NEVER
+        return MEASURE if size >= LARGE_BYTES else NEVER
 
     def _require_file(self, name: str, regular: bool) -> None:
         if self._engine in ("uring", "mmap") and not regular:

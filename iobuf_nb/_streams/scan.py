@@ -87,6 +87,7 @@ def scan(
             state=np.zeros((_TABLES, 256), np.int64),
             combine=np.add,
             dtype=np.uint8,
+            engine="preadv",  # the kernel takes longer than reading, in whichever way
             workers=workers,
             buffers=buffers,
             tier=tier,

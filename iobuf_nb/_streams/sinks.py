@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 
 from .. import _interrupt
 from .._jit import check
-from .output import IN_TURN, PLACED, SOCKET
+from .._memory.files import descriptor
+from .._memory.tier import Tier
+from .._pools.bounded_queue import BoundedQueue
+from .._pools.pool import BufferPool
+from .._threads.outcomes import Closed
+from ..atomics import store
+from .output import BUFFERS, IN_TURN, PLACED, SINK_CLOSED, SOCKET
 
 _PIPE_BUF = 4096  # what a pipe takes without blocking once it is writable
 
@@ -38,13 +44,19 @@ def sink_for(output: Any) -> Iterator[tuple[Target, str]]:
 
     If the block raises, a file that is named by its path stays as it was.
     """
-    if isinstance(output, bool) or not (
-        isinstance(output, int) or hasattr(output, "__fspath__") or type(output) is str
-    ):
-        raise TypeError(f"output must be a path or a file descriptor, not {output!r:.60}")
+    if isinstance(output, Sink):
+        with output._filled() as target:
+            yield target, "a sink"
+        return
+    if hasattr(output, "fileno"):
+        output = descriptor("output", output, at_offset=True)
+    if isinstance(output, bool) or not isinstance(output, (int, str, os.PathLike)):
+        raise TypeError(
+            f"output must be a path, a file descriptor, a socket, a binary file or a Sink, not {output!r:.60}"
+        )
     if not isinstance(output, int):
         with _new_file(check.path("output", output)) as fd:
-            yield Target(PLACED, fd, 0, 0), str(output)
+            yield Target(PLACED, fd, 0, 0), os.fspath(output)
         return
     fd = check.integer("output (a file descriptor)", output, 0, 2**31 - 1)
     with ExitStack() as stack:
@@ -110,6 +122,109 @@ _mmap = ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_size_t, _C,
     ("mmap", ctypes.CDLL(None))
 )
 _munmap = ctypes.CFUNCTYPE(_C, ctypes.c_void_p, ctypes.c_size_t)(("munmap", ctypes.CDLL(None)))
+
+
+class Sink:
+    """Where the output of a stream goes block by block, for another thread: buffers of a pool, and a queue.
+
+    Parameters
+    ----------
+    buffers : int
+        Number of buffers, from 1 to 2**32: as many blocks wait, at most, for the thread that takes them.
+    tier : Tier or int
+        Bytes of a buffer, and of a block at most.
+
+    Attributes
+    ----------
+    pool : BufferPool
+        The buffers.
+    queue : BoundedQueue
+        The indices of the buffers that hold a block, in the order of the output. Closed once the stream has ended.
+    lengths : int64 array of shape (buffers,)
+        The bytes of the block in each buffer.
+
+    Notes
+    -----
+    Iterating yields the blocks, as arrays of the output's dtype, each valid until the next one is asked for. It waits
+    for blocks, and ends when the stream has ended; if that failed, it raises RuntimeError. In a kernel, take an index
+    from `queue`, and put it back into `pool`. Several threads may take blocks, each of which comes to one of them.
+
+    Examples
+    --------
+    >>> import threading
+    >>> import numpy as np
+    >>> from numba import njit
+    >>> from iobuf_nb import stream
+    >>> @njit
+    ... def double(buffer, n, offset, state, output):
+    ...     for k in range(n):
+    ...         output[k] = 2 * buffer[k]
+    ...     return n
+    >>> sink = Sink()
+    >>> thread = threading.Thread(target=stream, args=(np.arange(4.0), double), kwargs={"output": sink})
+    >>> thread.start()
+    >>> [block.tolist() for block in sink]
+    [[0.0, 2.0, 4.0, 6.0]]
+    >>> thread.join()
+    """
+
+    __module__ = "iobuf_nb"  # as tracebacks name it
+
+    def __init__(self, buffers: int = 4, tier: Tier | int = Tier.GIANT) -> None:
+        self.pool = BufferPool(buffers, tier)
+        self.queue = BoundedQueue(buffers)
+        self.lengths: NDArray[np.int64] = np.zeros(buffers, np.int64)
+        self._words = np.array(
+            [
+                self.pool._address, self.queue._address, self.lengths.ctypes.data, buffers, self.pool.arena,
+                self.pool.stride, self.pool.buffer_size, 0,
+            ],
+            np.int64,
+        )  # fmt: skip
+        self._dtype: np.dtype[Any] = np.dtype(np.uint8)
+        self._shape: tuple[int, ...] = ()
+        self._used = self._failed = False
+
+    def close(self) -> None:
+        """End the stream that fills this sink, with BrokenPipeError: nobody takes its blocks any more."""
+        store(self._words, SINK_CLOSED, 1, "relaxed")
+        while (index := self.queue.try_get()) >= 0:
+            self.pool.put(index)
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        while True:
+            try:
+                index = self.queue.get()
+            except Closed:
+                break
+            block = self.pool.value(index)[: self.lengths[index]].view(self._dtype).reshape(-1, *self._shape)
+            try:
+                yield block
+            finally:
+                self.pool.put(index)
+        if self._failed:
+            raise RuntimeError("the stream that filled this sink has failed: its output is not complete")
+
+    def _expect(self, like: NDArray[Any]) -> None:
+        """Note what the output is made of."""
+        if like[:1].nbytes > self.pool.buffer_size:
+            raise ValueError(
+                f"output must be a Sink whose buffers hold an item of {like[:1].nbytes} bytes, not of "
+                f"{self.pool.buffer_size} bytes"
+            )
+        self._dtype, self._shape = like.dtype, like.shape[1:]
+
+    @contextmanager
+    def _filled(self) -> Iterator[Target]:
+        """Let a stream fill this sink in a ``with`` block."""
+        if self._used:
+            raise ValueError("output must be a Sink that no stream has filled yet: make a new one")
+        self._used = self._failed = True
+        try:
+            yield Target(BUFFERS, self._words.ctypes.data, 0, 0)
+            self._failed = False
+        finally:
+            self.queue.close()
 
 
 class Collector:

@@ -22,7 +22,7 @@ def own_pool(buffers: int, size: int) -> Iterator[BufferPool]:
     except BaseException:
         pool.close()
         raise
-    if buffers * pool.stride <= _MOST_BYTES and pool.available() == buffers and not _spares:
+    if buffers * pool.stride <= _MOST_BYTES and not _spares:
         _spares[key] = pool
     else:
         pool.close()

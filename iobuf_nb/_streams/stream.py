@@ -32,11 +32,12 @@ from .kernel import form_of, prepared
 from .output import NOWHERE, PLACED
 from .progress import Stopwatch, Throughput, processors, reporter
 from .runs import run
-from .sinks import Collector, Target, leave_at_end, sink_for
+from .sinks import Collector, Sink, Target, leave_at_end, sink_for
 from .source import plain_paths, sources_of
 from .spares import own_pool
 from .state import check_combine, combined, make_states, type_of
 from .units import DIRECT_BYTES, SLACK, Units, like_of, seen_by_kernels
+from .work import Form
 
 __all__ = ["StreamError", "StreamResult", "stream"]
 
@@ -86,57 +87,101 @@ def stream(
     decompress: str | None = None,
     progress: bool | Callable[[int, int | None], None] = False,
 ) -> StreamResult:
-    r"""Run a kernel over a file, pipe or socket, piece by piece, on several threads.
+    r"""Run a kernel over files, pipes, sockets or memory, piece by piece, on several threads.
 
     Parameters
     ----------
-    source : path, file descriptor, socket or binary file; or a list of them
+    source : path, pattern, file descriptor, socket, binary file or memory; or a list, tuple or iterator of them
+        Paths and files: a string with ``*``, ``?`` or ``[`` that is no path stands for the files that match, sorted
+        (`glob.glob`, with ``**``). A regular file is read up to the size it has at the start. Files of a list that are
+        given by their paths are looked at first and then read together, by one crew of threads.
         A file descriptor is read from its current position to its end, and stays open. A file object, raw or buffered,
         is read from its own position, including data it has read ahead or not yet written, and is left positioned at
         the end. File objects whose data differ from those of their descriptor, such as text or gzip files, are refused,
-        and so is any other object with ``fileno()``. Several sources form one stream, but no piece spans two of them. A
-        regular file is read up to the size it has at the start. Messages of sockets, or of pipes in packet mode, are
-        joined but never cut: one of more than 1 MiB is an error. An empty message ends datagrams, which have no other
-        end.
+        and so is any other object with ``fileno()``.
+        Memory is bytes, a bytearray, memoryview, mmap or C-contiguous array; it must not change meanwhile, and kernels
+        get copies of its pieces. Bytes that are also the name of a file are refused.
+        Messages of sockets, or of pipes in packet mode, are joined but never cut: one of more than 1 MiB is an error.
+        An empty message ends datagrams, which have no other end.
+        Several sources form one stream, but no piece spans two of them.
     kernel : function compiled by ``numba.njit``
         Called as ``kernel(buffer, n, offset, state)``: a contiguous array of `n` items, which is the kernel's own until
-        it returns; the offset of the first item in bytes from the start of the stream; and the worker's state. Its
-        return value is ignored. A kernel compiled with explicit signatures needs one for these types, with `n` and
-        `offset` as int64.
+        it returns; the offset of the first item in bytes from the beginning of the first source; and the worker's
+        state. It may have more parameters, which are recognised by their names, in any order: ``source``, the index of
+        the source in the result's `names`; ``before`` and ``after``, the numbers of items of `overlap` around the
+        piece; ``output``, an array for results, and then it returns how many it has put there. A kernel compiled with
+        explicit signatures needs one for these types; all numbers are int64.
+        64 bytes after the last item can be read, too. They are zero, or, if the piece is mapped, what follows
+        in the file.
     state : value that kernels accept and can change in place, a callable that makes one, or None
         Each worker has its own: a deep copy of `state`, or the result of a call; all of one type. `state` itself is not
         modified. If calls return the same object, workers share it and must not write to the same places.
     combine : callable, optional
         ``combine(a, b)`` merges two states into one, such as ``np.add``; a shared state counts once.
+    per_file : bool
+        Keep states apart by source: the result's `state` is a list with one for each. Needs `combine`, or one worker.
+    output : path, file descriptor, socket, binary file or Sink, optional
+        Where to write what kernels return, in the order of the source. A path is written under a temporary name beside
+        it (``.iobuf_nb-*``), which becomes the file at the end: after a failure it is as it was. A descriptor is
+        written from its position on; a failure leaves part of the output there.
+    collect : dtype, optional
+        Return what kernels return as one array of this dtype, in the order of the source. The memory is anonymous, and
+        counts as shared memory.
+    output_dtype : dtype, optional
+        The dtype of the kernel's ``output``; by default that of `buffer`. May have a shape, as `dtype` may.
+    output_items : int, optional
+        The length of ``output``; by default the most items that a piece has.
     workers : int, optional
         Number of threads, from 1 to 1024; by default the number of processors that this process may use. A kernel
-        compiled with ``parallel=True`` has its own threads, and takes one worker.
+        compiled with ``parallel=True`` has its own threads, and takes one worker. A source of one piece is processed in
+        the calling thread.
     tier : Tier or int, optional
-        Bytes of a buffer; a piece is the whole records or lines that fit. By default `Tier.GIANT`, 256 KiB, which fits
-        into a processor's cache; 1 MiB with `direct`.
+        Bytes of a piece at most; a piece is the whole records or lines that fit. By default `Tier.GIANT`, 256 KiB,
+        which fits into a processor's cache; 1 MiB with `direct`. A line must not be longer.
     buffers : int, optional
-        Number of buffers in the pool, which bounds the memory; by default one per worker.
+        Number of buffers in the pool, which bounds the memory; by default one per worker, and two more for what one
+        thread must read (`decompress`; a part of a pipe).
     pool : BufferPool, optional
         Use the buffers of this pool, instead of a new one of `buffers` times `tier` bytes. It may be shared: a worker
-        that finds no free buffer waits.
+        that finds no free buffer waits. Pieces are 64 bytes smaller than buffers, in buffers of 64 KiB or more one
+        page, and with `direct` two.
     engine : {"auto", "preadv", "uring", "mmap"}
-        "preadv": every worker reads for itself; "auto" is the same.
-        "uring": io_uring reads regular files into eight buffers per worker while the workers process others. Not with
-        `ordered` or `delimiter`; needs the extra ``uring`` and real threads, not those of gevent or eventlet, which run
-        one at a time.
-        "mmap": maps regular files and uses no buffers. Faster for the lightest kernels on files in the page cache, but
-        counts as memory of this process, and a file truncated meanwhile kills the process (SIGBUS). Pages that a kernel
-        writes to take memory until the stream ends.
+        "preadv": every worker reads for itself. "mmap": maps regular files, where that is safe, and reads elsewhere: a
+        mapping needs a read lease (fcntl(2)), which holds up whoever wants to write to the file, until the pieces at
+        work are done; there is none of a file that is open for writing, of another user's (but for root) and on most
+        network file systems. Nothing is mapped with `ordered`, `overlap` and `direct`. What is mapped counts as memory
+        of this process, but is the page cache's. A process that wants to write and opens the file non-blocking is
+        refused (EWOULDBLOCK) instead of held up. A kernel must not take longer for some pieces than
+        ``/proc/sys/fs/lease-break-time``, 45 seconds by default, or who waits is let in, and a truncated file kills
+        this process (SIGBUS). "auto": reads; of files from 64 MiB on, workers measure both ways and go on in the
+        faster one. "uring": io_uring reads regular files into eight buffers per worker while the workers process
+        others. Not with `ordered`, `delimiter`, `output`, `collect`, `overlap`, `per_file` or a part of a source; needs
+        the extra ``uring`` and real threads, not those of gevent or eventlet, which run one at a time.
     direct : bool
-        Bypass the page cache (open(2), O_DIRECT); needs paths, and buffers of at least 4096 bytes.
+        Bypass the page cache (open(2), O_DIRECT); needs paths.
     record : int, optional
         Bytes of a record; records are never split. By default the size of `dtype`.
     dtype : optional
-        The dtype of `buffer`.
+        The dtype of `buffer`. With a shape, such as ``("f4", (1024,))``, `buffer` is an array of rows. By default
+        uint8; the dtype and the shape of the rows of a single array in memory, or of the first of several sources if
+        its name ends in ``.npy``; then all sources must be such files, and their headers are not part of the data.
     delimiter : bytes, optional
-        One byte that ends a line, such as ``b"\n"``: each piece is whole lines. The last line need not end with it.
+        1 to 64 bytes that end a line, such as ``b"\n"``: each piece is whole lines. The last line of a source need not
+        end with it. Of a delimiter that can overlap itself, such as ``b"\n\n"``, pieces are only cut where no earlier
+        occurrence overlaps it.
     ordered : bool
         Call the kernel on one piece at a time, in order, with one state for all of them.
+    overlap : pair of int
+        Items before and after each piece that `buffer` has, too, except beyond the ends of a source: the piece is
+        ``buffer[before : before + n]``. Not with `delimiter`.
+    start, stop : int, optional
+        Read only these bytes of each source, like a slice; with `delimiter`, the lines that begin there.
+    skip : int
+        Records, or with `delimiter` lines, that are left out at the beginning of each source.
+    decompress : {None, "auto", "gzip", "zstd", "lz4", "bz2", "xz"}
+        Read what compressed sources hold, which one thread decompresses for the workers; bgzip and zstd files of
+        several frames on several threads. "auto" goes by the first bytes, and reads other sources as they are. Needs
+        the extra ``compression`` for zstd and lz4, and to be fast for gzip.
     progress : bool or callable
         True shows a tqdm progress bar. A callable is called as ``progress(bytes_done, size)`` repeatedly, and at the
         end; `size` is None if unknown.
@@ -148,13 +193,17 @@ def stream(
     Raises
     ------
     StreamError
-        The kernel raised; the message names the piece.
+        The kernel raised, returned a wrong number, or wrote past the end of its output; the message names the piece.
     OSError
-        The source cannot be opened, read or mapped, or shrank meanwhile; with its name, and the offset in the message.
+        A source cannot be opened, read or decompressed, or shrank meanwhile, with its name, and the offset in the
+        message; of several files, the message says how many were read whole. The output cannot be written, with its
+        name.
     ValueError, TypeError
         An argument has the wrong type or is out of range; the kernel cannot be compiled for these arguments; a source
-        ends inside a record, or a line is longer than a buffer. Exceptions of `state` and `combine` propagate
+        ends inside a record, or a line is longer than a piece. Exceptions of `state` and `combine` propagate
         unchanged.
+    ImportError
+        The package for a compressed format is missing.
     MemoryError, RuntimeError
         The system cannot provide the buffers or the threads; Python is shutting down.
     Closed, WouldBlock
@@ -178,6 +227,19 @@ def stream(
     ...     np.arange(100_000, dtype="f8").tofile(file.name)
     ...     stream(file.name, add, state=np.zeros(1), combine=np.add, dtype="f8").state
     array([4.99995e+09])
+
+    Positions of a value:
+
+    >>> @njit
+    ... def find(buffer, n, offset, state, output):
+    ...     found = 0
+    ...     for k in range(n):
+    ...         if buffer[k] == 7:
+    ...             output[found] = offset + k
+    ...             found += 1
+    ...     return found
+    >>> stream(np.arange(1000, dtype=np.uint8), find, collect=np.int64).collected
+    array([  7, 263, 519, 775])
     """
     require_threads()
     check_combine(combine)
@@ -226,6 +288,8 @@ def stream(
             ready = prepared(kernel, form, units.like, output_like, states[0])
         target, name, collector = Target(NOWHERE, 0, 0, 0), "", None
         if output is not None:
+            if isinstance(output, Sink):
+                output._expect(output_like)
             target, name = stack.enter_context(sink_for(output))
         elif collect is not None:
             collector = Collector(stack)
@@ -263,11 +327,11 @@ def stream(
 
 
 def _output_like(
-    form: str, output: Any, collect: Any, output_dtype: Any, output_items: Any, units: Units
+    form: Form, output: Any, collect: Any, output_dtype: Any, output_items: Any, units: Units
 ) -> NDArray[Any]:
     """Return an array like what the kernel is to fill; refuse arguments about output that do not fit together."""
     if output is None and collect is None:
-        if "output" in form.split():
+        if "output" in form.names:
             raise ValueError("the kernel has a parameter output: say where that goes, by output= or collect=")
         for name, value in ("output_dtype", output_dtype), ("output_items", output_items):
             if value is not None:
@@ -275,7 +339,7 @@ def _output_like(
         return np.zeros(1, np.uint8)
     if output is not None and collect is not None:
         raise ValueError("output and collect exclude each other: pass one of them")
-    if "output" not in form.split():
+    if "output" not in form.names:
         name = "collect" if output is None else "output"
         raise TypeError(
             f"{name}= needs a kernel(buffer, n, offset, state, output) that returns how many items of output it filled"
@@ -289,9 +353,9 @@ def _output_like(
     return units.like if output_dtype is None else like_of("output_dtype", output_dtype)
 
 
-def _check_ring(units: Units, form: str, ordered: bool, per_file: bool) -> None:
+def _check_ring(units: Units, form: Form, ordered: bool, per_file: bool) -> None:
     """Refuse what io_uring cannot be used for."""
-    if ordered or units.delimiter or "turns" in form.split() or not units.whole or per_file:
+    if ordered or units.delimiter or form.turns or not units.whole or per_file:
         raise ValueError(
             "engine='uring' reads pieces of one size, which complete in any order: leave out ordered, delimiter, "
             "output, collect, overlap, start, stop, skip and per_file, or use engine='auto'"

@@ -40,7 +40,8 @@ from .source import Opened, changed
 _COLUMNS = [FD, LEFT, CLAIMS_END, CLAIMS, LENGTH, MEMORY, ORIGIN, LOW, HIGH, TOTAL, BASE, INODE, MAPPING, INDEX, KNOWN]
 
 
-_TOGETHER = 16  # pieces of a large file: each worker then maps whole parts of the page table
+LARGE_BYTES = 1 << 26  # of files for which it is worth while to find out how to read them best
+_TOGETHER = 16  # pieces of a large file at most: each worker then maps whole parts of the page table
 
 
 class Part(NamedTuple):
@@ -58,13 +59,13 @@ class Table:
     ----------
     length : int
         Bytes of a piece.
-    large : int
-        The bytes from which on several pieces of a file are claimed at once.
+    claims : int
+        How many claims are to be made of a file before several of its pieces are claimed at once.
     """
 
-    def __init__(self, length: int, large: int) -> None:
+    def __init__(self, length: int, claims: int) -> None:
         self._length = length
-        self._large = large
+        self._claims = claims
         self._rows: list[tuple[int, ...]] = []
         self._paths: list[bytes] = []
         self._kept: list[Any] = []  # what the addresses in the table point to
@@ -98,7 +99,7 @@ class Table:
         mapping: int,
     ) -> None:  # fmt: skip
         low, high, known = part
-        length = self._length * (_TOGETHER if high - low >= self._large else 1)
+        length = self._length * min(max((high - low) // (self._claims * self._length), 1), _TOGETHER)
         claims = -(-(high - low) // length)
         self.claims += claims
         self.bytes += high - low
@@ -136,7 +137,7 @@ class Table:
         if not ((modes & 0o170000 == stat.S_IFREG) & (sizes > 0) & (sizes % record == 0)).all():
             return False
         ends = np.cumsum(sizes)
-        lengths = np.where(sizes >= self._large, _TOGETHER, 1) * self._length
+        lengths = np.clip(sizes // (self._claims * self._length), 1, _TOGETHER) * self._length
         claims = -(-sizes // lengths)
         rows = np.zeros((len(paths), FILE_WORDS), np.int64)
         rows[:, LEFT] = rows[:, CLAIMS] = claims
@@ -145,7 +146,7 @@ class Table:
         rows[:, HIGH] = rows[:, TOTAL] = rows[:, MAPPED_BYTES] = sizes
         rows[:, BASE] = base + ends - sizes
         rows[:, INODE] = inodes
-        for k in np.flatnonzero(sizes >= self._large).tolist():
+        for k in np.flatnonzero(sizes >= LARGE_BYTES).tolist():
             rows[k, MAPPING] = mapping(int(sizes[k]))
         rows[:, INDEX] = index + np.arange(len(paths))
         rows[:, KNOWN] = 1
@@ -178,6 +179,11 @@ class Table:
         starts = np.zeros(n, np.int64)
         starts[1:] = ends[: n - 1] + 1
         return text.ctypes.data + starts
+
+    @property
+    def may_map(self) -> bool:
+        """Whether any of its files may be mapped."""
+        return bool(self._row(slice(None))[..., MAPPING].any())
 
     @property
     def whole(self) -> int:

@@ -33,6 +33,7 @@ from .pieces import (
     TORN,
 )
 
+_MORE_MS = 1  # how long a worker waits for more if its buffer is not half full: turns that change often take time
 _LOOK_MS = 50  # how often workers waiting for data check whether to stop
 
 # What a read returns: bytes, or one message, cut to the buffer. An empty message does not end a connection of messages
@@ -48,9 +49,9 @@ _MSG_TRUNC, _MSG_DONTWAIT, _POLLRDHUP, _FIONREAD = 0x20, 0x40, 0x2000, 0x541B
 @kernel
 def claim_in_turn(plan, words, memory):
     """Read on, holding the turn: status, address, bytes, position."""
-    position = load(words, POSITION)
-    if load(words, ENDED):
-        return TORN if load(words, CARRIED) else END, 0, 0, position
+    position = load(words, POSITION, "relaxed")
+    if load(words, ENDED, "relaxed"):
+        return TORN if load(words, CARRIED, "relaxed") else END, 0, 0, position
     address = memory
     if plan.seekable:
         left = plan.size - position
@@ -64,55 +65,59 @@ def claim_in_turn(plan, words, memory):
         ended = have < want or position + have == plan.size
         whole = _whole(plan, address, have, ended, int(position > 0))
     else:
-        have = load(words, CARRIED)
+        have = load(words, CARRIED, "relaxed")
         memcpy(memory, plan.carry, have)
         whole = 0
         ended = False
         while not ended and have < plan.step:
             room = plan.step - have
-            if load(words, AHEAD) == load(words, AHEAD_END):
-                if whole and poll_in(plan.fd, 0) == 0:
-                    break  # there is enough for a piece: run the kernel rather than wait for more
+            if load(words, AHEAD, "relaxed") == load(words, AHEAD_END, "relaxed"):
+                if whole and poll_in(plan.fd, _MORE_MS if have < plan.step // 2 else 0) == 0:
+                    break  # there is enough for a piece: run the kernel rather than wait long for more
                 direct = room >= plan.unit
                 n = _read_what_comes(plan, memory + have if direct else plan.ahead, room if direct else plan.unit)
                 if n < 0 and n != -errno.EAGAIN:
                     return n, 0, 0, position + have
-                if load(words, STOP):
+                if load(words, STOP, "relaxed"):
                     return STOPPED, 0, 0, position
                 ended = n == 0
                 if n < 0:
                     n = 0
                 if not direct:
-                    store(words, AHEAD, 0)
-                    store(words, AHEAD_END, n)
+                    store(words, AHEAD, 0, "relaxed")
+                    store(words, AHEAD_END, n, "relaxed")
                     n = 0
             else:
-                start = load(words, AHEAD)
-                n = load(words, AHEAD_END) - start
+                start = load(words, AHEAD, "relaxed")
+                n = load(words, AHEAD_END, "relaxed") - start
                 if n > room:
                     n = room
                 memcpy(memory + have, plan.ahead + start, n)
-                store(words, AHEAD, start + n)
+                store(words, AHEAD, start + n, "relaxed")
             have += n
             if n or ended:
                 whole = _whole(plan, memory, have, ended, int(position > 0))
         memcpy(plan.carry, memory + whole, have - whole)
-    store(words, CARRIED, have - whole)
+    store(words, CARRIED, have - whole, "relaxed")
     if ended:
-        store(words, ENDED, 1)  # at once, because a terminal may be read again after its end
+        store(words, ENDED, 1, "relaxed")  # at once, because a terminal may be read again after its end
     if have == 0:
         return END, 0, 0, position
     if whole == 0:
         return TORN if ended else TOO_LONG, 0, 0, position
     memset(address + whole, 0, PAD)
-    store(words, POSITION, position + whole)
-    store(words, NUMBER, load(words, NUMBER) + 1)
+    store(words, POSITION, position + whole, "relaxed")
+    store(words, NUMBER, load(words, NUMBER, "relaxed") + 1, "relaxed")
     return PIECE, address, whole, position
 
 
 @kernel
 def _read_what_comes(plan, memory, room):
     """Read from a pipe, socket or device after a brief wait: bytes, 0 at the end, -EAGAIN if none came, or an error."""
+    if plan.nonblocking:
+        n = call(READ, plan.fd, memory, room, 0)
+        if n != -errno.EAGAIN:
+            return n
     ready = poll_in(plan.fd, _LOOK_MS)
     if ready <= 0:
         return ready if ready < 0 else -errno.EAGAIN

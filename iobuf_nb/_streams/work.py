@@ -1,8 +1,7 @@
 """Work: what the threads of a stream do, without the GIL: claim a piece, read it, run the user's kernel on it.
 
-What exactly depends on the *form* of a stream, a text that numba sees as a constant, so that nothing is compiled that
-no piece needs. Its words are "records" or "lines", "turns" if pieces take effect in order, and the parameters that the
-kernel has after the first four, in their order.
+What exactly depends on the `Form` of a stream. numba sees its members as constants and leaves out what they exclude, so
+that nothing is compiled that a stream does not need.
 
 Every process that finds no cached code compiles these kernels, so they avoid what takes numba long: slice assignments,
 `min` and `max`, and arrays where an address will do.
@@ -11,7 +10,7 @@ Every process that finds no cached code compiles these kernels, so they avoid wh
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._free.free_list import give
 from .._free.waiting import put_and_wake, wait_to_get
@@ -32,13 +31,14 @@ from .files import (
     MAPPING,
     ORIGIN,
     claimed,
+    close_file,
     leave_file,
     note_short,
     open_file,
     read_lines,
     read_records,
 )
-from .mapping import MAPPED_BYTES, NEVER, PAGE, PRIVATE, enter_mapping, leave_mapping, note_cost, should_map
+from .mapping import MAPPED_BYTES, NEVER, PAGE, PRIVATE, enter_mapping, leave_mapping, note_cost, should_map, unmap
 from .order import skip_turn, wait_for_turn
 from .output import DELIVERED, deliver
 from .pieces import (
@@ -64,21 +64,28 @@ from .turns import claim_in_turn
 #: Parameters that kernels may have after the first four, recognised by their names.
 EXTRAS = ("output", "source", "before", "after")
 
-# ---- what depends on the form ----------------------------------------------------------------------------------------
+
+class Form(NamedTuple):
+    """What a stream needs of its workers; None stands for what it does not need."""
+
+    lines: int | None  # pieces are lines, not records
+    turns: int | None  # pieces take effect in order
+    mapping: int | None  # files may be mapped
+    extras: str | None  # the parameters that the kernel has after the first four, in their order
+
+    @property
+    def names(self) -> list[str]:
+        """The parameters that the kernel has after the first four."""
+        return (self.extras or "").split()
 
 
-def extras(form: str) -> list[str]:
-    """Return the names of a kernel's parameters after the first four."""
-    return [word for word in form.split() if word in EXTRAS]
-
-
-_PARAMETERS = "form, function, items, n, offset, state, output, source, before, after"
+_PARAMETERS = "extras, function, items, n, offset, state, output, source, before, after"
 
 
 @functools.cache
-def _caller(form: str) -> Any:
+def _caller(extras: str) -> Any:
     """Make the function that calls a kernel with the parameters it has."""
-    names = extras(form)
+    names = extras.split()
     call = f"function({', '.join(['items', 'n', 'offset', 'state', *names])})"
     body = f"return int({call})" if "output" in names else f"{call}\n    return 0"
     made: dict[str, Any] = {}
@@ -86,84 +93,32 @@ def _caller(form: str) -> Any:
     return made["call"]
 
 
-def _call(form, function, items, n, offset, state, output, source, before, after):
-    """Run a kernel; return how many items it has put into `output`, 0 if it has none."""
-    return _caller(form)(form, function, items, n, offset, state, output, source, before, after)
-
-
-def _read(form, plan, files, row, fd, mapped, memory, begin, end, known):
-    """Read records or lines; see `files`."""
-    read = read_lines if "lines" in form.split() else read_records
-    return read(plan, files, row, fd, mapped, memory, begin, end, known)
-
-
-def _may_go_on(form, plan, words, number):
-    """Wait for the turn of piece `number` if kernels run in order; False if the workers are to end."""
-    return "turns" not in form.split() or not plan.ordered or wait_for_turn(words, number)
-
-
-def _deliver(form, plan, words, number, output, count, last):
-    """Write what a kernel has put into `output` for piece `number`, and pass its turn if that is the last of it."""
-    return deliver(plan, words, number, output, count, last) if "turns" in form.split() else DELIVERED
-
-
-def _skip(form, words, number):
-    """Pass the turn of piece `number`, in which there is nothing."""
-    if "turns" in form.split():
-        skip_turn(words, number)
+def _call(extras, function, items, n, offset, state, output, source, before, after):
+    """Run a kernel that has more than four parameters; return how many items it has put into `output`, or 0."""
+    return _caller(extras)(extras, function, items, n, offset, state, output, source, before, after)
 
 
 @kernel_overload(_call, inline="always")
-def _call_in_kernel(form, function, items, n, offset, state, output, source, before, after):
-    return _caller(form.literal_value)
-
-
-@kernel_overload(_read, inline="always")
-def _read_in_kernel(form, plan, files, row, fd, mapped, memory, begin, end, known):
-    if "lines" in form.literal_value.split():
-
-        def read(form, plan, files, row, fd, mapped, memory, begin, end, known):
-            return read_lines(plan, files, row, fd, mapped, memory, begin, end, known)
-    else:
-
-        def read(form, plan, files, row, fd, mapped, memory, begin, end, known):
-            return read_records(plan, files, row, fd, mapped, memory, begin, end, known)
-
-    return read
-
-
-@kernel_overload(_may_go_on, inline="always")
-def _may_go_on_in_kernel(form, plan, words, number):
-    if "turns" in form.literal_value.split():
-        return lambda form, plan, words, number: not plan.ordered or wait_for_turn(words, number)
-    return lambda form, plan, words, number: True
-
-
-@kernel_overload(_deliver, inline="always")
-def _deliver_in_kernel(form, plan, words, number, output, count, last):
-    if "turns" not in form.literal_value.split():
-        return lambda form, plan, words, number, output, count, last: DELIVERED
-    return lambda form, plan, words, number, output, count, last: deliver(plan, words, number, output, count, last)
-
-
-@kernel_overload(_skip, inline="always")
-def _skip_in_kernel(form, words, number):
-    if "turns" not in form.literal_value.split():
-        return lambda form, words, number: None
-    return lambda form, words, number: skip_turn(words, number)
+def _call_in_kernel(extras, function, items, n, offset, state, output, source, before, after):
+    return _caller(extras.literal_value)
 
 
 # ---- workers ---------------------------------------------------------------------------------------------------------
 
 
 @tiny
-def _run_on(form, function, plan, words, address, n, offset, like, state, output, source, before, after):
+def _run_on(extras, function, plan, words, address, n, offset, like, state, output, source, before, after):
     """Run `function` on a piece of `n` bytes between neighbours."""
     items = items_at(address, (before + n + after) // plan.item, like)
-    count = _call(
-        form, function, items, n // plan.item, offset, state, output, source, before // plan.item, after // plan.item
-    )
-    fetch_add(words, DONE, n)
+    count = 0
+    if extras is None:
+        function(items, n // plan.item, offset, state)
+    else:
+        count = _call(
+            extras, function, items, n // plan.item, offset, state, output, source, before // plan.item,
+            after // plan.item,
+        )  # fmt: skip
+    fetch_add(words, DONE, n, "relaxed")
     return count
 
 
@@ -176,13 +131,14 @@ def _mapping_of(plan, files, row, fd, end, own):
     reach = files[row + ORIGIN] + end + plan.after + PAD + (plan.step if plan.delimiter_size else 0)
     if wanted and reach <= -(-files[row + MAPPED_BYTES] // PAGE) * PAGE:
         return enter_mapping(files, row, fd)
-    if load(files, row + PRIVATE) > 0 and enter_mapping(files, row, fd):
-        leave_mapping(files, row, fd)  # it was only to see whether somebody waits for the file
+    if load(files, row + PRIVATE, "relaxed") > 0 and enter_mapping(files, row, fd):
+        # It was only to see whether somebody waits for the file. Mutant: "only workers that map look who waits"
+        leave_mapping(files, row, fd)
     return 0
 
 
 @kernel
-def work_on_files(form, function, plan, words, files, memory, output, like, state, own):
+def work_on_files(lines, turns, mapping, extras, function, plan, words, files, memory, output, like, state, own):
     """Run `function` on pieces of files until none is left: how it ended, and at which position.
 
     `like` is an array of the dtype that the kernel sees; `own` are the words of this worker.
@@ -191,7 +147,8 @@ def work_on_files(form, function, plan, words, files, memory, output, like, stat
     number = own[CLAIM]
     while True:
         if number < 0:
-            number = fetch_add(words, CLAIMED, 1)
+            # Mutant: "a claim is counted after it was made"
+            number = fetch_add(words, CLAIMED, 1, "relaxed")
         if number >= plan.claims:
             return END, 0
         while number >= files[row + CLAIMS_END]:  # a worker's numbers only grow
@@ -203,66 +160,81 @@ def work_on_files(form, function, plan, words, files, memory, output, like, stat
         own[SOURCE] = row // FILE_WORDS
         begin, end = claimed(files, row, number)
         own[AT] = begin
-        if load(words, STOP):
+        if load(words, STOP, "relaxed"):
             return STOPPED, begin
         fd = open_file(plan.flags, files, row, own[SCRATCH:])
         if fd < 0:
             return fd, begin
         known = begin == files[row + LOW] and files[row + KNOWN]
-        mapped = _mapping_of(plan, files, row, fd, end, own)
+        mapped = 0
+        if mapping is not None:
+            mapped = _mapping_of(plan, files, row, fd, end, own)
         done = 0
         while begin < end:
-            status, address, n, position, begin, before, after = _read(
-                form, plan, files, row, fd, mapped, memory, begin, end, known
-            )
+            if lines is None:
+                status, address, n, position, begin, before, after = read_records(
+                    plan, files, row, fd, mapped, memory, begin, end
+                )
+            else:
+                before = after = 0
+                status, address, n, position, begin = read_lines(
+                    plan, files, row, fd, mapped, memory, begin, end, known
+                )
             known = True
             if status != PIECE:
                 return status, position
             if n == 0:
-                if begin >= end:
-                    _skip(form, words, number)
+                if turns is not None and begin >= end:
+                    skip_turn(words, number)
                 continue
             own[AT] = position
-            if not _may_go_on(form, plan, words, number):
+            if turns is not None and plan.ordered and not wait_for_turn(words, number):
                 return STOPPED, position
             count = _run_on(
-                form, function, plan, words, address, n, files[row + BASE] + position, like, state, output,
+                extras, function, plan, words, address, n, files[row + BASE] + position, like, state, output,
                 files[row + INDEX], before, after,
             )  # fmt: skip
             done += n
-            if mapped and begin >= end:  # before the output, which may have to wait
+            if mapping is not None and mapped and begin >= end:  # before the output, which may have to wait
                 leave_mapping(files, row, fd)
-            status = _deliver(form, plan, words, number, output, count, begin >= end)
-            if status != DELIVERED:
-                return status, position
-        fetch_add(files, row + DONE_BYTES, done)
-        if mapped:
-            fetch_add(words, MAPPED, done)
-        note_cost(files[row + MAPPING], own, done)
-        leave_file(files, row)
+            if turns is not None:
+                status = deliver(plan, words, number, output, count, begin >= end)
+                if status != DELIVERED:
+                    return status, position
+        fetch_add(files, row + DONE_BYTES, done, "relaxed")
+        if mapping is not None:
+            note_cost(files[row + MAPPING], own, done)
+            if mapped:
+                fetch_add(words, MAPPED, done, "relaxed")
+        # Mutant: "a worker leaves a file before it has read its piece"
+        if leave_file(files, row):
+            if mapping is not None:
+                unmap(files, row)
+            close_file(files, row)
         number = -1
 
 
 @kernel
-def work_in_turns(form, function, plan, words, turn, memory, output, like, state, own):
+def work_in_turns(lines, turns, mapping, extras, function, plan, words, turn, memory, output, like, state, own):
     """Run `function` on pieces that are read in turns; otherwise as `work_on_files`."""
     while True:
         if wait_to_get(turn, -1) < 0:
             return STOPPED, 0
         status, address, n, position = claim_in_turn(plan, words, memory)
-        number = load(words, NUMBER) - 1
-        put_and_wake(turn, 0)
-        if status != PIECE or load(words, STOP):
+        number = load(words, NUMBER, "relaxed") - 1
+        put_and_wake(turn, 0)  # Mutant: "a source is read on after its turn is passed"
+        if status != PIECE or load(words, STOP, "relaxed"):
             return status, position
         own[AT] = position
-        if not _may_go_on(form, plan, words, number):
+        if turns is not None and plan.ordered and not wait_for_turn(words, number):
             return STOPPED, position
         count = _run_on(
-            form, function, plan, words, address, n, plan.base + position, like, state, output, plan.source, 0, 0
+            extras, function, plan, words, address, n, plan.base + position, like, state, output, plan.source, 0, 0
         )
-        status = _deliver(form, plan, words, number, output, count, True)
-        if status != DELIVERED:
-            return status, position
+        if turns is not None:
+            status = deliver(plan, words, number, output, count, True)
+            if status != DELIVERED:
+                return status, position
 
 
 # Words of a buffer that a thread has filled.
@@ -271,7 +243,7 @@ FED_WORDS = 8
 
 
 @kernel
-def work_on_fed(form, function, plan, words, ready, pool, fed, output, like, state, own):
+def work_on_fed(lines, turns, mapping, extras, function, plan, words, ready, pool, fed, output, like, state, own):
     """Run `function` on buffers that another thread fills; own[CLAIM] is the one at work; else as `work_on_files`."""
     while True:
         index = wait_to_get(ready, -1)
@@ -281,22 +253,28 @@ def work_on_fed(form, function, plan, words, ready, pool, fed, output, like, sta
         row = index * FED_WORDS
         number, position = fed[row + NUMBERED], fed[row + PLACE]
         own[AT] = position
-        if load(words, STOP) or not _may_go_on(form, plan, words, number):
+        if load(words, STOP, "relaxed"):
+            return STOPPED, position
+        if turns is not None and plan.ordered and not wait_for_turn(words, number):
             return STOPPED, position
         address, n, before, after = fed[row + ADDRESS], fed[row + BYTES], fed[row + BEFORE], fed[row + AFTER]
         offset = plan.base + position
         count = _run_on(
-            form, function, plan, words, address, n, offset, like, state, output, plan.source, before, after
+            extras, function, plan, words, address, n, offset, like, state, output, plan.source, before, after
         )
         own[CLAIM] = -1
         give(pool, index)
-        status = _deliver(form, plan, words, number, output, count, True)
-        if status != DELIVERED:
-            return status, position
+        if turns is not None:
+            status = deliver(plan, words, number, output, count, True)
+            if status != DELIVERED:
+                return status, position
 
 
 @kernel
-def work_on_ring(form, function, plan, words, ready, pool, lengths, offsets, memory, output, like, state, own):
+def work_on_ring(
+    lines, turns, mapping, extras, function, plan, words, ready, pool, lengths, offsets, memory, output, like, state,
+    own,
+):  # fmt: skip
     """Run `function` on what io_uring has read; own[CLAIM] is the buffer at work; otherwise as `work_on_files`.
 
     It is copied to `memory`, because there is another buffer right behind it.
@@ -325,13 +303,12 @@ def work_on_ring(form, function, plan, words, ready, pool, lengths, offsets, mem
             note_short(words, SHORT_AT, position + n)
         if n % plan.record:
             return TORN, position + n
-        if load(words, STOP):
+        if load(words, STOP, "relaxed"):
             return STOPPED, position
         memcpy(memory, address, n)
         memset(memory + n, 0, PAD)
         if n:
-            _run_on(
-                form, function, plan, words, memory, n, plan.base + position, like, state, output, plan.source, 0, 0
-            )
+            offset = plan.base + position
+            _run_on(extras, function, plan, words, memory, n, offset, like, state, output, plan.source, 0, 0)
         own[CLAIM] = -1
         give(pool, index)

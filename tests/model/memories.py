@@ -57,6 +57,10 @@ class SC:
         """Return the memory after a full fence of a thread."""
         return memory
 
+    def looked(self, memory, thread, word):
+        """Return the memory after a thread has seen what is newest in a word, and nothing else, as it does to park."""
+        return memory
+
     def perform(self, memory, thread, access):
         word = access.word
         result, new = outcome(access, memory[word])
@@ -137,6 +141,9 @@ class Relaxed(SC):
 
     def synchronized(self, memory, thread):
         return memory  # a system call orders nothing that the language knows of
+
+    def looked(self, memory, thread, word):
+        return pruned(*self.loaded(memory, thread, word, len(memory[0][word]) - 1, "relaxed"))
 
     def perform(self, memory, thread, access):
         return [(result, pruned(*after)) for result, after in self.outcomes(memory, thread, access)]

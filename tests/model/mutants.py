@@ -16,7 +16,7 @@ from iobuf_nb._free import owners as owner
 from iobuf_nb._pools import fork, magazine
 from iobuf_nb._pools.bounded_queue import BoundedQueue
 
-from . import cases, coroutines, forks, magazines, owners, times
+from . import cases, coroutines, forks, magazines, mutants_of_streams, owners, times
 from .scheduler import Violation
 
 
@@ -373,5 +373,6 @@ BUGS = [
             ("a child puts at the wrong place", fork._put, r"enumerate\(items, tail\)", "enumerate(items, tail + 1)"),
         ],
     ),
+    *mutants_of_streams.BUGS,
 ]
 MUTANTS = [Mutant(*bug, among) for among, bugs in BUGS for bug in bugs]

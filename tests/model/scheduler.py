@@ -102,7 +102,7 @@ class Search:
         node = nodes[thread]
         access = node.access
         if access.operation == "park":
-            memory = self.memory.synchronized(memory, thread)
+            memory = self.memory.looked(self.memory.synchronized(memory, thread), thread, access.word)
             if self.memory.values(memory)[access.word] == access.operands[0]:
                 return [("sleeps", self.moved(state, memory, thread, (), self.threads.asleep(node)))]
             return [(False, self.moved(state, memory, thread, *self.threads.after(node, False)))]

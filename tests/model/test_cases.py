@@ -2,9 +2,9 @@
 
 import pytest
 
-from . import cases, coroutines, forks, magazines, owners, scheduler, times
+from . import cases, coroutines, crews, forks, magazines, owners, scheduler, streams, times
 
-PROGRAMS = (cases, magazines, owners, coroutines, times, forks)
+PROGRAMS = (cases, magazines, owners, coroutines, times, forks, streams, crews)
 ALL = [case for programs in PROGRAMS for case in (*programs.CASES, *programs.LARGE)]
 BOUNDED = [case for case in ALL if "preemptions" in case.options or case.walk is not scheduler.explore]
 

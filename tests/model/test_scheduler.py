@@ -7,7 +7,7 @@ from iobuf_nb._threads.parking import park, wake
 from iobuf_nb.atomics import compare_and_swap, load, store
 
 from . import scheduler
-from .memories import TSO
+from .memories import TSO, Relaxed
 from .specs import Spec
 
 
@@ -98,3 +98,20 @@ def test_sleepers_are_woken_whichever_they_be_and_may_get_up_unwoken():
     with pytest.raises(scheduler.Violation, match="sleep and none will wake them"):
         scheduler.explore(program, risings=1)
     scheduler.explore(program, risings=2)
+
+
+def test_a_park_sees_what_is_newest_in_its_word():
+    def program():
+        words = np.zeros(1, np.int64)
+
+        def wait(got):
+            while not load(words, 0, "relaxed"):
+                park(words, 0, 0, 1)
+
+        def end(got):
+            store(words, 0, 1, "relaxed")
+            wake(words, 0, 1)
+
+        return [words], [[("wait", wait)], [("end", end)]]
+
+    assert scheduler.explore(program, memory=Relaxed).ends
