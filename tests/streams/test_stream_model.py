@@ -21,7 +21,7 @@ from streaming import WITH_URING, fed
 
 from iobuf_nb import BufferPool, stream
 
-#: What comes after a pipe or socket of which less than all was read is not in the model: its offsets are not documented.
+#: What comes after a pipe of which less than all was read is not in the model: its offsets are not documented.
 PARTLY = ("overlap", "start", "stop", "skip")
 
 DTYPES = {"u1": None, "f4": "f4", "rows": ("i2", (3,))}
