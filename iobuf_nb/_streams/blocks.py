@@ -22,7 +22,7 @@ from .._pools.pool import BufferPool
 from .._threads.gil import LOOK_NS
 from .._threads.outcomes import Closed
 from ..atomics import fetch_add, load
-from .crew import Crew, require_threads
+from .crew import Crew, require_real_threads, require_threads
 from .decompress import check_decompress
 from .feed import Feed, MakeReader, Stopped, get_buffer, plain_reader
 from .files import (
@@ -133,6 +133,8 @@ class _Reading(Job):
         def produce() -> None:
             try:
                 run(self, *arguments)
+            except Stopped:
+                pass
             except BaseException as error:
                 self.errors.append(error)
             finally:
@@ -163,7 +165,7 @@ class _Reading(Job):
         words = self._words()
         self._stop_run = stopper(words)
         if self._stopped:
-            return
+            raise Stopped  # `run` takes no further sources
 
         def work(k: int) -> None:
             own = own_words()
@@ -259,6 +261,7 @@ def blocks(
     True
     """
     require_threads()
+    require_real_threads("blocks")
     if engine not in ("auto", "preadv"):
         raise ValueError(f"engine must be 'auto' or 'preadv', not {engine!r:.60}")
     count = check.integer("workers", processors() if workers is None else workers, 1, 1024)

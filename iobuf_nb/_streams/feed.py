@@ -122,6 +122,8 @@ class Feed:
     def fill(self, memory: NDArray[np.uint8]) -> Piece | None:
         """Fill a buffer, which has room for a step and PAD, with the next piece; None at the end."""
         plan, stop = self._plan, self._units.stop
+        if stop is not None and self._position >= stop:
+            return None  # before a read that may wait
         have = min(len(self._rest), plan.step)
         memory[:have] = self._rest[:have]
         self._rest = self._rest[have:]

@@ -7,6 +7,7 @@ import fcntl
 import mmap
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ from .._threads.outcomes import Closed
 from ..atomics import store
 from .output import BUFFERS, IN_TURN, PLACED, SINK_CLOSED, SOCKET
 
+_SMALL = 1 << 20  # bytes of collected output that are copied
+_NO_DESCRIPTOR: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 _PIPE_BUF = 4096  # what a pipe takes without blocking once it is writable
 
 
@@ -61,9 +64,19 @@ def sink_for(output: Any) -> Iterator[tuple[Target, str]]:
         yield _opened(fd, stack), str(fd)
 
 
+def _of_descriptors(path: str) -> bool:
+    """Whether a link stands for an open file, as /dev/stdout does, which would go on under its old name."""
+    folder = os.path.realpath(os.path.dirname(path))
+    return folder == "/dev" or folder.startswith("/proc/")
+
+
 @contextmanager
 def _new_file(path: str) -> Iterator[int]:
     """Yield the descriptor of a new file, which takes the name `path` at the end of the block, if it does not raise."""
+    if os.path.islink(path) and _of_descriptors(path):
+        raise ValueError(
+            f"output must be a regular file, or a descriptor, not {path!r}: pass the descriptor, such as 1"
+        )
     path = os.path.realpath(path)  # a link stays, and leads to the new file
     before = os.stat(path) if os.path.lexists(path) else None
     if before is not None and not stat.S_ISREG(before.st_mode):
@@ -77,6 +90,8 @@ def _new_file(path: str) -> Iterator[int]:
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from None
         try:
+            if before is not None:
+                os.fchmod(fd, mode)  # the umask does not count: this file replaces one
             yield fd
         finally:
             os.close(fd)
@@ -198,6 +213,7 @@ class Sink:
 
     def _expect(self, like: NDArray[Any]) -> None:
         """Note what the output is made of."""
+        self._require_new()
         if like[:1].nbytes > self.pool.buffer_size:
             raise ValueError(
                 f"output must be a Sink whose buffers hold an item of {like[:1].nbytes} bytes, not of "
@@ -205,11 +221,14 @@ class Sink:
             )
         self._dtype, self._shape = like.dtype, like.shape[1:]
 
+    def _require_new(self) -> None:
+        if self._used:
+            raise ValueError("output must be a Sink that no stream has filled yet: make a new one")
+
     @contextmanager
     def _filled(self) -> Iterator[Target]:
         """Let a stream fill this sink in a ``with`` block."""
-        if self._used:
-            raise ValueError("output must be a Sink that no stream has filled yet: make a new one")
+        self._require_new()
         self._used = self._failed = True
         try:
             yield Target(BUFFERS, self._words.ctypes.data, 0, 0)
@@ -234,5 +253,9 @@ class Collector:
         """Return what was written, as an array of the dtype and item shape of `like`."""
         if written == 0:
             return np.zeros((0, *like.shape[1:]), like.dtype)
-        mapping = mmap.mmap(self.fd, written)
+        if written <= _SMALL:  # each mapping has a descriptor of its own, which small arrays would use up
+            copy = np.empty(written, np.uint8)
+            os.preadv(self.fd, [copy.data], 0)
+            return copy.view(like.dtype).reshape(-1, *like.shape[1:])
+        mapping = mmap.mmap(self.fd, written, **_NO_DESCRIPTOR)
         return np.frombuffer(mapping, like.dtype).reshape(-1, *like.shape[1:])
