@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import os
 import queue
 from collections.abc import Iterator
 from contextlib import suppress
@@ -123,6 +124,7 @@ class _Reading(Job):
         self.ready = BoundedQueue(pool.capacity)
         self._fed = np.zeros(pool.capacity * FED_WORDS, np.int64)
         self._stopped = False
+        self._process = os.getpid()
         self._stop_run = lambda: None
         self.errors: list[BaseException] = []
         self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -145,12 +147,20 @@ class _Reading(Job):
 
     def stop(self) -> None:
         """End reading, and wait until it has ended."""
+        if os.getpid() != self._process:
+            return  # the threads are in the process that forked this one
         self._stopped = True
         self._stop_run()
         self._ended.get()
         while (index := self.ready.try_get()) >= 0:
             self.pool.put(index)
         self.pool.close()
+
+    def next(self) -> int:
+        """Wait for a buffer that is filled; Closed at the end."""
+        if os.getpid() != self._process:
+            raise RuntimeError("blocks are read by threads of the process that began to: a forked one must begin anew")
+        return self.ready.get()
 
     def block(self, index: int) -> NDArray[Any]:
         """Return what is in a buffer."""
@@ -282,7 +292,7 @@ def blocks(
         try:
             while True:
                 try:
-                    index = reading.ready.get()
+                    index = reading.next()
                 except Closed:
                     break
                 try:

@@ -46,7 +46,8 @@ def plain_reader(source: Opened, is_stopped: Callable[[], bool]) -> ReadInto:
     """Return what reads on from a pipe, socket or device until a view is full, or the source ends."""
     if source.packets != BYTES:
         raise ValueError(
-            f"{source.name} is a socket that keeps messages apart: it cannot be read with start, stop, skip or overlap"
+            f"{source.name} is a socket that keeps messages apart: it cannot be read by blocks, nor with start, "
+            "stop, skip or overlap"
         )
     ahead, ended = source.read_ahead()
     rest = memoryview(ahead)
