@@ -25,7 +25,7 @@ def _pointer(typingctx: Any, address: Any, like: Any) -> Any:
 @compiled_as(lambda address, n, like: carray(_pointer(address, like), (n, *like.shape[1:])))
 def items_at(address: int, n: int, like: NDArray[Any]) -> NDArray[Any]:
     """Return the `n` items at an address, of the dtype and the shape of the items of `like`."""
-    memory = (ctypes.c_char * (n * like[:1].nbytes)).from_address(address)
+    memory = (ctypes.c_char * int(n * like[:1].nbytes)).from_address(int(address))
     return np.frombuffer(memoryview(memory), like.dtype).reshape(n, *like.shape[1:])
 
 
@@ -35,4 +35,4 @@ _BYTE = np.zeros(1, np.uint8)
 @compiled_as(lambda address: _pointer(address, _BYTE))
 def bytes_at(address: int) -> Any:
     """Return the bytes from an address on, to be read by their indices."""
-    return ctypes.cast(address, ctypes.POINTER(ctypes.c_uint8))
+    return ctypes.cast(int(address), ctypes.POINTER(ctypes.c_uint8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import os
 import queue
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,7 +23,7 @@ from .._pools.pool import BufferPool
 from .._threads.gil import LOOK_NS
 from .._threads.outcomes import Closed
 from ..atomics import fetch_add, load
-from .crew import Crew, require_threads
+from .crew import Crew, require_real_threads, require_threads
 from .decompress import check_decompress
 from .feed import Feed, MakeReader, Stopped, get_buffer, plain_reader
 from .files import (
@@ -124,6 +125,7 @@ class _Reading(Job):
         self.ready = BoundedQueue(pool.capacity)
         self._fed = np.zeros(pool.capacity * FED_WORDS, np.int64)
         self._stopped = False
+        self._process = os.getpid()
         self._stop_run = lambda: None
         self.errors: list[BaseException] = []
         self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -134,6 +136,8 @@ class _Reading(Job):
         def produce() -> None:
             try:
                 run(self, *arguments)
+            except Stopped:
+                pass
             except BaseException as error:
                 self.errors.append(error)
             finally:
@@ -144,12 +148,20 @@ class _Reading(Job):
 
     def stop(self) -> None:
         """End reading, and wait until it has ended."""
+        if os.getpid() != self._process:
+            return  # the threads are in the process that forked this one
         self._stopped = True
         self._stop_run()
         self._ended.get()
         while (index := self.ready.try_get()) >= 0:
             self.pool.put(index)
         self.pool.close()
+
+    def next(self) -> int:
+        """Wait for a buffer that is filled; Closed at the end."""
+        if os.getpid() != self._process:
+            raise RuntimeError("blocks are read by threads of the process that began to: a forked one must begin anew")
+        return self.ready.get()
 
     def block(self, index: int) -> NDArray[Any]:
         """Return what is in a buffer."""
@@ -164,7 +176,7 @@ class _Reading(Job):
         words = self._words()
         self._stop_run = stopper(words)
         if self._stopped:
-            return
+            raise Stopped  # `run` takes no further sources
 
         def work(k: int) -> None:
             own = own_words()
@@ -260,6 +272,7 @@ def blocks(
     True
     """
     require_threads()
+    require_real_threads("blocks")
     if engine not in ("auto", "preadv"):
         raise ValueError(f"engine must be 'auto' or 'preadv', not {engine!r:.60}")
     count = check.integer("workers", processors() if workers is None else workers, 1, 1024)
@@ -280,7 +293,7 @@ def blocks(
         try:
             while True:
                 try:
-                    index = reading.ready.get()
+                    index = reading.next()
                 except Closed:
                     break
                 try:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from types import BuiltinFunctionType
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,12 @@ def require_threads() -> None:
     """Raise if Python is shutting down and starts no more threads."""
     if sys.is_finalizing():
         raise RuntimeError("no threads can be started while Python is shutting down")
+
+
+def require_real_threads(what: str) -> None:
+    """Raise if threads are greenlets, which all stand still while one of them waits for another."""
+    if not isinstance(_thread.start_new_thread, BuiltinFunctionType):
+        raise ValueError(f"{what} needs threads, which gevent or eventlet has replaced by greenlets")
 
 
 @functools.cache

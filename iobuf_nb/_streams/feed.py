@@ -46,7 +46,8 @@ def plain_reader(source: Opened, is_stopped: Callable[[], bool]) -> ReadInto:
     """Return what reads on from a pipe, socket or device until a view is full, or the source ends."""
     if source.packets != BYTES:
         raise ValueError(
-            f"{source.name} is a socket that keeps messages apart: it cannot be read with start, stop, skip or overlap"
+            f"{source.name} is a socket that keeps messages apart: it cannot be read by blocks, nor with start, "
+            "stop, skip or overlap"
         )
     ahead, ended = source.read_ahead()
     rest = memoryview(ahead)
@@ -122,6 +123,8 @@ class Feed:
     def fill(self, memory: NDArray[np.uint8]) -> Piece | None:
         """Fill a buffer, which has room for a step and PAD, with the next piece; None at the end."""
         plan, stop = self._plan, self._units.stop
+        if stop is not None and self._position >= stop:
+            return None  # before a read that may wait
         have = min(len(self._rest), plan.step)
         memory[:have] = self._rest[:have]
         self._rest = self._rest[have:]

@@ -22,7 +22,7 @@ from .._memory.aligned import aligned_mem
 from .._pools.bounded_queue import BoundedQueue
 from .._pools.pool import BufferPool
 from .._threads.outcomes import WouldBlock
-from .crew import LOOK_S, Crew, compile_methods
+from .crew import LOOK_S, Crew, compile_methods, require_real_threads
 from .errors import StreamError
 from .feed import Feed, MakeReader, Stopped, get_buffer
 from .kernel import Prepared
@@ -179,6 +179,7 @@ class Job:
 
     def run_fed(self, source: Opened, index: int, units: Units, reader: MakeReader) -> None:
         """Run the kernel over what this thread reads, while the workers process what it has read."""
+        require_real_threads(f"{printable(source.name)}: reading ahead")
         source.fed = True
         plan = self._plan_for(source, index)
         words = self._words()
@@ -210,17 +211,18 @@ class Job:
                 number = 0
                 while True:
                     buffer = get_buffer(self.pool, is_stopped)
+                    handed_over = False
                     try:
                         memory = buffer_memory(self.pool, buffer, plan.step + PAD)
                         piece = feed.fill(memory)
-                    except BaseException:
-                        self.pool.put(buffer)
-                        raise
-                    if piece is None:
-                        self.pool.put(buffer)
-                        break
-                    rows[buffer, :6] = memory.ctypes.data, *piece[:2], number, *piece[2:]
-                    ready.put(buffer)
+                        if piece is None:
+                            break
+                        rows[buffer, :6] = memory.ctypes.data, *piece[:2], number, *piece[2:]
+                        ready.put(buffer)  # raises if a worker has failed
+                        handed_over = True
+                    finally:
+                        if not handed_over:
+                            self.pool.put(buffer)
                     number += 1
                     self.report(self.bytes + int(words[DONE]), None)
             ready.close()
@@ -347,18 +349,17 @@ class Job:
             own[SOURCE] = -1
         elif plan.per_file:
             state = self.state_of(plan.source, k)
-        ended = ANOTHER
-        try:
-            while ended == ANOTHER:
+        while True:
+            try:
                 ended, position = work(plan, words, *shared, output, self.like, state, own)
-                if ended == ANOTHER:
-                    state = self.state_of(sources.index_of(int(own[SOURCE])), k)  # type: ignore[union-attr]
-        except BaseException as error:
-            row = int(own[SOURCE])
-            raise StreamError(sources.name_of(row), sources.first_of(row) + int(own[AT]), error) from error
+            except Exception as error:  # not Ctrl-C, which comes here if this is the main thread
+                row = int(own[SOURCE])
+                raise StreamError(sources.name_of(row), sources.first_of(row) + int(own[AT]), error) from error
+            if ended != ANOTHER:
+                break
+            state = self.state_of(sources.index_of(int(own[SOURCE])), k)  # type: ignore[union-attr]
         if ended not in (END, PIECE, STOPPED):
-            row = int(own[SOURCE])
-            raise self.failure(ended, plan, position, sources, row)
+            raise self.failure(ended, plan, position, sources, int(own[SOURCE]))
 
     def _buffer(self, is_over: Callable[[], bool]) -> int:
         """Return a buffer, or -1 if the other workers finish before one is free."""

@@ -6,7 +6,6 @@ import functools
 import inspect
 import io
 import pickle
-import weakref
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -39,6 +38,7 @@ class Prepared:
         self._types = _arguments(form, like, output, state), typeof(output), typeof(like)
         self.kernel = _ready(kernel, form, self._types[0])
         self.form = form
+        self.first = _first_overload(kernel)
         self._workers: dict[Any, Callable[..., Any]] = {}
 
     def worker(self, work: Any, *shared: types.Type, mapping: bool = False) -> Callable[..., Any]:
@@ -51,18 +51,22 @@ class Prepared:
         return self._workers[key]
 
 
-_prepared: weakref.WeakKeyDictionary[Any, dict[Any, Prepared]] = weakref.WeakKeyDictionary()
+_REMEMBERED = "_iobuf_nb_prepared"  # an attribute of the kernel, so that what refers to it goes with it
 
 
 def prepared(kernel: Any, form: Form, like: NDArray[Any], output: NDArray[Any], state: Any) -> Prepared:
     """Return a kernel ready for arrays like `like` and `output`, and states like `state`; it is remembered."""
     if INTERPRETED or not isinstance(kernel, Dispatcher):
         return Prepared(kernel, form, like, output, state)
-    known = _prepared.setdefault(kernel, {})
+    known: dict[Any, Prepared] = vars(kernel).setdefault(_REMEMBERED, {})
     key = form, like.dtype, like.ndim, output.dtype, output.ndim, typeof(state)
-    if key not in known or not kernel.overloads:  # `recompile` empties them
+    if key not in known or known[key].first is not _first_overload(kernel):  # `recompile` makes new ones
         known[key] = Prepared(kernel, form, like, output, state)
     return known[key]
+
+
+def _first_overload(kernel: Any) -> Any:
+    return next(iter(getattr(kernel, "overloads", {}).values()), None)
 
 
 def form_of(kernel: Any, lines: bool, turns: bool) -> Form:
@@ -84,7 +88,7 @@ def _ready(kernel: Any, form: Form, arguments: tuple[types.Type, ...]) -> Any:
     sentence = f"kernel must take {wanted}, which {kernel.py_func.__name__} does not"
     try:
         signature = inspect.signature(kernel.py_func)
-        signature.bind(*arguments)
+        signature.bind(*arguments[:4], **dict(zip(form.names, arguments[4:], strict=True)))
         own = kernel.nopython_signatures
         fixed = not getattr(kernel, _CAN_COMPILE)
         if fixed and not any(_takes(kernel, each.args, arguments) for each in own):
@@ -92,7 +96,7 @@ def _ready(kernel: Any, form: Form, arguments: tuple[types.Type, ...]) -> Any:
         kinds = [p.kind for p in signature.parameters.values()]
         plain = kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * len(arguments)
         if arguments not in kernel.overloads and not (plain and not fixed):
-            kernel = _caller(kernel, len(arguments))
+            kernel = _caller(kernel, form.names)
         if arguments not in kernel.overloads:
             kernel.compile(arguments)
     except (TypeError, RuntimeError, AttributeError, errors.NumbaError) as error:  # numba itself raises some
@@ -163,9 +167,10 @@ def _takes(kernel: Any, own: tuple[types.Type, ...], arguments: tuple[types.Type
     return len(own) == len(arguments) and all(c is not None and c <= Conversion.safe for c in conversions)
 
 
-def _caller(kernel: Any, parameters: int) -> Any:
-    """Return a kernel that only calls another, so that numba converts the arguments."""
-    names = ", ".join(f"p{k}" for k in range(parameters))
+def _caller(kernel: Any, names: list[str]) -> Any:
+    """Return a kernel that only calls another, so that numba converts the arguments, and finds those by name."""
+    first = "buffer, n, offset, state"
+    passed = "".join(f", {name}={name}" for name in names)
     made: dict[str, Any] = {"kernel": kernel, "__name__": kernel.__module__}
-    exec(f"def call({names}):\n    return kernel({names})", made)
+    exec(f"def call({', '.join([first, *names])}):\n    return kernel({first}{passed})", made)
     return njit(nogil=True)(made["call"])

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from .._jit.compile import kernel
 from .._threads.clock import FOREVER_NS, now_ns
-from .._threads.libc import fcntl, mmap, munmap
+from .._threads.libc import fcntl, lseek, mmap, munmap
 from ..atomics import compare_and_swap, fetch_add, load, store
 from .pieces import MEASURES
 
@@ -45,6 +45,7 @@ _WARM_UP, _TRIAL, _AGAIN = 1, 3, 256
 # Linux's values.
 _F_SETSIG, _F_SETLEASE, _F_GETLEASE, _F_RDLCK, _F_UNLCK, _SIGURG = 10, 1024, 1025, 0, 2, 23
 _PROT_READ, _PROT_WRITE, _MAP_SHARED, _MAP_PRIVATE, _MAP_NORESERVE = 1, 2, 1, 2, 0x4000
+_SEEK_END = 2
 
 
 @kernel
@@ -91,6 +92,8 @@ def _map(files, row, fd):
     if fcntl(fd, _F_SETLEASE, _F_RDLCK) < 0:
         return NOT_MAPPED
     size = files[row + MAPPED_BYTES]
+    if lseek(fd, 0, _SEEK_END) < size:  # it became shorter before there was a lease; the position is ours
+        return NOT_MAPPED
     private = mmap(0, size, _PROT_READ | _PROT_WRITE, _MAP_PRIVATE | _MAP_NORESERVE, fd, 0)
     searched = mmap(0, size, _PROT_READ, _MAP_SHARED, fd, 0)
     store(files, row + MAPPED_AT, private, "relaxed")
@@ -99,8 +102,10 @@ def _map(files, row, fd):
 
 
 @kernel
-def unmap(files, row):
-    """Remove the mappings of a file that nobody uses."""
+def unmap(files, row, fd):
+    """Remove the mappings of a file that nobody uses, and let go of its lease."""
+    if files[row + MAPPED_AT] != 0:
+        fcntl(fd, _F_SETLEASE, _F_UNLCK)  # a close is not enough if a forked process has the descriptor, too
     for word in (MAPPED_AT, SEARCHED_AT):
         address = load(files, row + word, "relaxed")
         if address > 0:

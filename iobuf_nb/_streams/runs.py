@@ -200,7 +200,8 @@ class _Runs:
                 job.base += opened.size
             before = job.bytes
             self.flush()
-            opened.leave_at(job.bytes - before)
+            end = opened.size if units.stop is None else min(units.stop, opened.size)
+            opened.leave_at(job.bytes - before if units.whole else end)
         elif units.whole:
             job.run_in_turns(opened, index)
         else:

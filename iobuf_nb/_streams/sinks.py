@@ -63,9 +63,19 @@ def sink_for(output: Any) -> Iterator[tuple[Target, str]]:
         yield _opened(fd, stack), str(fd)
 
 
+def _of_descriptors(path: str) -> bool:
+    """Whether a link stands for an open file, as /dev/stdout does, which would go on under its old name."""
+    folder = os.path.realpath(os.path.dirname(path))
+    return folder == "/dev" or folder.startswith("/proc/")
+
+
 @contextmanager
 def _new_file(path: str) -> Iterator[int]:
     """Yield the descriptor of a new file, which takes the name `path` at the end of the block, if it does not raise."""
+    if os.path.islink(path) and _of_descriptors(path):
+        raise ValueError(
+            f"output must be a regular file, or a descriptor, not {path!r}: pass the descriptor, such as 1"
+        )
     path = os.path.realpath(path)  # a link stays, and leads to the new file
     before = os.stat(path) if os.path.lexists(path) else None
     if before is not None and not stat.S_ISREG(before.st_mode):
@@ -79,6 +89,8 @@ def _new_file(path: str) -> Iterator[int]:
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from None
         try:
+            if before is not None:
+                os.fchmod(fd, mode)  # the umask does not count: this file replaces one
             yield fd
         finally:
             os.close(fd)
@@ -207,6 +219,7 @@ class Sink:
 
     def _expect(self, like: NDArray[Any]) -> None:
         """Note what the output is made of."""
+        self._require_new()
         if like[:1].nbytes > self.pool.buffer_size:
             raise ValueError(
                 f"output must be a Sink whose buffers hold an item of {like[:1].nbytes} bytes, not of "
@@ -214,11 +227,14 @@ class Sink:
             )
         self._dtype, self._shape = like.dtype, like.shape[1:]
 
+    def _require_new(self) -> None:
+        if self._used:
+            raise ValueError("output must be a Sink that no stream has filled yet: make a new one")
+
     @contextmanager
     def _filled(self) -> Iterator[Target]:
         """Let a stream fill this sink in a ``with`` block."""
-        if self._used:
-            raise ValueError("output must be a Sink that no stream has filled yet: make a new one")
+        self._require_new()
         self._used = self._failed = True
         try:
             yield Target(BUFFERS, self._words.ctypes.data, 0, 0)

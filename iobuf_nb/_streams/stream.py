@@ -9,12 +9,10 @@ Every worker thread has one buffer of a pool checked out and repeats three steps
 
 from __future__ import annotations
 
-import _thread
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from operator import itemgetter
-from types import BuiltinFunctionType
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +22,7 @@ from .._jit import check
 from .._memory.aligned import MAX_BUFFER_BYTES, MAX_BYTES, MAX_ITEMS
 from .._memory.tier import Tier
 from .._pools.pool import BufferPool
-from .crew import require_threads
+from .crew import require_real_threads, require_threads
 from .decompress import check_decompress
 from .errors import StreamError
 from .job import Job, compile_for_workers
@@ -360,11 +358,7 @@ def _check_ring(units: Units, form: Form, ordered: bool, per_file: bool) -> None
             "engine='uring' reads pieces of one size, which complete in any order: leave out ordered, delimiter, "
             "output, collect, overlap, start, stop, skip and per_file, or use engine='auto'"
         )
-    if not isinstance(_thread.start_new_thread, BuiltinFunctionType):
-        # The reader would wait forever: its wait blocks all greenlets.
-        raise ValueError(
-            "engine='uring' needs threads, which gevent or eventlet has replaced by greenlets: use engine='preadv'"
-        )
+    require_real_threads("engine='uring'")
 
 
 def _again(state: Any, like: Any) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,7 +67,7 @@ class Table:
 
     def __init__(self, length: int, claims: int) -> None:
         self._length = length
-        self._claims = claims
+        self._share = min(claims * length, UNKNOWN)  # bytes of a file for which claims are of one piece
         self._rows: list[tuple[int, ...]] = []
         self._paths: list[bytes] = []
         self._kept: list[Any] = []  # what the addresses in the table point to
@@ -81,7 +83,7 @@ class Table:
         self, name: str, path: str, status: os.stat_result, origin: int, index: int, base: int, part: Part, mapping: int
     ) -> None:
         """Add a file that workers open."""
-        self._add(name, 0, 0, origin, status.st_size - origin, status.st_ino, index, base, part, mapping)
+        self._add(name, 0, 0, origin, status.st_size - origin, _signed(status.st_ino), index, base, part, mapping)
         self._paths.append(os.fsencode(path))
 
     def add_opened(self, opened: Opened, index: int, base: int, part: Part) -> None:
@@ -99,7 +101,7 @@ class Table:
         mapping: int,
     ) -> None:  # fmt: skip
         low, high, known = part
-        length = self._length * min(max((high - low) // (self._claims * self._length), 1), _TOGETHER)
+        length = self._length * min(max((high - low) // self._share, 1), _TOGETHER)
         claims = -(-(high - low) // length)
         self.claims += claims
         self.bytes += high - low
@@ -129,7 +131,8 @@ class Table:
 
     def add_paths(self, paths: list[str], record: int, index: int, base: int, mapping: Callable[[int], int]) -> bool:
         """Fill an empty table with files at once; False, and nothing is added, if one of them is not so simple."""
-        addresses = self._addresses([os.fsencode("\0".join(paths))], len(paths))
+        self._paths = os.fsencode("\0".join(paths)).split(b"\0")
+        addresses = self._addresses(self._paths, len(paths))
         found = np.zeros((len(paths), 3), np.int64)
         if look_at(addresses, found, np.zeros(SCRATCH_WORDS, np.int64)) < 0:
             return False
@@ -137,7 +140,7 @@ class Table:
         if not ((modes & 0o170000 == stat.S_IFREG) & (sizes > 0) & (sizes % record == 0)).all():
             return False
         ends = np.cumsum(sizes)
-        lengths = np.clip(sizes // (self._claims * self._length), 1, _TOGETHER) * self._length
+        lengths = np.clip(sizes // self._share, 1, _TOGETHER) * self._length
         claims = -(-sizes // lengths)
         rows = np.zeros((len(paths), FILE_WORDS), np.int64)
         rows[:, LEFT] = rows[:, CLAIMS] = claims
@@ -146,6 +149,7 @@ class Table:
         rows[:, HIGH] = rows[:, TOTAL] = rows[:, MAPPED_BYTES] = sizes
         rows[:, BASE] = base + ends - sizes
         rows[:, INODE] = inodes
+        rows[:, MAPPING] = mapping(0)
         for k in np.flatnonzero(sizes >= LARGE_BYTES).tolist():
             rows[k, MAPPING] = mapping(int(sizes[k]))
         rows[:, INDEX] = index + np.arange(len(paths))
@@ -216,7 +220,10 @@ class Table:
                 if row[word] > 0:
                     ctypes.CDLL(None).munmap(ctypes.c_void_p(int(row[word])), ctypes.c_size_t(int(row[MAPPED_BYTES])))
             if row[FD] and row[PATH]:
-                os.close(int(row[FD]) - 1)
+                fd = int(row[FD]) - 1
+                with suppress(OSError):  # a close is not enough if a forked process has the descriptor, too
+                    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+                os.close(fd)
 
     def require_unchanged(self, lines: bool) -> None:
         """Raise if a file was read to an end that is not its end any more."""
@@ -228,3 +235,8 @@ class Table:
             torn = row[DONE_BYTES] != min(row[HIGH], row[SHORT]) - row[LOW] and (whole or not lines)
             if torn or size < row[ORIGIN] + row[TOTAL]:  # some file systems report sizes that mean nothing
                 raise changed(self.names[k], row[DONE_BYTES], row[HIGH] - row[LOW])
+
+
+def _signed(word: int) -> int:
+    """Return 64 bits as a signed number, as they stand in a word."""
+    return (word & 2**64 - 1 ^ 2**63) - 2**63

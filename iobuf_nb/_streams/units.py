@@ -36,6 +36,8 @@ def like_of(name: str, dtype: DTypeLike) -> NDArray[Any]:
         raise TypeError(f"{name} must be one that numba knows, not {dtype!r:.60}") from None
     base, shape = (element, ()) if element.subdtype is None else element.subdtype
     element_type(base, name)
+    if element.itemsize == 0:
+        raise ValueError(f"{name} must be of items that have bytes, not {dtype!r:.60}")
     return np.zeros((1, *shape), base)
 
 

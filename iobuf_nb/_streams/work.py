@@ -184,6 +184,8 @@ def work_on_files(lines, turns, mapping, extras, function, plan, words, files, m
             if status != PIECE:
                 return status, position
             if n == 0:
+                if mapping is not None and mapped and begin >= end:
+                    leave_mapping(files, row, fd)
                 if turns is not None and begin >= end:
                     skip_turn(words, number)
                 continue
@@ -209,7 +211,7 @@ def work_on_files(lines, turns, mapping, extras, function, plan, words, files, m
         # Mutant: "a worker leaves a file before it has read its piece"
         if leave_file(files, row):
             if mapping is not None:
-                unmap(files, row)
+                unmap(files, row, fd)
             close_file(files, row)
         number = -1
 
