@@ -198,7 +198,7 @@ class _Reading(Job):
         with suppress(Stopped):
             feed = Feed(source.name, units, self.plan, reader(lambda: self._stopped))
             while True:
-                buffer = get_buffer(self.pool, lambda: self._stopped)
+                buffer = get_buffer(self.pool, lambda: self._stopped, first=False)
                 memory = buffer_memory(self.pool, buffer, self.plan.step + PAD)
                 piece = None
                 try:

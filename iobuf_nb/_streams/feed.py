@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +27,7 @@ ReadInto = Callable[[memoryview], int]
 MakeReader = Callable[[Callable[[], bool]], ReadInto]  # of what says whether the workers are to end
 
 _CHUNK = 1 << 16
+_NAP_S = 0.001
 
 
 class Stopped(Exception):
@@ -177,9 +178,17 @@ class Feed:
         return Piece(n, self._position, 0, 0)
 
 
-def get_buffer(pool: BufferPool, is_stopped: Callable[[], bool]) -> int:
-    """Return a free buffer of a pool, waiting for one; raise Stopped if the workers are to end."""
+def get_buffer(pool: BufferPool, is_stopped: Callable[[], bool], first: bool) -> int:
+    """Return a free buffer of a pool, waiting for one; raise Stopped if the workers are to end.
+
+    A pool that does not wait is waited for all the same, unless this is the `first` buffer: workers return theirs.
+    """
     while not is_stopped():
-        with suppress(WouldBlock):
+        try:
             return int(pool.get(timeout=LOOK_S))
+        except WouldBlock:
+            if pool.nonblocking:
+                if first:
+                    raise
+                time.sleep(_NAP_S)
     raise Stopped

@@ -57,7 +57,7 @@ from .pieces import (
 from .progress import Stopwatch
 from .source import Opened, changed, printable
 from .table import Table
-from .units import Units
+from .units import SLACK, Units
 from .work import FED_WORDS, work_in_turns, work_on_fed, work_on_files, work_on_ring
 
 _WORDS = types.int64[::1]
@@ -165,7 +165,7 @@ class Job:
         tight = self.pool.stride < plan.step + PAD  # buffers of a ring have no room behind a piece
 
         def work(k: int) -> None:
-            own = aligned_mem(plan.step + PAD) if tight else None
+            own = aligned_mem(plan.step + SLACK) if tight else None
             buffer = self._buffer(lambda: bool(words[STOP] or words[ENDED] or words[POSITION] >= plan.size))
             if buffer >= 0:
                 try:
@@ -210,7 +210,7 @@ class Job:
                 feed = Feed(source.name, units, plan, reader(is_stopped))
                 number = 0
                 while True:
-                    buffer = get_buffer(self.pool, is_stopped)
+                    buffer = get_buffer(self.pool, is_stopped, first=number == 0)
                     handed_over = False
                     try:
                         memory = buffer_memory(self.pool, buffer, plan.step + PAD)

@@ -109,7 +109,12 @@ class Units:
     def ring_bytes(self, size: int, direct: bool) -> int:
         """Return the bytes of the buffers that a ring fills, at most `size`: whole records, and whole blocks."""
         unit = math.lcm(self.record, ALIGNMENT if direct else 1)
-        return size // unit * unit or size // self.record * self.record or size
+        if direct and size < unit:
+            raise ValueError(
+                f"tier must make buffers that hold whole records of {self.record} bytes in whole blocks of "
+                f"{ALIGNMENT}, {unit} bytes at least, for engine='uring' with direct=True, not buffers of {size} bytes"
+            )
+        return size // unit * unit or size
 
     def last_cut(self, text: bytes) -> int:
         """Return the last cut of a text (see `lines`), or 0."""
@@ -145,7 +150,7 @@ class Units:
             length = (room - self.before - self.after) // self.record * self.record
             length = length // unit * unit or length
             step = length + self.before + self.after
-            if kind == "ring" and step != room:
+            if kind == "ring" and (step != room or step % align):
                 raise ValueError(
                     f"engine='uring' fills whole buffers: they must have {step} bytes, the size of a piece"
                 )

@@ -300,7 +300,7 @@ def work_on_ring(
                 return more, position + n
             n += more
         if n > want:
-            n = want
+            n = want if want > 0 else 0
         if n < want:
             note_short(words, SHORT_AT, position + n)
         if n % plan.record:

@@ -11,6 +11,7 @@ import sys
 import threading
 from contextlib import closing
 
+import numpy as np
 import pytest
 from archives import (
     LIBRARIES,
@@ -29,9 +30,11 @@ from archives import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 from streaming import fed, text
 from support import content, python
 
+from iobuf_nb import BufferPool, StreamError, WouldBlock, stream
 from iobuf_nb._streams import decompress, parts
 from iobuf_nb._streams.decompress import check_decompress, open_reader
 
@@ -450,3 +453,50 @@ def test_no_library_is_imported_before_it_is_needed():
     modules = python("-c", program).stdout.split()
     assert "iobuf_nb._streams.decompress" in modules
     assert not {"isal", "zlib_ng", "zstandard", "lz4", "compression.zstd"} & set(modules)
+
+
+# ---- through a stream ------------------------------------------------------------------------------------------------
+
+
+@njit
+def copied(buffer, n, offset, state, output):
+    output[:n] = buffer
+    return n
+
+
+@njit
+def fails(buffer, n, offset, state):
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("kind", ["path", "descriptor", "pipe", "two"])
+def test_a_stream_of_what_is_compressed(file, kind):
+    data = content(300_000)
+    path = file(gzip.compress(data))
+    options = {"collect": np.uint8, "decompress": "auto", "tier": 4096, "workers": 3}
+    if kind == "pipe":
+        with fed("pipe", path.read_bytes(), 1000) as reader:
+            result = stream(reader, copied, **options)
+    elif kind == "descriptor":
+        with open(path, "rb") as opened:
+            result = stream(opened, copied, **options)
+    else:
+        result = stream([path, memoryview(b"plain")] if kind == "two" else path, copied, **options)
+    assert result.collected.tobytes() == data + b"plain" * (kind == "two") and result.bytes == len(result.collected)
+
+
+def test_a_kernel_that_fails_leaves_no_buffer_out(file):
+    path = file(gzip.compress(content(1_000_000)))
+    with BufferPool(4, 1 << 16) as pool:
+        for _ in range(20):
+            with pytest.raises(StreamError, match="ZeroDivisionError"):
+                stream(path, fails, pool=pool, decompress="gzip")
+            assert pool.available() == 4
+
+
+def test_a_pool_that_may_not_wait_and_has_no_buffer(file):
+    path = file(gzip.compress(content(100_000)))
+    with BufferPool(1, 1 << 16, nonblocking=True) as pool, pool.lease(), pytest.raises(WouldBlock):
+        stream(path, fails, pool=pool, decompress="gzip")
+    with BufferPool(1, 1 << 12, nonblocking=True) as pool:
+        assert stream(path, copied, pool=pool, decompress="gzip", collect="u1").bytes == 100_000

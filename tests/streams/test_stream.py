@@ -204,6 +204,11 @@ class Unnumbered:
         ({"progress": 1}, TypeError, "progress must be True, False or a callable, not 1"),
         ({"direct": True, "source": 0}, ValueError, "direct=True needs a path to open, not 0"),
         ({"source": "/dev/null", "engine": "mmap"}, ValueError, "engine='mmap' needs regular files, and /dev/null"),
+        (
+            {"engine": "uring", "direct": True, "record": 7, "tier": 4096},
+            ValueError,
+            "tier must make buffers that hold whole records of 7 bytes in whole blocks of 4096, 28672 bytes at least",
+        ),
         ({"engine": "uring", "ordered": True}, ValueError, "engine='uring' reads pieces of one size"),
         (
             {"engine": "uring", "delimiter": b"x"},
