@@ -111,7 +111,7 @@ def stormed(tmp_path, engine, seconds):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.compiled
 def test_a_file_that_changes_all_the_time(tmp_path, engine, record_property):
-    counts = stormed(tmp_path, engine, 5)
+    counts = stormed(tmp_path, engine, 2)
     record_property(f"{engine}: read whole, refused, bytes mapped", str(counts))
 
 

@@ -376,7 +376,7 @@ def test_any_stream(case):
     run(in_the_model(case))
 
 
-@pytest.mark.proof
+@pytest.mark.long
 @given(cases())
 @settings(max_examples=20 if config.DISABLE_JIT else 2000, **QUIET)
 def test_two_thousand(case):
