@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from .. import _interrupt
 from .._jit import check
+from .._memory.aligned import MAX_BUFFER_BYTES, MAX_BYTES, MAX_ITEMS
 from .._memory.files import descriptor
 from .._memory.tier import Tier
 from .._pools.bounded_queue import BoundedQueue
@@ -155,6 +156,13 @@ class Sink:
     lengths : int64 array of shape (buffers,)
         The bytes of the block in each buffer.
 
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not an integer, or out of its range.
+    MemoryError
+        The system cannot provide that much address space.
+
     Notes
     -----
     Iterating yields the blocks, as arrays of the output's dtype, each valid until the next one is asked for. It waits
@@ -183,7 +191,10 @@ class Sink:
     __module__ = "iobuf_nb"  # as tracebacks name it
 
     def __init__(self, buffers: int = 4, tier: Tier | int = Tier.GIANT) -> None:
-        self.pool = BufferPool(buffers, tier)
+        buffers = check.integer("buffers", buffers, 1, MAX_ITEMS)
+        size = check.integer("tier", tier, 1, MAX_BUFFER_BYTES)
+        check.integer("buffers * tier", buffers * size, 1, MAX_BYTES)
+        self.pool = BufferPool(buffers, size)
         self.queue = BoundedQueue(buffers)
         self.lengths: NDArray[np.int64] = np.zeros(buffers, np.int64)
         self._words = np.array(

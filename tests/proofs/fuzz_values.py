@@ -20,6 +20,7 @@ from iobuf_nb import (
     ItemPool,
     Magazine,
     MagazineSet,
+    Sink,
     SpinWait,
     Tier,
     iovec_from_buffers,
@@ -284,13 +285,21 @@ GOOD = {
     "engine": [lambda rng, self: rng.choice(["auto", "preadv", "uring", "mmap", "?"])],
     "record": [lambda rng, self: rng.choice([None, 1, 3, 8, 250, 10**6])],
     "delimiter": [lambda rng, self: rng.choice([None, None, b"\n", b"ab"])],
+    "output": [lambda *_: None] * 3 + [lambda *_: PATH + "-out", lambda *_: FOLDER.name],
+    "collect": [lambda *_: None, lambda *_: None, lambda *_: "u1"],
+    "output_dtype": [lambda *_: None, lambda *_: "f4"],
+    "output_items": [lambda *_: None, lambda *_: 10],
+    "overlap": [lambda *_: (0, 0), lambda rng, self: [rng.randint(0, 3), rng.randint(0, 3)]],
+    **{key: [lambda rng, self: rng.choice([0, 0, 1, 8, 2000, 10**6])] for key in ("start", "skip")},
+    "stop": [lambda rng, self: rng.choice([None, None, 0, 1000, 10**6])],
+    "decompress": [lambda rng, self: rng.choice([None, None, "auto", "gzip", "zip"])],
     "progress": [lambda *_: False, lambda *_: lambda done, size: None],
     "owners": [lambda *_: None],
 }
 
 
-# With many values that are allowed, these would take seconds, or wait for what never comes.
-ONLY_GOOD = {"state", "progress", "combine", "timeout_ms"}
+# With many values that are allowed, these would take seconds, wait for what never comes, or write to any descriptor.
+ONLY_GOOD = {"state", "output", "progress", "combine", "timeout_ms"}
 
 
 def _nonblocking(queue):
@@ -336,5 +345,6 @@ MAKE = {
     SpinWait: lambda rng: SpinWait(),
     Tier: lambda rng: rng.choice(list(Tier)),
     Ring: lambda rng: Ring(4),
+    Sink: lambda rng: Sink(rng.randint(1, 3), 16),
     RegisteredPool: lambda rng: RegisteredPool(_used(rng, BufferPool(4, 16)), Ring(4), receive=rng.choice([0, 2])),
 }

@@ -61,9 +61,13 @@ def test_agrees_with_its_model_for_long(machine, record_property):
 NO_STATE = "a value or an error: made once, it has no method that changes anything"
 
 
-EXEMPT = dict.fromkeys(
-    ["Closed", "CopyResult", "ScanResult", "StreamError", "StreamResult", "Tier", "WouldBlock"], NO_STATE
-)
+EXEMPT = {
+    **dict.fromkeys(
+        ["Closed", "CopyResult", "ScanResult", "StreamError", "StreamResult", "Tier", "WouldBlock"], NO_STATE
+    ),
+    "ByteTable": "tests/test_text.py compares it with a dict",
+    "Sink": "filled by a stream once, as tests/streams/test_sinks.py does",
+}
 
 
 def public_classes():
