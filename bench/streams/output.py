@@ -18,7 +18,7 @@ from ..table import Settings, Table
 from ..workloads.streams import STREAM_COLLECT, STREAM_FILTER
 from .sides import CHUNK, THREADS
 from .sizes import sizes
-from .timing import agree, measured
+from .timing import agree, measured, new_file
 
 RECORD = np.dtype([("time", "i8"), ("sensor", "i4"), ("value", "f4")])
 KEPT = np.float32(0.1)  # of the values, which lie between 0 and 1
@@ -107,10 +107,10 @@ def located_by_numpy(path: str) -> np.ndarray:
 def collecting(settings: Settings) -> list[Table]:
     """Measure on bytes in the page cache, of which one in a hundred is the one that is sought."""
     size, generator = sizes(settings).records, np.random.default_rng(0)
-    with tempfile.NamedTemporaryFile() as file:
+    with new_file() as path:
         data = generator.integers(0, VALUES, size, np.uint8)
-        data.tofile(file.name)
+        data.tofile(path)
         expected = np.flatnonzero(data == SOUGHT)
         del data
-        cases = {NUMPY: partial(located_by_numpy, file.name), STREAMED: partial(located_by_stream, file.name)}
+        cases = {NUMPY: partial(located_by_numpy, path), STREAMED: partial(located_by_stream, path)}
         return [measured(STREAM_COLLECT, cases, partial(agree, expected), settings)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -27,7 +26,7 @@ from ..workloads.streams import (
 from .sides import by_arrow, by_fromfile, by_preadv, mapped_by_chunks, mapped_by_parts, streamed
 from .sizes import sizes
 from .text import write_text
-from .timing import Case, absent, agree, measured
+from .timing import Case, absent, agree, measured, new_file
 from .work import BINS, HISTOGRAM, LOOK, NEWLINES, SUM, SUMMARY, State, Work, merge, no_summary
 
 PIECE = 1 << 24  # values that are written at once
@@ -40,16 +39,16 @@ def values(size: int) -> Iterator[tuple[str, Expected]]:
     """Make a file of float32 values from 0 to 1; yield its path and what numpy finds in it."""
     generator = np.random.default_rng(0)
     summary, newlines = no_summary(), 0
-    with tempfile.NamedTemporaryFile() as file:
-        for start in range(0, size // 4, PIECE):
-            part = generator.random(min(PIECE, size // 4 - start), dtype=np.float32)
-            file.write(part.data)
-            newlines += int(np.count_nonzero(part.view(np.uint8) == ord("\n")))
-            counts = np.bincount((part * BINS).astype(np.int64), minlength=BINS)
-            summary = merge(summary, np.array([part.sum(dtype=np.float64), part.min(), part.max(), *counts]))
-        file.flush()
+    with new_file() as path:
+        with open(path, "wb") as file:
+            for start in range(0, size // 4, PIECE):
+                part = generator.random(min(PIECE, size // 4 - start), dtype=np.float32)
+                file.write(part.data)
+                newlines += int(np.count_nonzero(part.view(np.uint8) == ord("\n")))
+                counts = np.bincount((part * BINS).astype(np.int64), minlength=BINS)
+                summary = merge(summary, np.array([part.sum(dtype=np.float64), part.min(), part.max(), *counts]))
         found = {NEWLINES: np.array([newlines]), SUM: summary[:1], HISTOGRAM: summary[3:].astype(np.int64)}
-        yield file.name, {**found, SUMMARY: summary}
+        yield path, {**found, SUMMARY: summary}
 
 
 def uncache(path: str) -> None:
@@ -122,10 +121,10 @@ def cold(settings: Settings) -> list[Table]:
 
 def lines(settings: Settings) -> list[Table]:
     """Measure what it costs that pieces are whole lines."""
-    with tempfile.NamedTemporaryFile() as file:
-        size, found = write_text(file.name, sizes(settings).file)
+    with new_file() as path:
+        size, found = write_text(path, sizes(settings).file)
         cases = {
-            BLOCKS: partial(streamed, NEWLINES, file.name),
-            LINES: partial(streamed, NEWLINES, file.name, delimiter=b"\n"),
+            BLOCKS: partial(streamed, NEWLINES, path),
+            LINES: partial(streamed, NEWLINES, path, delimiter=b"\n"),
         }
         return [measured(STREAM_LINES, cases, partial(agree, np.array([found])), settings, size)]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -24,6 +26,13 @@ FIGURES: dict[str, Callable[[float, int], float]] = {  # of seconds and bytes, f
     "s": lambda seconds, size: seconds,
     "ms": lambda seconds, size: seconds * 1e3,
 }
+
+
+@contextmanager
+def new_file() -> Iterator[str]:
+    """Yield the path of a file to be made. Once it is closed, streams may map it; one that is open for writing not."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield os.path.join(folder, "data")
 
 
 def agree(expected: np.ndarray, result: np.ndarray | None) -> None:

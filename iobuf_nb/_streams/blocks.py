@@ -45,7 +45,7 @@ from .progress import Stopwatch, processors
 from .runs import run
 from .source import Opened, sources_of
 from .table import Table
-from .units import DIRECT_BYTES, SLACK, Units, seen_by_kernels
+from .units import LARGE_PIECE, SLACK, Units, seen_by_kernels
 from .work import ADDRESS, BYTES, FED_WORDS
 
 
@@ -279,9 +279,8 @@ def blocks(
     items, like, header = seen_by_kernels(sources_of(source), dtype)
     units = Units(like, record, delimiter, (0, 0), start, stop, skip)
     decompress = check_decompress(decompress)
-    size = check.integer(
-        "tier", (DIRECT_BYTES if direct else Tier.GIANT) if tier is None else tier, 1, MAX_BUFFER_BYTES
-    )
+    default = LARGE_PIECE if direct or decompress is not None else Tier.GIANT
+    size = check.integer("tier", default if tier is None else tier, 1, MAX_BUFFER_BYTES)
     most = count + 2 if buffers is None else check.integer("buffers", buffers, 2, MAX_ITEMS)
     check.integer("buffers * tier", most * size, 1, MAX_BYTES)
 

@@ -31,7 +31,7 @@ from ..syscalls import PREAD, PWRITE, READ, call_full, read_full
 from .crew import Crew, require_threads
 from .progress import Stopwatch, Throughput, processors, reporter
 from .source import open_file
-from .units import ALIGNMENT, DIRECT_BYTES
+from .units import ALIGNMENT, LARGE_PIECE
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _PAGE = 4096  # the smallest hole that is preserved
@@ -239,7 +239,7 @@ def copy(
             folder = _open_folder(folder_path or os.curdir)
         stack.callback(os.close, folder)
         with watch.compiling():
-            pool = stack.enter_context(BufferPool(count, DIRECT_BYTES if direct else Tier.GIANT))
+            pool = stack.enter_context(BufferPool(count, LARGE_PIECE if direct else Tier.GIANT))
             with pool.lease():  # compiled now, not in the workers
                 pass
         team = _Team(pool, direct, report, watch)

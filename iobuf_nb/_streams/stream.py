@@ -34,7 +34,7 @@ from .sinks import Collector, Sink, Target, leave_at_end, sink_for
 from .source import plain_paths, sources_of
 from .spares import own_pool
 from .state import check_combine, combined, make_states, type_of
-from .units import DIRECT_BYTES, SLACK, Units, like_of, seen_by_kernels
+from .units import LARGE_PIECE, SLACK, Units, like_of, seen_by_kernels
 from .work import Form
 
 __all__ = ["StreamError", "StreamResult", "stream"]
@@ -135,7 +135,7 @@ def stream(
         the calling thread.
     tier : Tier or int, optional
         Bytes of a piece at most; a piece is the whole records or lines that fit. By default `Tier.GIANT`, 256 KiB,
-        which fits into a processor's cache; 1 MiB with `direct`. A line must not be longer.
+        which fits into a processor's cache; 1 MiB with `direct` or `decompress`. A line must not be longer.
     buffers : int, optional
         Number of buffers in the pool, which bounds the memory; by default one per worker, and two more for what one
         thread must read (`decompress`; a part of a pipe).
@@ -266,7 +266,7 @@ def stream(
     with ExitStack() as stack:
         owned = pool is None
         if pool is None:
-            default = DIRECT_BYTES if direct else Tier.GIANT
+            default = LARGE_PIECE if direct or decompress is not None else Tier.GIANT
             size = check.integer("tier", default if tier is None else tier, 1, MAX_BUFFER_BYTES)
             size = units.ring_bytes(size, direct) if engine == "uring" else size
             each = _URING_BUFFERS if engine == "uring" else 1

@@ -20,7 +20,8 @@ from .source import Source, printable
 from .table import Part
 
 ALIGNMENT = 4096  # of addresses, offsets and lengths in direct I/O; no disk requires more
-DIRECT_BYTES = 1 << 20  # default size of a buffer in direct I/O: disks favour large reads
+#: Default size of a buffer in direct I/O, because disks favour large reads, and for what one thread reads, in Python.
+LARGE_PIECE = 1 << 20
 SLACK = 3 * ALIGNMENT  # room of a buffer beside its piece, for aligned reads, equal addresses, and PAD
 _MOST = 2**62
 _LARGE = 1 << 16  # bytes of a given buffer, of which a page is spared for equal addresses
