@@ -151,7 +151,8 @@ def _fetch(plan, files, row, fd, mapped, memory, position, want):
 def read_records(plan, files, row, fd, mapped, memory, begin, end):
     """Read records [begin, end) and their neighbours: status, address, bytes, position, where to go on, neighbours."""
     low, high = files[row + LOW], files[row + HIGH]
-    end = begin + plan.length if begin + plan.length < end else end
+    most = plan.mapped_length if mapped else plan.length
+    end = begin + most if begin + most < end else end
     before = begin - low if begin - low < plan.before else plan.before
     after = high - end if high - end < plan.after else plan.after
     want = before + end - begin + after

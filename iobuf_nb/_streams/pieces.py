@@ -49,6 +49,7 @@ class Plan(NamedTuple):
 
     claims: int = 0  # how many there are
     length: int = 0  # bytes of a piece without its neighbours; of lines, those in which they begin
+    mapped_length: int = 0  # the same of a piece that is mapped, and needs no buffer
     step: int = 0  # bytes of a piece at most, with its neighbours
     flags: int = 0  # to open files with
     align: int = 1  # offsets and lengths of reads are multiples of it

@@ -40,6 +40,7 @@ from .work import Form
 __all__ = ["StreamError", "StreamResult", "stream"]
 
 _URING_BUFFERS = 8  # per worker, to keep several reads queued at the disk
+_MAPPED_PIECES = 4  # that make one, if `tier` does not say how large pieces are: with light kernels each call counts
 _AHEAD = 2  # buffers into which one thread reads for the workers, beside those that they have
 
 
@@ -135,7 +136,8 @@ def stream(
         the calling thread.
     tier : Tier or int, optional
         Bytes of a piece at most; a piece is the whole records or lines that fit. By default `Tier.GIANT`, 256 KiB,
-        which fits into a processor's cache; 1 MiB with `direct` or `decompress`. A line must not be longer.
+        which fits into a processor's cache, and up to 1 MiB for records that are mapped; 1 MiB with `direct` or
+        `decompress`. A line must not be longer.
     buffers : int, optional
         Number of buffers in the pool, which bounds the memory; by default one per worker, and two more for what one
         thread must read (`decompress`; a part of a pipe).
@@ -292,6 +294,8 @@ def stream(
         elif collect is not None:
             collector = Collector(stack)
             target = collector.target
+        if tier is None and owned and not has_output:
+            plan = plan._replace(mapped_length=_MAPPED_PIECES * plan.length)
         job = Job(
             ready,
             units.like,

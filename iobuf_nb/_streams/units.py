@@ -166,6 +166,7 @@ class Units:
             )
         return Plan(
             length=length,
+            mapped_length=length,
             step=step,
             flags=os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (getattr(os, "O_DIRECT", 0) if direct else 0),
             align=align,
