@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from streaming import fed, text
+from support import in_a_child
 
 from iobuf_nb import blocks
 
@@ -98,3 +99,23 @@ def test_a_block_outlives_its_iterator(file):
 def test_refuses(file, options, error, message):
     with pytest.raises(error, match=message):
         blocks(**{"source": file(b"x"), **options})
+
+
+def test_an_endless_iterator_of_sources_can_be_left(file, threads_end):
+    path = file(b"data")
+    pieces = blocks(path for _ in iter(int, 1))
+    assert bytes(next(pieces)) == b"data"
+    pieces.close()
+
+
+def test_a_forked_child_cannot_go_on(file):
+    pieces = blocks(file(bytes(100_000)), tier=1000)
+    next(pieces)
+
+    def child():
+        with pytest.raises(RuntimeError, match="fork"):
+            next(pieces)
+        pieces.close()
+
+    in_a_child(child)
+    assert sum(map(len, pieces)) == 99_000

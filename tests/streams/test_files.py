@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -378,3 +379,24 @@ def test_an_array_in_memory_says_its_dtype():
     array = np.arange(3000.0).reshape(1000, 3)
     result = stream([array, array], total, state=np.zeros(3), combine=np.add, tier=SIZE)
     assert result.state[:2].tolist() == [2 * array.sum(), 2000]
+
+
+# ---- where a descriptor is left --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options, end", [({}, 5000), ({"start": 100, "stop": 200}, 200), ({"stop": 9999}, 5000), ({"skip": 10}, 5000)]
+)
+def test_a_descriptor_is_left_where_the_stream_ended(file, options, end):
+    with open(file(bytes(5000)), "rb", buffering=0) as opened:
+        stream(opened, look, state=log(1, 100_000), workers=1, **options)
+        assert opened.tell() == end
+
+
+@pytest.mark.skipif(not os.path.exists("/sys/kernel/mm/transparent_hugepage/enabled"), reason="no such files here")
+def test_files_that_report_a_size_that_means_nothing():
+    """Files of sysfs have 4096 bytes, they say."""
+    paths = [f"/sys/kernel/mm/transparent_hugepage/{name}" for name in ("enabled", "defrag")]
+    expected = b"".join(Path(path).read_bytes() for path in paths)
+    result = stream(paths, look, state=log(1, 100_000), workers=1)
+    assert b"".join(piece.data for piece in recorded(result.state[0])) == expected

@@ -315,3 +315,35 @@ def test_a_hole_and_a_file_in_memory():
     os.close(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY))
     assert summed(fd).state[0] == 1  # open for writing: not mapped
     os.close(fd)
+
+
+@njit(nogil=True)
+def waits_once(buffer, n, offset, state):
+    """Say that it has begun, and wait for the test, at the first piece."""
+    if offset == 0:
+        atomics.store(state, 0, 1)
+        while atomics.load(state, 1) == 0:
+            atomics.pause(100)
+
+
+def test_a_file_that_is_truncated_before_it_is_mapped(file):
+    """Workers of "auto" read first, and map later: what they take a lease of may be shorter by then."""
+    path = file(b"", "large")
+    os.truncate(path, 130 << 20)
+    words = np.zeros(2, np.int64)
+
+    def truncate(*_):
+        if atomics.load(words, 0) == 1:
+            os.truncate(path, 1 << 20)
+            atomics.store(words, 1, 1)
+
+    with pytest.raises(OSError, match="Changed while it was read, after [0-9]+ of 136314880 bytes"):
+        stream(path, waits_once, state=lambda: words, workers=1, progress=truncate)
+
+
+def test_a_claim_without_lines_lets_go_of_its_lease(file):
+    """No line begins in most of it, and nothing is left for which somebody would have to wait."""
+    path = file(b"x" * (16 << 20) + b"\n")
+    with pytest.raises(ValueError, match="longer than a piece"):
+        stream(path, add, state=np.zeros(1, np.int64), engine="mmap", delimiter=b"\n", tier=1 << 16, workers=2)
+    os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))  # would raise BlockingIOError

@@ -397,3 +397,22 @@ def test_ctrl_c_while_the_reader_is_stuck(file, kind):
         _, said = child.communicate(timeout=30)  # the reader still does not read
     os.close(reader)
     assert said == "interrupted 1\n" and child.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/proc/self/fd/1"])
+def test_links_to_descriptors_are_refused(file, name):
+    with pytest.raises(ValueError, match="output must"):
+        stream(file(b"data"), keep, output=name)
+    assert os.path.exists(name)
+
+
+def test_what_replaces_a_file_has_its_mode_whatever_the_umask(file, tmp_path):
+    path = tmp_path / "out"
+    path.write_bytes(b"old")
+    path.chmod(0o666)
+    before = os.umask(0o077)
+    try:
+        stream(file(b"data"), keep, output=path)
+    finally:
+        os.umask(before)
+    assert path.read_bytes() == b"data" and stat.S_IMODE(path.stat().st_mode) == 0o666

@@ -1,5 +1,8 @@
 """Kernels of a stream: signatures, what is refused, what they may do, what of them is cached."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from numba import cfunc, guvectorize, jit, njit, prange, types, vectorize
@@ -189,3 +192,43 @@ stream({source}, add, state=np.zeros(1))
 print([name for name, each in vars(work).items() if name.startswith("work_") and each.overloads])
 """
     assert said("-c", script, str(file(bytes(1000)))) == f"['{used}']"
+
+
+@pytest.mark.compiled
+def test_parameters_are_recognised_by_their_names_alone(file):
+    @njit
+    def default(buffer, n, offset, state, flag=5, source=-1):
+        state[0] += flag
+        state[1] += source
+
+    path = file(bytes(1000))
+    assert stream([path, path], default, state=np.zeros(2), combine=np.add).state.tolist() == [10, 1]
+
+
+step = 1  # how much `add_step` adds
+
+
+@pytest.mark.compiled
+def test_a_kernel_that_is_compiled_again_runs_its_new_code(file, monkeypatch):
+    @njit("void(u1[::1], i8, i8, i8[::1])")
+    def add_step(buffer, n, offset, state):
+        state[0] += step
+
+    path = file(bytes(1000))
+    for value in (1, 2):
+        monkeypatch.setitem(globals(), "step", value)
+        add_step.recompile()
+        assert stream(path, add_step, state=np.zeros(1, np.int64), combine=np.add).state[0] == value
+
+
+@pytest.mark.compiled
+def test_kernels_are_not_kept(file):
+    @njit
+    def nothing(buffer, n, offset, state):
+        pass
+
+    known = weakref.ref(nothing)
+    stream(file(bytes(10)), nothing)
+    del nothing
+    gc.collect()
+    assert known() is None
