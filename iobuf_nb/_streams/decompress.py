@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from .parts import (
     Broken,
-    Piece,
+    Fragment,
     bgzip_blocks,
     blaming,
     in_parallel,
@@ -273,7 +273,7 @@ class _Chunks:
 class _Zstandard:
     """An engine: python-zstandard, which decompresses into views; to it this is the file that holds the frames."""
 
-    def __init__(self, library: Any, pieces: Iterator[Piece]) -> None:
+    def __init__(self, library: Any, pieces: Iterator[Fragment]) -> None:
         self._pieces = pieces
         self._offset = 0
         self._error = library.ZstdError
@@ -440,7 +440,7 @@ def _engines(
     elif kind == "zstd":
         pieces = zstd_pieces(file)
         if threads > 1:
-            taken: list[Piece] = []
+            taken: list[Fragment] = []
             frames = zstd_frames(pieces, taken)
             with closing(in_parallel(frames, functools.partial(unzstd, library), threads)) as chunks:
                 yield _Chunks(chunks)

@@ -34,15 +34,15 @@ class Broken(Exception):
         super().__init__(f"{what}, at or after compressed offset {offset}")
 
 
-class Part(NamedTuple):
-    """A part, compressed."""
+class Member(NamedTuple):
+    """What can be decompressed on its own: a block of bgzip, or a frame of zstd."""
 
     data: bytes
     most: int  # bytes that it holds at most, decompressed
     offset: int  # of its first byte in the compressed data
 
 
-class Piece(NamedTuple):
+class Fragment(NamedTuple):
     """The header of a zstd frame, or one of its blocks."""
 
     data: bytes
@@ -71,7 +71,7 @@ def is_skippable(head: bytes) -> bool:
     return head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5
 
 
-def bgzip_blocks(file: BufferedReader[Any], rest: bytearray) -> Iterator[Part]:
+def bgzip_blocks(file: BufferedReader[Any], rest: bytearray) -> Iterator[Member]:
     """Yield blocks of bgzip up to something else, or the end; `rest` gets what was read of that."""
     while True:
         offset = file.tell()
@@ -83,10 +83,10 @@ def bgzip_blocks(file: BufferedReader[Any], rest: bytearray) -> Iterator[Part]:
         size = int.from_bytes(header[1], "little") + 1
         if size <= len(head):
             raise Broken(f"A block of bgzip says that it has {size} bytes", offset)
-        yield Part(head + _exactly(file, size - len(head)), _BGZIP_BYTES, offset)
+        yield Member(head + _exactly(file, size - len(head)), _BGZIP_BYTES, offset)
 
 
-def inflate(library: Any, part: Part) -> bytes:
+def inflate(library: Any, part: Member) -> bytes:
     """Decompress a block of bgzip by `zlib` or a library like it, which also checks the sum and the size."""
     stream = library.decompressobj(31)
     data = stream.decompress(part.data, part.most + 1)  # one more: the sum is checked after the last byte
@@ -95,7 +95,7 @@ def inflate(library: Any, part: Part) -> bytes:
     return data
 
 
-def zstd_pieces(file: BufferedReader[Any]) -> Iterator[Piece]:
+def zstd_pieces(file: BufferedReader[Any]) -> Iterator[Fragment]:
     """Yield the frames of zstd in pieces, without the skippable ones."""
     while True:
         offset = file.tell()
@@ -113,20 +113,20 @@ def zstd_pieces(file: BufferedReader[Any]) -> Iterator[Piece]:
             raise Broken("No frame of zstd begins here", offset)
 
 
-def zstd_frames(pieces: Iterator[Piece], rest: list[Piece]) -> Iterator[Part]:
+def zstd_frames(pieces: Iterator[Fragment], rest: list[Fragment]) -> Iterator[Member]:
     """Yield whole frames up to one that is too large; `rest` gets the pieces that were taken of that."""
-    frame: list[Piece] = []
+    frame: list[Fragment] = []
     for piece in pieces:
         frame.append(piece)
         if piece.last:
-            yield Part(b"".join(each.data for each in frame), len(frame) * _ZSTD_BLOCK, frame[0].offset)
+            yield Member(b"".join(each.data for each in frame), len(frame) * _ZSTD_BLOCK, frame[0].offset)
             frame = []
         elif len(frame) == _FRAME_PIECES:
             rest += frame
             return
 
 
-def unzstd(library: Any, part: Part) -> bytes:
+def unzstd(library: Any, part: Member) -> bytes:
     """Decompress a frame of zstd by python-zstandard, or by Python's own module."""
     if not hasattr(library, "frame_content_size"):
         return library.decompress(part.data)
@@ -140,7 +140,7 @@ def unzstd(library: Any, part: Part) -> bytes:
 
 
 def in_parallel(
-    parts: Iterator[Part], decompress: Callable[[Part], bytes], threads: int
+    parts: Iterator[Member], decompress: Callable[[Member], bytes], threads: int
 ) -> Generator[bytes, None, None]:
     """Decompress parts on threads, and yield what they hold, in order; the threads end with the generator.
 
@@ -148,7 +148,7 @@ def in_parallel(
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    def work(batch: list[Part]) -> list[bytes]:
+    def work(batch: list[Member]) -> list[bytes]:
         results = []
         for part in batch:
             with blaming(part.offset):
@@ -165,8 +165,8 @@ def in_parallel(
             yield from ahead.popleft().result()
 
 
-def _batches(parts: Iterator[Part]) -> Iterator[list[Part]]:
-    batch: list[Part] = []
+def _batches(parts: Iterator[Member]) -> Iterator[list[Member]]:
+    batch: list[Member] = []
     most = 0
     for part in parts:
         batch.append(part)
@@ -178,13 +178,13 @@ def _batches(parts: Iterator[Part]) -> Iterator[list[Part]]:
         yield batch
 
 
-def _frame(file: BufferedReader[Any], offset: int) -> Iterator[Piece]:
+def _frame(file: BufferedReader[Any], offset: int) -> Iterator[Fragment]:
     """Yield a frame of zstd whose magic number has been read."""
     descriptor = _exactly(file, 1)
     flags = descriptor[0]
     single = flags >> 5 & 1  # a single segment: the size of the window is that of the content
     length = (1 - single) + (0, 1, 2, 4)[flags & 3] + (single, 2, 4, 8)[flags >> 6]
-    yield Piece(_ZSTD_MAGIC + descriptor + _exactly(file, length), offset, False)
+    yield Fragment(_ZSTD_MAGIC + descriptor + _exactly(file, length), offset, False)
     last = False
     while not last:
         offset = file.tell()
@@ -194,7 +194,7 @@ def _frame(file: BufferedReader[Any], offset: int) -> Iterator[Piece]:
         if size > _ZSTD_BLOCK:
             raise Broken(f"A block of zstd says that it has {size} bytes", offset)
         checksum = 4 if last and flags & 4 else 0
-        yield Piece(header + _exactly(file, (1 if repeated else size) + checksum), offset, last)
+        yield Fragment(header + _exactly(file, (1 if repeated else size) + checksum), offset, last)
 
 
 def _exactly(file: BufferedReader[Any], size: int) -> bytes:

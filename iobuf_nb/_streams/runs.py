@@ -18,7 +18,7 @@ from .table import LARGE_BYTES, Table
 from .units import Header, Units, header_of
 
 _CLAIMS = 64  # that each worker makes of a large file, at least
-_TOGETHER = 1 << 14  # files that are looked at before the first of them is read
+_GROUP = 1 << 14  # files that are looked at before the first of them is read
 
 
 def run(
@@ -31,8 +31,8 @@ def run(
     """
     runs = _Runs(job, units, header, engine, direct, decompress)
     if paths is not None and units.whole and header is None and engine != "uring" and decompress is None:
-        for start in range(0, len(paths), _TOGETHER):
-            runs.add_paths(paths[start : start + _TOGETHER])
+        for start in range(0, len(paths), _GROUP):
+            runs.add_paths(paths[start : start + _GROUP])
     else:
         for source in sources if paths is None else map(Source, paths):
             runs.add(source)
@@ -70,7 +70,7 @@ class _Runs:
             self.flush()
             with source.opened(self._direct) as opened:
                 self._run(opened, index)
-        if len(self._table) >= _TOGETHER:
+        if len(self._table) >= _GROUP:
             self.flush()
 
     def add_paths(self, paths: list[str]) -> None:

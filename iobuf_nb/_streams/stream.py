@@ -41,7 +41,7 @@ __all__ = ["StreamError", "StreamResult", "stream"]
 
 _URING_BUFFERS = 8  # per worker, to keep several reads queued at the disk
 _MAPPED_PIECES = 4  # that make one, if `tier` does not say how large pieces are: with light kernels each call counts
-_AHEAD = 2  # buffers into which one thread reads for the workers, beside those that they have
+_READ_AHEAD = 2  # buffers into which one thread reads for the workers, beside those that they have
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,7 +272,7 @@ def stream(
             size = check.integer("tier", default if tier is None else tier, 1, MAX_BUFFER_BYTES)
             size = units.ring_bytes(size, direct) if engine == "uring" else size
             each = _URING_BUFFERS if engine == "uring" else 1
-            ahead = 0 if units.whole and decompress is None else _AHEAD
+            ahead = 0 if units.whole and decompress is None else _READ_AHEAD
             most = count * each + ahead if buffers is None else check.integer("buffers", buffers, 1, MAX_ITEMS)
             check.integer("buffers * tier", most * size, 1, MAX_BYTES)  # checked here to name these arguments
             with watch.compiling():

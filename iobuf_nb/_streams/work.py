@@ -83,7 +83,7 @@ _PARAMETERS = "extras, function, items, n, offset, state, output, source, before
 
 
 @functools.cache
-def _caller(extras: str) -> Any:
+def _with_extras(extras: str) -> Any:
     """Make the function that calls a kernel with the parameters it has."""
     names = extras.split()
     call = f"function({', '.join(['items', 'n', 'offset', 'state', *names])})"
@@ -95,12 +95,12 @@ def _caller(extras: str) -> Any:
 
 def _call(extras, function, items, n, offset, state, output, source, before, after):
     """Run a kernel that has more than four parameters; return how many items it has put into `output`, or 0."""
-    return _caller(extras)(extras, function, items, n, offset, state, output, source, before, after)
+    return _with_extras(extras)(extras, function, items, n, offset, state, output, source, before, after)
 
 
 @kernel_overload(_call, inline="always")
 def _call_in_kernel(extras, function, items, n, offset, state, output, source, before, after):
-    return _caller(extras.literal_value)
+    return _with_extras(extras.literal_value)
 
 
 # ---- workers ---------------------------------------------------------------------------------------------------------

@@ -224,7 +224,7 @@ def test_no_more_than_some_batches_are_ahead(monkeypatch):
         nonlocal taken
         while True:
             taken += 1
-            yield parts.Part(b"", parts._BATCH_BYTES, 0)
+            yield parts.Member(b"", parts._BATCH_BYTES, 0)
 
     results = parts.in_parallel(endless(), lambda part: b"x", 3)
     for done in range(1, 50):
@@ -235,7 +235,7 @@ def test_no_more_than_some_batches_are_ahead(monkeypatch):
 
 def test_a_batch_is_full_as_soon_as_it_can_be():
     sizes = [parts._BATCH_BYTES // 4, parts._BATCH_BYTES * 32, parts._BATCH_BYTES * 32, 1]
-    batches = parts._batches(parts.Part(b"", size, 0) for size in sizes)
+    batches = parts._batches(parts.Member(b"", size, 0) for size in sizes)
     assert [[part.most for part in batch] for batch in batches] == [sizes[:2], sizes[2:3], sizes[3:]]
 
 
