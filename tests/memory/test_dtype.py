@@ -144,8 +144,9 @@ def test_other_dtypes_are_refused_by_pools_and_streams_alike(name):
     dtype, message = REFUSED[name]
     with pytest.raises(TypeError, match=message):
         BufferPool(2, shape=3, dtype=np.dtype(dtype))
-    with pytest.raises(TypeError, match=message):
-        stream("/dev/null", ignore, state=np.zeros(1), dtype=np.dtype(dtype))
+    if name != "rows":  # of which kernels of streams get arrays of two axes
+        with pytest.raises(TypeError, match=message):
+            stream("/dev/null", ignore, state=np.zeros(1), dtype=np.dtype(dtype))
 
 
 @pytest.mark.parametrize("name", [name for name in REFUSED if "swapped" in name or name in SWAPPED])
