@@ -16,7 +16,6 @@ from .._free.free_list import give, pool_at
 from .._free.handover import queue_at
 from .._free.waiting import put_and_wake, wait_to_get
 from .._jit.compile import kernel
-from .._jit.instructions import two_words
 from .._threads.clock import now_ns
 from .._threads.gil import LOOK_NS
 from .._threads.libc import memcpy
@@ -122,11 +121,13 @@ def _fill_buffers(plan, words, address, size):
 @kernel
 def _write_out(plan, words, address, size):
     """Write to a pipe, a socket or a device, without blocking for longer than it takes to see that all must stop."""
+    request = np.zeros(1, np.int64)  # struct pollfd: int fd, short events, short revents
     done = 0
     while done < size:
         if load(words, STOP, "relaxed"):
             return STOPPED
-        ready = call(POLL_IN, plan.target, two_words(plan.target | _POLL_OUT, 0), 1, now_ns() + LOOK_NS)
+        request[0] = plan.target | _POLL_OUT
+        ready = call(POLL_IN, plan.target, request.ctypes.data, 1, now_ns() + LOOK_NS)
         if ready == 0:
             continue
         most = size - done if size - done < plan.target_most else plan.target_most
