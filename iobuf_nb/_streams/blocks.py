@@ -5,6 +5,8 @@ from __future__ import annotations
 import _thread
 import os
 import queue
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Literal
@@ -134,6 +136,7 @@ class _Reading(Job):
         """Begin to read what `run` is given."""
 
         def produce() -> None:
+            sys.settrace(threading.gettrace())  # as threading does, for debuggers and coverage
             try:
                 run(self, *arguments)
             except Stopped:

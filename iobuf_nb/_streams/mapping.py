@@ -104,7 +104,7 @@ def _map(files, row, fd):
 @kernel
 def unmap(files, row, fd):
     """Remove the mappings of a file that nobody uses, and let go of its lease."""
-    if files[row + MAPPED_AT] != 0:
+    if load(files, row + MAPPED_AT, "relaxed") != 0:
         fcntl(fd, _F_SETLEASE, _F_UNLCK)  # a close is not enough if a forked process has the descriptor, too
     for word in (MAPPED_AT, SEARCHED_AT):
         address = load(files, row + word, "relaxed")

@@ -88,6 +88,11 @@ def mmap(address, size, protection, flags, fd, offset):
     return MAPPED_FROM * (fd + 1)
 
 
+def lseek(fd, offset, whence):
+    require_open(fd)
+    return 1 << 40
+
+
 def munmap(address, size):
     assert fetch_add(system.maps, address // MAPPED_FROM - 1, -1, "relaxed") > 0, "a file is unmapped twice"
 
@@ -398,7 +403,7 @@ def lease_case(scripts):
 class StreamCase(Case):
     sizes = (
         *((files, each.__name__, each) for each in (open_path, statx, close)),
-        *((mapping, each.__name__, each) for each in (fcntl, mmap, munmap)),
+        *((mapping, each.__name__, each) for each in (fcntl, lseek, mmap, munmap)),
         *((module, "call_full", lambda *arguments: system.call_full(*arguments)) for module in (files, work)),
         (output, "call_full", write_output),
         (output, "GUARD", 0),

@@ -1,0 +1,88 @@
+"""Feeds: parts of pipes and sockets, and their pieces with neighbours, are those of files and of slices."""
+
+import numpy as np
+import pytest
+from numba import njit
+from streaming import fed, text
+
+from iobuf_nb import stream
+
+LINES = b"\n".join([b"", *(text(k, k).replace(b"\n", b"-") for k in range(60)), b"the last line"])
+
+
+@njit
+def core(buffer, n, offset, state, before, output):
+    """Copy a piece without its neighbours."""
+    for k in range(n):
+        output[k] = buffer[before + k]
+    return n
+
+
+@njit
+def neighbours(buffer, n, offset, state, before, after, output):
+    """Add up each item and those beside it."""
+    for k in range(before, before + n):
+        output[k - before] = buffer[k] + (buffer[k - 1] if k else 0) + (buffer[k + 1] if k + 1 < len(buffer) else 0)
+    return n
+
+
+def collected(kind, data, kernel, **options):
+    with fed(kind, data, 300) as reader:
+        return stream(reader, kernel, workers=2, **options).collected
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+@pytest.mark.parametrize("tier", [64, 4096])
+@pytest.mark.parametrize("start, stop, skip", [(0, None, 3), (7, None, 0), (7, 1000, 2), (0, 0, 0), (99_999, None, 1)])
+def test_parts_of_records(kind, tier, start, stop, skip):
+    data = text(3000)
+    expected = data[start:stop][2 * skip :]
+    expected = expected[: len(expected) // 2 * 2]
+    stop = start + 2 * skip + len(expected) if stop is not None else None
+    if len(data[start:stop]) % 2:
+        data += b"."
+        expected = data[start:stop][2 * skip :]
+    options = {"record": 2, "tier": tier, "start": start, "stop": stop, "skip": skip, "collect": "u1"}
+    assert collected(kind, data, core, **options).tobytes() == expected
+
+
+PARTS = [(0, None, 5), (100, None, 0), (100, 900, 2), (0, 500, 0), (5000, None, 0)]
+
+
+def part_of_lines(delimiter, start, stop, skip):
+    """Return the lines that begin in [start, stop), less some."""
+    ends, position = [], 0
+    lines = [line + delimiter for line in LINES.split(delimiter)]
+    for line in lines:
+        ends.append((position, line))
+        position += len(line)
+    taken = [line for at, line in ends if start <= at and (stop is None or at < stop)][skip:]
+    whole = b"".join(taken)
+    return whole[: -len(delimiter)] if taken and taken[-1] is ends[-1][1] else whole
+
+
+@pytest.mark.parametrize("tier", [256, 4096])
+@pytest.mark.parametrize(
+    "start, stop, skip", [(0, None, 5), (100, None, 0), (100, 900, 2), (0, 500, 0), (5000, None, 0)]
+)
+def test_parts_of_lines(file, tier, start, stop, skip):
+    options = {"delimiter": b"\n", "tier": tier, "start": start, "stop": stop, "skip": skip, "collect": "u1"}
+    expected = part_of_lines(b"\n", start, stop, skip)
+    assert stream(file(LINES), core, **options).collected.tobytes() == expected
+    assert collected("pipe", LINES, core, **options).tobytes() == expected
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+@pytest.mark.parametrize("tier", [40, 4096])
+def test_pieces_have_their_neighbours(kind, tier):
+    values = np.arange(1000, dtype=np.int64) ** 2
+    padded = np.concatenate(([0], values, [0]))
+    found = collected(kind, values.tobytes(), neighbours, dtype="i8", overlap=(1, 1), tier=tier, collect="i8")
+    assert (found == padded[:-2] + padded[1:-1] + padded[2:]).all()
+
+
+def test_what_is_refused():
+    with pytest.raises(ValueError, match="ends at offset 10 inside a record of 4 bytes"):
+        collected("pipe", bytes(11), core, record=4, start=2, collect="u1")
+    with pytest.raises(ValueError, match="has a line at offset 1 that is longer than a piece, 64 bytes"):
+        collected("pipe", b"\n" + bytes(100) + b"\n", core, delimiter=b"\n", skip=1, tier=64, collect="u1")
