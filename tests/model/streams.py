@@ -192,6 +192,7 @@ def count(words, i, value, order):
 def plan_of(form, **more):
     return Plan(
         length=1,
+        mapped_length=1,
         step=1,
         ordered=int("ordered" in form),
         output=PLACED if "output" in form else NOWHERE,
