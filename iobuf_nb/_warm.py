@@ -247,7 +247,12 @@ def _stream(path: str) -> None:
     for state in (np.zeros(1, np.int64), np.zeros(1)):
         for dtype in (np.uint8, np.int64, np.float32, np.float64):
             stream(path, _add, state=state, dtype=dtype, buffers=1, tier=Tier.MEDIUM)
-        for options in ({"ordered": True}, {"delimiter": b"\n"}, {"delimiter": b"\n", "ordered": True}):
+        for options in (
+            {"engine": "mmap"},
+            {"ordered": True},
+            {"delimiter": b"\n"},
+            {"delimiter": b"\n", "ordered": True},
+        ):
             stream(path, _add, state=state, tier=Tier.MEDIUM, **options)
         with _empty_pipe() as reader:
             stream(reader, _add, state=state)
