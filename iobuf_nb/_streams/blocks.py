@@ -25,7 +25,7 @@ from .._pools.pool import BufferPool
 from .._threads.gil import LOOK_NS
 from .._threads.outcomes import Closed
 from ..atomics import fetch_add, load
-from .crew import Crew, require_real_threads, require_threads
+from .crew import Crew, put_back, require_real_threads, require_threads
 from .decompress import check_decompress
 from .feed import Feed, MakeReader, Stopped, get_buffer, plain_reader
 from .files import (
@@ -156,8 +156,7 @@ class _Reading(Job):
         self._stopped = True
         self._stop_run()
         self._ended.get()
-        while (index := self.ready.try_get()) >= 0:
-            self.pool.put(index)
+        put_back(self.ready, self.pool)
         self.pool.close()
 
     def next(self) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .._jit.compile import compile_for, kernel
+from .._pools.bounded_queue import BoundedQueue
 from .._pools.pool import BufferPool
 from .._threads.clock import nap
 from .._threads.gil import LOOK_NS
@@ -42,6 +43,12 @@ def compile_methods(may_wait: bool = False) -> None:
     pool.put(pool.try_get())
     if may_wait:
         pool.put(pool.get())
+
+
+def put_back(ready: BoundedQueue, pool: BufferPool) -> None:
+    """Return the buffers to a pool whose indices are left in a queue."""
+    while (index := ready.try_get()) >= 0:
+        pool.put(index)
 
 
 @kernel

@@ -22,7 +22,7 @@ from .._memory.aligned import aligned_mem
 from .._pools.bounded_queue import BoundedQueue
 from .._pools.pool import BufferPool
 from .._threads.outcomes import WouldBlock
-from .crew import LOOK_S, Crew, compile_methods, require_real_threads
+from .crew import LOOK_S, Crew, compile_methods, put_back, require_real_threads
 from .errors import StreamError
 from .feed import Feed, MakeReader, Stopped, get_buffer
 from .kernel import Prepared
@@ -195,12 +195,7 @@ class Job:
             compile_for(close_queue, ready)
 
         def work(k: int) -> None:
-            own = own_words()
-            try:
-                self._work(on_fed, plan, words, (ready, self.pool, fed), k, source, own)
-            finally:
-                if own[CLAIM] >= 0:
-                    self.pool.put(int(own[CLAIM]))
+            self._work_on_ready(on_fed, plan, words, (ready, self.pool, fed), k, source)
 
         def is_stopped() -> bool:
             return bool(words[STOP])
@@ -231,8 +226,7 @@ class Job:
         try:
             self._run_on(source, plan, words, crew, work, pump)
         finally:
-            while (left := ready.try_get()) >= 0:
-                self.pool.put(left)
+            put_back(ready, self.pool)
 
     def run_ring(self, source: Opened, index: int) -> None:
         """Read a source with io_uring in this thread, and let the workers process what has arrived."""
@@ -247,13 +241,8 @@ class Job:
 
         def work(k: int) -> None:
             memory = np.empty(plan.step + PAD, np.uint8)
-            own = own_words()
-            try:
-                shared = ready, self.pool, registered.lengths, registered.offsets, memory.ctypes.data
-                self._work(on_ring, plan, words, shared, k, source, own)
-            finally:
-                if own[CLAIM] >= 0:
-                    self.pool.put(int(own[CLAIM]))
+            shared = ready, self.pool, registered.lengths, registered.offsets, memory.ctypes.data
+            self._work_on_ready(on_ring, plan, words, shared, k, source)
 
         offset = plan.first
 
@@ -281,8 +270,7 @@ class Job:
             try:
                 self._run_on(source, plan, words, crew, work, pump)
             finally:
-                while (left := ready.try_get()) >= 0:
-                    self.pool.put(left)
+                put_back(ready, self.pool)
 
     def _run_on(
         self, source: Opened, plan: Plan, words: NDArray[np.int64], crew: Crew,
@@ -360,6 +348,17 @@ class Job:
             state = self.state_of(sources.index_of(int(own[SOURCE])), k)  # type: ignore[union-attr]
         if ended not in (END, PIECE, STOPPED):
             raise self.failure(ended, plan, position, sources, int(own[SOURCE]))
+
+    def _work_on_ready(
+        self, work: Any, plan: Plan, words: NDArray[np.int64], shared: tuple[Any, ...], k: int, source: Opened
+    ) -> None:
+        """Run a worker that takes filled buffers from a queue, and return the one at which it failed."""
+        own = own_words()
+        try:
+            self._work(work, plan, words, shared, k, source, own)
+        finally:
+            if own[CLAIM] >= 0:
+                self.pool.put(int(own[CLAIM]))
 
     def _buffer(self, is_over: Callable[[], bool]) -> int:
         """Return a buffer, or -1 if the other workers finish before one is free."""

@@ -25,6 +25,7 @@ from .._pools.bounded_queue import BoundedQueue
 from .._pools.pool import BufferPool
 from .._threads.outcomes import Closed
 from ..atomics import store
+from .crew import put_back
 from .output import BUFFERS, IN_TURN, PLACED, SINK_CLOSED, SOCKET
 
 _PIPE_BUF = 4096  # what a pipe takes without blocking once it is writable
@@ -211,8 +212,7 @@ class Sink:
     def close(self) -> None:
         """End the stream that fills this sink, with BrokenPipeError: nobody takes its blocks any more."""
         store(self._words, SINK_CLOSED, 1, "relaxed")
-        while (index := self.queue.try_get()) >= 0:
-            self.pool.put(index)
+        put_back(self.queue, self.pool)
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         while True:
