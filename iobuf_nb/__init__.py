@@ -78,6 +78,7 @@ from ._memory.iovec import (
 from ._memory.tier import Tier
 from ._pools import fork as _fork  # noqa: F401 (mends pools in a forked child)
 from ._pools.bounded_queue import BoundedQueue
+from ._pools.channel import Channel
 from ._pools.magazine import Magazine, MagazineSet
 from ._pools.pool import BufferPool, ItemPool
 from ._streams.blocks import blocks
@@ -97,6 +98,7 @@ __all__ = [
     "Backoff",
     "BoundedQueue",
     "BufferPool",
+    "Channel",
     "Closed",
     "CopyResult",
     "IoVec",

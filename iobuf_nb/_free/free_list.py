@@ -8,6 +8,8 @@ A pool is a queue of the free indices, an arena that holds the buffers, and a ta
 Magazines add work-stealing deques (`deque`), each with the free indices of one thread: a get that finds the queue empty
 looks there. So an index in the queue or in a deque has a FREE owner. An owner is a thread, named by the number that
 `threading.get_ident` gives; any thread may put a buffer back, because pools are for handing buffers on.
+
+A pool that processes share has the same words, and the same functions; how it treats the owners is in `processes`.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from ..atomics import fetch_add, load, store
 from .deque import COUNT, PUSHES, base_of, fence_all, held, steal
 from .handover import release, release_all, take_stale_late
 from .owners import disown, disown_many, owner_at
-from .queue import CLOSED_FLAG, GETTERS, QUEUE_TYPE, get_item, get_items
+from .processes import CLOSED, IDENTITY, count_free, disown_all_shared, disown_shared, own_shared, recover
+from .queue import GETTERS, QUEUE_TYPE, get_item, get_items, size
+from .waiting import wake_everybody
 
 
 class PoolType(HandleType):
@@ -54,6 +58,8 @@ class PoolType(HandleType):
                 ("_owners", WORD_POINTER),
                 ("_bulks", WORD_POINTER),
                 ("_deques", WORD_POINTER),
+                ("_local", WORD_POINTER),
+                ("_slots", WORD_POINTER),
                 *members,
             ],
         )
@@ -64,23 +70,36 @@ kernel_attribute(PoolType, "checked", lambda pool: pool._checked != 0)
 
 @hot
 def own(pool, index):
-    """Record this thread as the owner of `index`, which no other thread has."""
+    """Record this thread as the owner of `index`; False if that is owned already, in a pool that processes share."""
     if pool.checked:
+        identity = load(pool._local, IDENTITY, "relaxed")
+        if identity:
+            return own_shared(pool, index, identity)
         # O1 releases to O2: a put by another thread finds the owner. Mutant: "an owner is not recorded"
         store(pool._owners, owner_at(pool, index), thread_id())
+    return True
 
 
 @hot
 def take(pool):
     """Take a free buffer: its index, or EMPTY if there is none or the pool is closed."""
-    if load(pool._queue._words, CLOSED_FLAG):  # C2 acquires from C1
+    if load(pool._local, CLOSED):  # C2 acquires from C1
         return EMPTY
     index = get_item(pool._queue)
     if index < 0 and load(pool._deques, COUNT):  # L4 acquires from L5
         index = seek_late(pool._address)
-    if index >= 0:
-        own(pool, index)
+    if index >= 0 and not own(pool, index):
+        index = take_next_late(pool._address)
     return index
+
+
+@kernel
+def take_next(pool):
+    """Take the next index that is not stale; EMPTY if there is none."""
+    while True:
+        index = get_item(pool._queue)
+        if index < 0 or own(pool, index):
+            return index
 
 
 @hot
@@ -88,7 +107,11 @@ def give(pool, index):
     """Return a buffer to the pool: OK, or OUT_OF_RANGE or NOT_OUT without effect."""
     # First FREE, then free: once the index is in the queue, the next owner may record itself.
     # Mutant: "a buffer is free before its owner word is"
-    status = disown(pool, index, False)
+    identity = load(pool._local, IDENTITY, "relaxed") if pool.checked else 0
+    if identity and 0 <= index < pool.capacity:
+        status = disown_shared(pool, index, identity)
+    else:
+        status = disown(pool, index, False)
     if status == OK:
         release(pool._queue, index)
     return status
@@ -100,11 +123,19 @@ def take_many(pool, out, begin, end, seek):
 
     Without `seek` those in magazines are left alone: stealing one takes some microseconds.
     """
-    if load(pool._queue._words, CLOSED_FLAG):  # C2 acquires from C1
+    if load(pool._local, CLOSED):  # C2 acquires from C1
         return begin
-    done = get_items(pool._queue, out, begin, end)
-    for k in range(begin, done):
-        own(pool, out[k])
+    done = begin
+    stale = True
+    while stale:
+        taken = get_items(pool._queue, out, done, end)
+        stale = False
+        for k in range(done, taken):
+            if own(pool, out[k]):
+                out[done] = out[k]
+                done += 1
+            else:
+                stale = True
     while seek and done < end and load(pool._deques, COUNT):  # L4 acquires from L5
         index = take(pool)
         if index < 0:
@@ -117,7 +148,8 @@ def take_many(pool, out, begin, end, seek):
 @kernel
 def give_many(pool, indices, n):
     """Return `n` buffers to the pool and return -1, or return none and say where the first refused one stands."""
-    refused = disown_many(pool, indices, n)
+    identity = load(pool._local, IDENTITY, "relaxed") if pool.checked else 0
+    refused = disown_all_shared(pool, indices, n, identity) if identity else disown_many(pool, indices, n)
     if refused < 0:
         release_all(pool._queue, indices, 0, n)
     return refused
@@ -191,6 +223,40 @@ def seek_late(address):
     """Do as `seek` does, once a pool has had magazines, or coroutines that waited."""
     pool = pool_at(address)
     return seek(pool._queue, pool._deques)
+
+
+@hot
+def rescue(pool):
+    """Do as `recover` does; nothing if no pool is shared."""
+    return recover_late(pool._address)
+
+
+@kernel
+def available(pool):
+    """Return the number of buffers that were free a moment ago."""
+    if pool.checked and load(pool._local, IDENTITY, "relaxed"):
+        return count_free(pool)  # the queue may have stale entries
+    return min(size(pool._queue) + total(pool._deques), pool.capacity)
+
+
+@kernel
+def close_pool(pool):
+    """Close, in this process, and wake all waiting threads and event loops."""
+    # C1 releases to C2, before C3, as in `close_queue`.
+    store(pool._local, CLOSED, 1, "seq_cst")
+    wake_everybody(pool._queue)
+
+
+@late(missing=EMPTY)
+def take_next_late(address):
+    """Do as `take_next` does, once this process has a pool that it shares."""
+    return take_next(pool_at(address))
+
+
+@late(missing=0)
+def recover_late(address):
+    """Do as `recover` does, once this process has a pool that it shares."""
+    return recover(pool_at(address))
 
 
 @kernel

@@ -46,9 +46,11 @@ from .._threads.gil import thread_id
 from .._threads.outcomes import NOT_OUT, OK, OUT_OF_RANGE
 from ..atomics import compare_and_swap, load, pause, store
 
-# An owner word: FREE; the owner, a thread (> 0); its negative while io_uring has the buffer; below MARK, a mark
+# An owner word: FREE; the owner, a thread (> 0); its negative while io_uring has the buffer; below MARK, a mark; the
+# negative of a channel's number (`processes`), which is smaller than any thread.
 FREE = 0
 MARK = -(2**62)
+MOST_CHANNELS = 2**20  # of one pool
 
 ROW_BITS = 3
 ROWS = 1 << ROW_BITS  # owner words are stored in this many rows, neighbours in different ones
@@ -272,9 +274,15 @@ def disown_many(pool, indices, n):
 def holders(owners: NDArray[np.int64], bulks: NDArray[np.int64]) -> dict[int, int]:
     """Return the owner of each buffer that is checked out, by index."""
     words = owners.copy()  # a snapshot: other threads go on
+    words[in_transit(words)] = FREE
     names = np.where(words > MARK, np.abs(words), bulks[_FORMER:])
     by_index, names = (array.reshape(ROWS, -1).T.flatten() for array in (words, names))
     return {int(index): int(names[index]) for index in np.flatnonzero(by_index)}
+
+
+def in_transit(owners: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which owner words are those of channels."""
+    return (owners < FREE) & (owners > -MOST_CHANNELS)
 
 
 def restore(owners: NDArray[np.int64], bulks: NDArray[np.int64]) -> None:
@@ -283,5 +291,5 @@ def restore(owners: NDArray[np.int64], bulks: NDArray[np.int64]) -> None:
     former = bulks[_FORMER:][marked]
     former[former == FREE] = threading.get_ident()  # of what was marked a moment ago
     owners[marked] = former
-    np.abs(owners, out=owners)
+    np.abs(owners, out=owners, where=~in_transit(owners))
     bulks[_FIRST:_FORMER] &= ~_FATE

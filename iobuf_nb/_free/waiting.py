@@ -6,6 +6,17 @@ Two pairs of seq_cst accesses exclude a lost wake-up, one for each direction:
 - a getter gets (G2), then reads the count of putters (M1); a putter counts itself in (W1), then tries to put (P1).
 
 Each side writes one word and then reads the other's, so at least one of them sees the other.
+
+Where processes share the words, a count of waiters would stay raised for ever once one of them is killed. There the
+word is a *flag* that says only that somebody may be parked:
+
+- a waiter reads the event (Y1), raises the flag (Y2), tries once more, and parks;
+- a waker that finds the flag (N1) changes the event and wakes one; if nobody was parked, it lowers the flag (Y3),
+  changes the event (Y4), and wakes all.
+
+A waiter whose flag Y3 lowered has read the event before Y4: it does not park, or is woken, and raises the flag again.
+A waiter or waker may be killed after it took a wake-up from another, so nobody parks longer than LOOK_NS; and who has
+waited that long looks for buffers of dead processes (`processes`).
 """
 
 from __future__ import annotations
@@ -26,6 +37,7 @@ from .queue import (
     PROCESS,
     PUT_EVENT,
     PUTTERS,
+    SHARED,
     get_item,
     put_item,
     put_items,
@@ -36,10 +48,26 @@ from .queue import (
 def notify(queue, event):
     """Wake one of the threads that wait for `event`."""
     out_of_line()
+    if load(queue._words, PROCESS) == SHARED:  # N4 reads a constant
+        notify_processes(queue._words, event, 1)
+        return
     # N2 releases to W2: a waiter that read the event before does not park. Mutant: "a waker does not change the event"
     fetch_add(queue._words, event, 1, "seq_cst")
-    if wake(queue._words, event, 1) == 0 and event == GET_EVENT:
+    if wake(queue._words, event, 1, False) == 0 and event == GET_EVENT:
         notify_loops(queue)
+
+
+@kernel
+def notify_processes(words, event, count):
+    """Wake up to `count` threads, of any process, that wait for `event`; lower the flag if there was none."""
+    out_of_line()
+    fetch_add(words, event, 1, "seq_cst")  # N2 releases to Y1
+    if wake(words, event, count, True) == 0:
+        # Y3 is ordered with Y2, before Y4. Mutant: "the flag is lowered after the event has changed"
+        store(words, event - 1, 0, "seq_cst")
+        # Y4 releases to Y1. Mutant: "a waker that lowers the flag does not change the event"
+        fetch_add(words, event, 1, "seq_cst")
+        wake(words, event, ALL_WAITERS, True)
 
 
 @kernel
@@ -54,7 +82,7 @@ def notify_loops(queue):
 def put_and_wake(queue, item):
     """Append `item` and wake a getter; False if the queue is full."""
     done = put_item(queue, item)
-    # N1 is ordered with W1, H1, L6, after P2. Mutants: "a put checks for getters before it puts",
+    # N1 is ordered with W1, Y2, H1, L6, after P2. Mutants: "a put checks for getters before it puts",
     # "a put checks for getters with an acquire load", "a put does not check for getters"
     if done and load(queue._words, GETTERS, "seq_cst"):
         notify(queue, GET_EVENT)
@@ -65,8 +93,12 @@ def put_and_wake(queue, item):
 def put_all_and_wake(queue, items, begin, end):
     """Append items[begin:end], for which there must be room, and wake as many getters."""
     put_items(queue, items, begin, end)
-    # N1 is ordered with W1, H1, L6, after P2. Mutant: "a bulk put wakes only one"
-    for _ in range(min(end - begin, load(queue._words, GETTERS, "seq_cst"))):
+    # N1 is ordered with W1, Y2, H1, L6, after P2. Mutant: "a bulk put wakes only one"
+    waiting = load(queue._words, GETTERS, "seq_cst")
+    if waiting and load(queue._words, PROCESS) == SHARED:  # N4 reads a constant
+        notify_processes(queue._words, GET_EVENT, end - begin)
+        return
+    for _ in range(min(end - begin, waiting)):
         notify(queue, GET_EVENT)
 
 
@@ -74,7 +106,7 @@ def put_all_and_wake(queue, items, begin, end):
 def get_and_wake(queue):
     """Take the oldest item and wake a putter; EMPTY if there is none."""
     item = get_item(queue)
-    # M1 is ordered with W1, after G2. Mutant: "a get does not check for putters"
+    # M1 is ordered with W1, Y2, after G2. Mutant: "a get does not check for putters"
     if item >= 0 and load(queue._words, PUTTERS, "seq_cst"):
         notify(queue, PUT_EVENT)
     return item
@@ -96,8 +128,14 @@ def _end_of_wait(words, timeout_ns):
 
 
 @kernel
-def _enter(words, waiters):
+def enter(words, waiters):
     """Count this thread in among the `waiters`, and return what their event word holds."""
+    if load(words, PROCESS) == SHARED:  # N4 reads a constant
+        # Y1 acquires from N2, Y4, C3. Mutant: "a waiter raises the flag before it reads the event"
+        seen = load(words, waiters + 1, "seq_cst")
+        # Y2 is ordered with N1, M1, Y3: then the caller tries once more. Mutant: "a waiter does not raise the flag"
+        store(words, waiters, 1, "seq_cst")
+        return seen
     # W1 is ordered with N1, M1, K1, K2: then the caller tries once more.
     # Mutants: "a waiter counts itself in by a plain store", "a waiter counts itself in with a relaxed access",
     # "a getter counts itself in after its last try"
@@ -107,15 +145,17 @@ def _enter(words, waiters):
 
 
 @kernel
-def _leave(words, waiters, seen, found, end):
+def leave(words, waiters, seen, found, end):
     """Park until the event word is not what was `seen`, unless something was `found`; count this thread out."""
+    shared = load(words, PROCESS) == SHARED  # N4 reads a constant
     if not found:
         # W6 acquires from A1 of `_pools.aio`: a buffer that was handed to a closed event loop wakes no thread.
-        longest = LOOK_NS if load(words, HANDED) else FOREVER_NS
+        longest = LOOK_NS if shared or load(words, HANDED) else FOREVER_NS
         # The event word still holds what was read before the last try, or this returns at once.
         left = end - now_ns()
-        park(words, waiters + 1, seen, left if left < longest else longest)
-    fetch_add(words, waiters, -1, "seq_cst")  # W4 only counts: a waker that still sees it wakes one thread too many
+        park(words, waiters + 1, seen, left if left < longest else longest, shared)
+    if not shared:
+        fetch_add(words, waiters, -1, "seq_cst")  # W4 only counts: a waker that still sees it wakes one thread too many
 
 
 @kernel
@@ -126,21 +166,31 @@ def wait_to_get(source, timeout_ns):
     """
     words = source._words
     end = _end_of_wait(words, timeout_ns)
+    shared = load(words, PROCESS) == SHARED  # N4 reads a constant
+    look = min(end, now_ns() + LOOK_NS) if shared and timeout_ns else FOREVER_NS
     turn = 0
     while True:
         item = source._get_or_closed()
-        if item != EMPTY or now_ns() >= end:
+        if item != EMPTY:
             return item
+        now = now_ns()
+        if now >= look:
+            # Mutant: "a waiter does not look for the dead"
+            source._rescue()
+            look = now + LOOK_NS
+            continue
+        if now >= end:
+            return EMPTY
         if turn < SPIN_TURNS:
             spin(turn)
             turn += 1
             continue
         check_signals()
-        if process_id() != load(words, PROCESS):  # N4 reads a constant
+        if not shared and process_id() != load(words, PROCESS):  # N4 reads a constant
             return FORKED
-        seen = _enter(words, GETTERS)
+        seen = enter(words, GETTERS)
         item = source._get_or_closed()  # the last try: a put that has not seen this getter is seen here
-        _leave(words, GETTERS, seen, item != EMPTY, end)
+        leave(words, GETTERS, seen, item != EMPTY, end)
         if item != EMPTY:
             return item
 
@@ -160,11 +210,12 @@ def wait_to_put(queue, item, timeout_ns):
             turn += 1
             continue
         check_signals()
-        if process_id() != load(words, PROCESS):  # N4 reads a constant
+        owner = load(words, PROCESS)  # N4 reads a constant
+        if owner != SHARED and process_id() != owner:
             return FORKED
-        seen = _enter(words, PUTTERS)
+        seen = enter(words, PUTTERS)
         result = queue._put_or_closed(item)  # the last try: a get that has not seen this putter is seen here
-        _leave(words, PUTTERS, seen, result != EMPTY, end)
+        leave(words, PUTTERS, seen, result != EMPTY, end)
         if result != EMPTY:
             return result
 
@@ -174,8 +225,15 @@ def close_queue(queue):
     """Close, and wake all waiting threads and event loops."""
     # C1 releases to C2. It comes before C3, so that a woken waiter finds it. Mutant: "close wakes before it closes"
     store(queue._words, CLOSED_FLAG, 1, "seq_cst")
+    wake_everybody(queue)
+
+
+@kernel
+def wake_everybody(queue):
+    """Wake all waiting threads and event loops."""
+    shared = load(queue._words, PROCESS) == SHARED  # N4 reads a constant
     for event in (GET_EVENT, PUT_EVENT):
-        # C3 releases to W2. Mutant: "close does not change the events"
+        # C3 releases to W2, Y1. Mutant: "close does not change the events"
         fetch_add(queue._words, event, 1, "seq_cst")
-        wake(queue._words, event, ALL_WAITERS)
+        wake(queue._words, event, ALL_WAITERS, shared)
     notify_loops(queue)

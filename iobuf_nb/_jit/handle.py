@@ -44,6 +44,8 @@ class Handle:
     # dictionary either, which a method lookup would search first.
     __slots__ = ("__weakref__", "_address", "_members", "_numba_type_")
 
+    _INSTEAD = "make one where it is needed"  # of pickling it
+
     _address: int
     _members: NDArray[np.int64]
     _numba_type_: HandleType
@@ -69,7 +71,7 @@ class Handle:
     def __reduce__(self) -> Any:
         raise TypeError(
             f"a {type(self).__name__} cannot be pickled or copied: its memory belongs to this process; "
-            "make one where it is needed, and give it to kernels as an argument"
+            f"{self._INSTEAD}, and give it to kernels as an argument"
         )
 
 

@@ -129,17 +129,23 @@ def to_pointer(typingctx: Any, address: Any) -> Any:
     return types.CPointer(types.int64)(types.int64), codegen
 
 
+def _words_in_frame(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+    words = cgutils.alloca_once(builder, _WORD, len(args))
+    for k, value in enumerate(args):
+        builder.store(value, builder.gep(words, [_WORD(k)]))
+    return builder.ptrtoint(words, _WORD)
+
+
 @intrinsic
 def two_words(typingctx: Any, first: Any, second: Any) -> Any:
     """Return the address of two words in the stack frame."""
+    return types.int64(types.int64, types.int64), _words_in_frame
 
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        words = cgutils.alloca_once(builder, _WORD, 2)
-        for k, value in enumerate(args):
-            builder.store(value, builder.gep(words, [_WORD(k)]))
-        return builder.ptrtoint(words, _WORD)
 
-    return types.int64(types.int64, types.int64), codegen
+@intrinsic
+def four_words(typingctx: Any, first: Any, second: Any, third: Any, fourth: Any) -> Any:
+    """Return the address of four words in the stack frame."""
+    return types.int64(*[types.int64] * 4), _words_in_frame
 
 
 # ---- wrapping arithmetic: in compiled code a signed + may not overflow (LLVM's nsw) ----------------------------------

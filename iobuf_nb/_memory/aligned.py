@@ -226,13 +226,14 @@ def _map(size: int, alignment: int, *, huge_pages: bool, lock: bool, populate: b
     start = -memory.ctypes.data % alignment
     memory = memory[start : start + size]
     if lock:
-        _lock(memory)
+        lock_memory(memory)
     if populate:
         memory[:: mmap.PAGESIZE] = 0
     return memory
 
 
-def _lock(memory: NDArray[np.uint8]) -> None:
+def lock_memory(memory: NDArray[np.uint8]) -> None:
+    """Lock memory into RAM; OSError if the system refuses that."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mlock(ctypes.c_void_p(memory.ctypes.data), ctypes.c_size_t(memory.nbytes)) != 0:
         import resource

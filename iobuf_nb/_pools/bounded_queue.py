@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._free.queue import CLOSED_FLAG, LINE_PAIR, PROCESS, QUEUE_TYPE, SLOTS, TAIL, QueueType, size
 from .._free.waiting import close_queue, get_and_wake, offer, put_and_wake, wait_to_get, wait_to_put
 from .._jit import check
 from .._jit.compile import hot
-from .._jit.faces import in_kernels, kernel_face
+from .._jit.faces import in_kernels, is_in_kernels, kernel_face
 from .._jit.handle import Handle
 from .._jit.methods import NO_ROOM, UNDECIDED, Operations, replace_methods
 from .._memory.aligned import MAX_ITEMS, aligned_mem
+from .._memory.segment import Segment, nothing
 from .._threads.clock import limit_ns
 from .._threads.outcomes import CLOSED, EMPTY, FORKED, NO_WAIT_IN_A_CHILD, OK, Closed, WouldBlock
 from ..atomics import load
+from . import sharing
 from .repr import ReprMixin
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _SPARE_BITS = 10  # limit <= capacity << 10 leaves 2**52 puts before a state can repeat
 
@@ -35,6 +42,8 @@ class BoundedQueue(Handle, ReprMixin):
         Maximum number of items, exactly; from 1 to 2**32.
     limit : int, optional
         Items are integers from 0 to `limit` - 1. By default `capacity`; at most 1024 * `capacity`, and at most 2**32.
+    shared, name : optional
+        As in `BufferPool`: a queue that other processes can use, too. What a process had put before it died is in it.
 
     Attributes
     ----------
@@ -69,19 +78,75 @@ class BoundedQueue(Handle, ReprMixin):
     (None, None, 6)
     """
 
-    __slots__ = ("_index_bits", "_words", "capacity", "limit")
+    _KIND = "BoundedQueue"
+    _INSTEAD = "make it with shared=True to use it in several processes"
 
-    def __init__(self, capacity: int, limit: int | None = None) -> None:
-        self.capacity = check.integer("capacity", capacity, 1, MAX_ITEMS)
-        most = min(MAX_ITEMS, self.capacity << _SPARE_BITS)
-        self.limit = self.capacity if limit is None else check.integer("limit", limit, 1, most)
-        self._index_bits = (max(self.capacity, self.limit) - 1).bit_length()
-        # A zeroed mapping is an empty queue: every slot has state 0, ready for the put of lap 0.
-        self._words = aligned_mem(8 * (SLOTS + self.capacity), 8 * LINE_PAIR).view(np.int64)
-        assert self._words.ctypes.data % (8 * LINE_PAIR) == 0, "the cursors must start cache lines of their own"
-        assert max(self.capacity, self.limit) <= 1 << self._index_bits, "slots and items must fit below the state"
-        self._words[PROCESS] = os.getpid()
+    __slots__ = ("_index_bits", "_segment", "_words", "capacity", "limit")
+
+    def __init__(
+        self, capacity: int, limit: int | None = None, *, shared: bool = False, name: str | None = None
+    ) -> None:
+        capacity = check.integer("capacity", capacity, 1, MAX_ITEMS)
+        most = min(MAX_ITEMS, capacity << _SPARE_BITS)
+        limit = capacity if limit is None else check.integer("limit", limit, 1, most)
+        if sharing.is_shared(shared, name):
+            contents = {"kind": self._KIND, "capacity": capacity, "limit": limit}
+            self._share(Segment.make(contents, sharing.bytes_of(sharing.queue_bytes(capacity)), name))
+            return
+        words = aligned_mem(sharing.queue_bytes(capacity), 8 * LINE_PAIR).view(np.int64)
+        words[PROCESS] = os.getpid()
+        self._set_up(None, words, capacity, limit)
+
+    @classmethod
+    def attach(cls, name: str) -> Self:
+        """Return the shared queue of a name, as another process of the same user has made it. Python only.
+
+        Parameters and errors are those of `BufferPool.attach`.
+
+        Examples
+        --------
+        >>> queue = BoundedQueue(4, name="numbers of the documentation")
+        >>> queue.put(3)
+        >>> BoundedQueue.attach("numbers of the documentation").get()
+        3
+        >>> queue.close()
+        """
+        return cls._attached(Segment.named(name, cls._KIND))
+
+    @classmethod
+    def _attached(cls, segment: Segment) -> Self:
+        made = cls.__new__(cls)
+        made._share(segment)
+        return made
+
+    @classmethod
+    def _over(cls, segment: Segment, words: NDArray[np.int64], capacity: int, limit: int) -> Self:
+        """Return the queue of a pool in a segment, over words that belong to that."""
+        made = cls.__new__(cls)
+        made._set_up(segment, words, capacity, limit)
+        return made
+
+    def _share(self, segment: Segment) -> None:
+        capacity, limit = segment.contents["capacity"], segment.contents["limit"]
+        self._set_up(segment, sharing.words(segment, sharing.queue_bytes(capacity)), capacity, limit)
+        if segment.slot is None:
+            segment.enter(nothing)
+
+    def _set_up(self, segment: Segment | None, words: NDArray[np.int64], capacity: int, limit: int) -> None:
+        self._segment, self._words, self.capacity, self.limit = segment, words, capacity, limit
+        self._index_bits = (max(capacity, limit) - 1).bit_length()
+        # Zeroed words are an empty queue: every slot has state 0, ready for the put of lap 0.
+        assert words.ctypes.data % (8 * LINE_PAIR) == 0, "the cursors must start cache lines of their own"
+        assert max(capacity, limit) <= 1 << self._index_bits, "slots and items must fit below the state"
         self._describe(QUEUE_TYPE)
+
+    def __reduce__(self) -> Any:
+        return super().__reduce__() if self._segment is None else sharing.reduce(self)
+
+    @in_kernels
+    def _rescue(self) -> int:
+        """Look for what the dead had: nothing, because items have no owners."""
+        return 0
 
     def _put_first(self, n: int) -> None:
         """Put the items 0 to n-1 into a queue that has never been used; n < capacity."""
@@ -187,14 +252,18 @@ class BoundedQueue(Handle, ReprMixin):
         """Return the number of items it held a moment ago; exact while no other thread puts or gets."""
         return size(self)
 
-    @in_kernels
+    @is_in_kernels(close_queue)
     def close(self) -> None:
         """Refuse further puts; gets drain the queue and then raise Closed. Closing twice is not an error.
+
+        A shared queue is closed for all processes. If this process gave it its name, that is removed.
 
         A put concurrent with `close` may still land after a get has found the queue closed and empty: close it after
         its producers have finished.
         """
         close_queue(self)
+        if self._segment is not None:
+            self._segment.remove_name()
 
     @property
     @in_kernels

@@ -9,6 +9,8 @@ one thread and nothing moves, so it can see which buffers are nowhere and put th
 - there are no waiters: their counts are reset, and the parent's event loops and their descriptors are dropped;
 - buffers in magazines can be got, also those of threads that the child does not have; those magazines can be closed.
 
+Pools and queues that processes share are not copied: there the child takes a process slot of its own.
+
 An unchecked pool cannot tell a checked-out buffer from one in transit: in the child, both stay checked out.
 """
 
@@ -21,11 +23,12 @@ from typing import Any
 import numpy as np
 
 from .._free import deque
-from .._free.owners import restore
+from .._free.owners import in_transit, place_of, restore
 from .._free.queue import GET_FD, GETTERS, HANDED, PUTTERS, REQUESTS, SLOTS, STALE
 from .._jit.handle import live
 from .bounded_queue import BoundedQueue
 from .pool import BufferPool, ItemPool
+from .sharing import join_in_child
 
 _OF_WAITERS = [GETTERS, PUTTERS, GET_FD, REQUESTS, HANDED, STALE]
 
@@ -34,10 +37,12 @@ def mend() -> None:
     """Repair every queue and pool, while no other thread runs. Compiles nothing and takes no lock."""
     handles = list(live.values())
     for handle in handles:
-        if isinstance(handle, BoundedQueue):  # the free queues of pools among them
+        if getattr(handle, "_segment", None) is not None:
+            join_in_child(handle)
+        elif isinstance(handle, BoundedQueue):  # the free queues of pools among them
             handle._words[_OF_WAITERS] = 0
     for handle in handles:
-        if isinstance(handle, (BufferPool, ItemPool)):
+        if isinstance(handle, (BufferPool, ItemPool)) and handle._segment is None:
             mend_pool(handle)
 
 
@@ -52,6 +57,8 @@ def mend_pool(pool: Any) -> None:
         pool._getters = None
     if pool.checked:
         there = np.zeros(pool.capacity, bool)
+        places = np.arange(pool.capacity)
+        there[in_transit(pool._owners[place_of(pool.capacity, places)])] = True
         there[[*_items(pool._queue), *deque.indices(pool._deques), *pool.holders(), *on_their_way]] = True
         on_their_way += np.flatnonzero(~there).tolist()
     _put(pool._queue, on_their_way)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import sys
 import threading
@@ -19,20 +20,35 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._free import owners
 from .._free.deque import DEQUE_WORDS, FENCES_FAIL
-from .._free.free_list import ITEM_POOL, ITEM_POOL_UNCHECKED, PoolType, give, give_many, take, take_many, total
-from .._free.owners import ROWS, bulk_words
-from .._free.queue import CLOSED_FLAG, LINE_PAIR, NONBLOCKING_FLAG, PROCESS, size
-from .._free.waiting import close_queue, wait_to_get
+from .._free.free_list import (
+    ITEM_POOL,
+    ITEM_POOL_UNCHECKED,
+    PoolType,
+    available,
+    close_pool,
+    give,
+    give_many,
+    rescue,
+    take,
+    take_many,
+)
+from .._free.owners import bulk_words
+from .._free.processes import CLOSED as CLOSED_WORD
+from .._free.processes import NUMBER_SHIFT, holders, recover, thread_of
+from .._free.queue import CLOSED_FLAG, LINE_PAIR, NONBLOCKING_FLAG, PROCESS
+from .._free.waiting import wait_to_get
 from .._jit import check
 from .._jit.compile import hot, kernel, out_of_line
 from .._jit.faces import in_kernels, is_in_kernels, kernel_face, kernel_method
 from .._jit.methods import Operations, replace_methods
-from .._memory.aligned import MAX_BYTES, MAX_ITEMS, aligned_mem, round_up
+from .._memory.aligned import MAX_BYTES, MAX_ITEMS, aligned_mem, lock_memory
 from .._memory.borrowed import memory_info
 from .._memory.iovec import IoVec, iovec_over
+from .._memory.segment import Segment
 from .._threads.clock import limit_ns
 from .._threads.outcomes import CLOSED, EMPTY, NO_WAIT_IN_A_CHILD, UNFENCED, Closed, WouldBlock
 from ..atomics import load, store
+from . import sharing
 from .allocator import Allocator, checked_index, count_or_rest, elements
 from .bounded_queue import BoundedQueue
 from .buffer_methods import replace_buffer_methods
@@ -66,6 +82,8 @@ if TYPE_CHECKING:
         huge_pages: bool
         lock: bool
         populate: bool
+        shared: bool
+        name: str | None
 
 
 Item = TypeVar("Item")
@@ -76,7 +94,7 @@ Element = TypeVar("Element", bound=np.generic)  #: the scalar type of a dtype
 def get_or_closed(pool):
     """Do as `take` does, with CLOSED or UNFENCED for EMPTY where that is the reason."""
     out_of_line()  # waits try more than once
-    if load(pool._queue._words, CLOSED_FLAG, "seq_cst"):  # C2 acquires from C1
+    if load(pool._local, CLOSED_WORD, "seq_cst"):  # C2 acquires from C1
         return CLOSED
     index = take(pool)
     # T8 acquires from T7
@@ -93,27 +111,45 @@ class _Pool(Allocator[Value]):
         "_deques",
         "_free_deques",
         "_getters",
+        "_local",
         "_owners",
         "_queue",
+        "_segment",
+        "_slots",
         "capacity",
         "checked",
     )
 
+    _INSTEAD = "make it with shared=True to use it in several processes"
+
     checked: bool
 
-    def _set_up(self, capacity: int, checked: bool, nonblocking: bool) -> None:
+    def _set_up(self, capacity: int, checked: bool, nonblocking: bool, segment: Segment | None = None) -> None:
         self.capacity = capacity
         self.checked = bool(checked)
         self._checked = int(self.checked)
         self._getters: Getters | None = None
-        # More slots than indices, so that a get and the put after it touch different cache lines (a third faster).
-        self._queue = BoundedQueue(min(capacity + LINE_PAIR, MAX_ITEMS), capacity)
-        self._queue._put_first(capacity)
-        self._owners = aligned_mem(8 * round_up(capacity, ROWS), 8 * LINE_PAIR).view(np.int64)
-        self._bulks = bulk_words(capacity)
+        self._segment = segment
+        if segment is None:
+            # More slots than indices: a get and the put after it then touch different cache lines (a third faster).
+            self._queue = BoundedQueue(min(capacity + LINE_PAIR, MAX_ITEMS), capacity)
+            self._queue._put_first(capacity)
+            self._owners = aligned_mem(sharing.owner_bytes(capacity), 8 * LINE_PAIR).view(np.int64)
+            self._local = self._queue._words[CLOSED_FLAG:]
+            self._slots = self._local  # never used
+        else:
+            slots = sharing.queue_slots(capacity)
+            words = sharing.words(segment, sharing.queue_bytes(slots))
+            self._queue = BoundedQueue._over(segment, words, slots, capacity)
+            if segment.slot is not None:  # new
+                self._queue._put_first(capacity)
+            self._owners = sharing.words(segment, sharing.owner_bytes(capacity))
+            self._local, self._slots = sharing.local_words(segment), segment.table
+        self._bulks = bulk_words(capacity if segment is None else 1)
         self._deques = aligned_mem(8 * DEQUE_WORDS, 8 * LINE_PAIR).view(np.int64)
         self._free_deques: deque[int] = deque()  # numbers of deques whose magazines are closed
-        self.nonblocking = nonblocking
+        if nonblocking:
+            self.nonblocking = True
 
     @property
     @in_kernels
@@ -132,6 +168,10 @@ class _Pool(Allocator[Value]):
     @is_in_kernels(wait_to_get)
     def _wait(self, limit: int) -> int:
         return wait_to_get(self._core, limit)
+
+    @is_in_kernels(rescue)
+    def _rescue(self) -> int:
+        return recover(self._core)
 
     @is_in_kernels(give)
     def _give(self, index: int) -> int:
@@ -200,29 +240,69 @@ class _Pool(Allocator[Value]):
             raise Closed("get from a closed pool")
         if self.nonblocking:
             raise WouldBlock("no buffer is free, and the pool is nonblocking")
+        seconds = None if limit < 0 else limit / 1e9
+        if self._segment is not None:
+            from . import aio_shared  # imported here: asyncio is slow to import
+
+            return await aio_shared.get(self, seconds)
         if os.getpid() != load(self._queue._words, PROCESS):  # N4 reads a constant
             raise RuntimeError(NO_WAIT_IN_A_CHILD)
-        from .aio import getters_of  # imported here: asyncio is slow to import
+        from .aio import getters_of
 
-        return await getters_of(self).get(self, None if limit < 0 else limit / 1e9)
+        return await getters_of(self).get(self, seconds)
 
     def magazine(self, size: int = 32) -> Magazine[Value]:
         """Return a magazine over this pool: one thread's stack of at most `size` free buffers. Python only.
 
         See `iobuf_nb.Magazine`, also for errors.
         """
+        if self._segment is not None:
+            raise ValueError(
+                "a shared pool has no magazines: what a dead process had in one could not be told from free"
+            )
         return Magazine(self, size)
 
-    @in_kernels
+    @is_in_kernels(rescue)
+    def recover(self) -> int:
+        """Take the buffers of dead processes back into a shared pool, and return how many.
+
+        Any process may call it at any time; no other is stopped. A `get` that waits does so by itself. Buffers of a
+        process that lives, stopped or not, are never touched. 0 for a pool that is not shared.
+
+        Raises
+        ------
+        OSError
+            The descriptor of the segment has been closed in this process, so nobody can be seen to be dead. In a
+            kernel, 0.
+        """
+        if self._segment is None:
+            return 0
+        self._segment.require_descriptor()
+        return recover(self._core)
+
+    def holding_processes(self) -> dict[int, int]:
+        """Return the process that has each checked-out buffer of a shared pool: from index to process identifier.
+
+        A snapshot; 0 for a process that is dead. ValueError if the pool is not shared. Python only.
+        """
+        if self._segment is None:
+            raise ValueError("holding_processes() needs a shared pool: this one belongs to one process")
+        processes = self._segment.processes()
+        return {i: processes.get(word >> NUMBER_SHIFT, 0) for i, word in holders(self.capacity, self._owners).items()}
+
+    @is_in_kernels(available)
     def available(self) -> int:
-        """Return the number of buffers that were free a moment ago; exact while no other thread gets or puts."""
-        return min(size(self._queue) + total(self._deques), self.capacity)
+        """Return the number of buffers that were free a moment ago; exact while no other thread gets or puts.
+
+        Buffers of a shared pool that a dead process had are counted once they are recovered.
+        """
+        return available(self._core)
 
     @property
     @in_kernels
     def closed(self) -> bool:
         """Whether the pool has been closed; readable in kernels."""
-        return load(self._queue._words, CLOSED_FLAG) != 0  # C2 acquires from C1
+        return load(self._local, CLOSED_WORD) != 0  # C2 acquires from C1
 
     @property
     @in_kernels
@@ -251,9 +331,13 @@ class _Pool(Allocator[Value]):
 
         A snapshot, which other threads may outdate at once. The owner is the thread that got the buffer, also after it
         has passed it on to another. ValueError if the pool was made with ``checked=False``. Python only.
+
+        Of a shared pool: the threads of all processes, of which `holding_processes` says which is whose.
         """
         if not self.checked:
             raise ValueError("holders() needs a pool made with checked=True; this one does not record owners")
+        if self._segment is not None:
+            return {index: thread_of(word) for index, word in holders(self.capacity, self._owners).items()}
         return owners.holders(self._owners, self._bulks)
 
     def close(self) -> None:
@@ -261,10 +345,20 @@ class _Pool(Allocator[Value]):
 
         Checked-out buffers stay valid and may be put back. In Python a ResourceWarning names them; in a kernel, `close`
         does not warn. A checked pool that is dropped unclosed with buffers checked out warns too.
+
+        A shared pool is closed for this process alone; if this process gave it its name, that is removed.
         """
         if not self.closed:
-            close_queue(self._queue)
-            self._warn_of_leaks("closed", self.capacity - self.available())
+            close_pool(self._core)
+            if self._segment is not None:
+                self._segment.remove_name()
+            self._warn_of_leaks("closed", self._out())
+
+    def _out(self) -> int:
+        """Return how many buffers are checked out, by this process if the pool is shared."""
+        if self._segment is not None:
+            return sharing.owns(self._owners, self._segment.number)
+        return self.capacity - self.available()
 
     def _warn_of_leaks(self, how: str, out: int) -> None:
         if out == 0:
@@ -272,7 +366,11 @@ class _Pool(Allocator[Value]):
         message = f"{type(self).__name__} of {self.capacity} was {how} with {out} of its buffers still checked out"
         if self.checked:
             names = {thread.ident: thread.name for thread in threading.enumerate()}
-            held = [f"{i} by {names.get(owner, f'thread {owner}')}" for i, owner in list(self.holders().items())[:8]]
+            holders = self.holders()
+            if self._segment is not None:
+                mine = self.holding_processes()
+                holders = {index: owner for index, owner in holders.items() if mine.get(index) == os.getpid()}
+            held = [f"{i} by {names.get(owner, f'thread {owner}')}" for i, owner in list(holders.items())[:8]]
             message += ": " + ", ".join(held) + (", ..." if out > len(held) else "")
         warnings.warn(message, ResourceWarning, stacklevel=3)
 
@@ -286,12 +384,19 @@ class _Pool(Allocator[Value]):
         if finalizing():  # module globals may be gone
             return
         # Plain reads: no other thread can use the pool any more, and a finalizer must not compile a kernel.
-        if hasattr(self, "_members") and self.checked and not self._queue._words[CLOSED_FLAG]:
-            self._warn_of_leaks("dropped", int(np.count_nonzero(self._owners)))
+        if hasattr(self, "_members") and self.checked and not self._local[CLOSED_WORD]:
+            out = int(np.count_nonzero(self._owners)) if self._segment is None else self._out()
+            self._warn_of_leaks("dropped", out)
+
+    def __reduce__(self) -> Any:
+        return super().__reduce__() if self._segment is None else sharing.reduce(self)
 
     def _figures(self) -> dict[str, object]:
         free = self.available()
-        return {"capacity": self.capacity, "in_use": self.capacity - free, "checked": self.checked}
+        figures = {"capacity": self.capacity, "in_use": self.capacity - free, "checked": self.checked}
+        if self._segment is not None:
+            figures |= {"shared": True, "name": self._segment.name}
+        return figures
 
     def _occupancy(self) -> float:
         return 1 - self.available() / self.capacity
@@ -324,6 +429,11 @@ class BufferPool(_Pool[NDArray[Element]], Generic[Element]):
         Alignment of the arena in bytes, a power of two; `iobuf_nb.page_size()` by default.
     huge_pages, lock, populate : bool
         As in `aligned_mem`.
+    shared : bool
+        Put the pool into memory that other processes can use, too: children that are forked have it; pickled, it can be
+        sent to others by `multiprocessing` and `concurrent.futures`. Linux only. See Notes.
+    name : str, optional
+        Make a shared pool under this name, with which processes of the same user `attach` to it.
 
     Attributes
     ----------
@@ -345,6 +455,16 @@ class BufferPool(_Pool[NDArray[Element]], Generic[Element]):
     ------
     TypeError, ValueError, MemoryError, OSError
         An argument has the wrong type or is out of range; the system cannot provide the memory; see `aligned_mem`.
+    FileExistsError
+        Living processes use a shared pool or queue of that `name`.
+
+    Notes
+    -----
+    A shared pool is the same in all processes: its buffers, its methods, in kernels too. When a process dies, however
+    it dies, its buffers come back: whoever waits for one finds them within 100 ms, and `recover` at once. A buffer that
+    goes from one process to another goes through a `Channel`; otherwise it is lost to its receiver when its sender
+    dies. At most 255 processes use a pool at once. A shared pool must be checked, has no magazines and cannot be
+    registered with an io_uring. Two puts of one buffer by two threads at the same instant may both be accepted.
 
     Examples
     --------
@@ -367,6 +487,8 @@ class BufferPool(_Pool[NDArray[Element]], Generic[Element]):
     >>> int(work(pool))
     1024
     """
+
+    _KIND = "BufferPool"
 
     __slots__ = (
         *("_arrays", "_buffers", "_kept", "_kept_words", "_memory", "_memory_info", "_views"),
@@ -415,18 +537,83 @@ class BufferPool(_Pool[NDArray[Element]], Generic[Element]):
         huge_pages: bool = False,
         lock: bool = False,
         populate: bool = False,
+        shared: bool = False,
+        name: str | None = None,
     ) -> None:
         capacity = check.integer("capacity", capacity, 1, MAX_ITEMS)
-        self.shape, self.dtype, element = layout_of(size, shape, dtype)
+        layout = layout_of(size, shape, dtype)
+        arena_bytes = capacity * stride_of(math.prod(layout[0]) * layout[1].itemsize)
+        check.integer("capacity * stride", arena_bytes, 1, MAX_BYTES)
+        if sharing.is_shared(shared, name):
+            sharing.require_shareable(checked, page_size, huge_pages)
+            self._share(sharing.make_pool(self._KIND, capacity, layout[0], layout[1], arena_bytes, name), nonblocking)
+            arena = self._buffers.base
+            if lock:
+                lock_memory(arena)
+            if populate:
+                arena[:: mmap.PAGESIZE] = 0
+            return
+        arena = aligned_mem(arena_bytes, page_size, huge_pages=huge_pages, lock=lock, populate=populate)
+        self._build(arena, layout, capacity, checked, nonblocking)
+
+    @classmethod
+    def attach(cls, name: str) -> Self:
+        """Return the shared pool of a name, as another process of the same user has made it. Python only.
+
+        Parameters
+        ----------
+        name : str
+            As given to `BufferPool`.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such pool: its creator has not made it yet, or has closed it.
+        PermissionError
+            It belongs to another user.
+        TypeError, ValueError
+            `name` is no name; what has that name is no pool, is damaged, or was made by another version.
+        OSError
+            It is used by 255 processes already.
+
+        Examples
+        --------
+        >>> pool = BufferPool(4, 1024, name="frames of the documentation")
+        >>> again = BufferPool.attach("frames of the documentation")
+        >>> index = again.get()
+        >>> pool.available()
+        3
+        >>> again.put(index)
+        >>> pool.close()
+        """
+        return cls._attached(Segment.named(name, cls._KIND))
+
+    @classmethod
+    def _attached(cls, segment: Segment) -> Self:
+        made = cls.__new__(cls)
+        made._share(segment, False)
+        return made
+
+    def _share(self, segment: Segment, nonblocking: bool) -> None:
+        """Become the pool that a segment holds."""
+        capacity = segment.contents["capacity"]
+        layout = layout_of(None, segment.contents["shape"], sharing.dtype_of(segment.contents))
+        arena = segment.part(capacity * stride_of(math.prod(layout[0]) * layout[1].itemsize), mmap.PAGESIZE)
+        self._build(arena, layout, capacity, True, nonblocking, segment)
+        sharing.join(self)
+
+    def _build(
+        self,
+        arena: NDArray[np.uint8],
+        layout: Any,
+        capacity: int,
+        checked: bool,
+        nonblocking: bool,
+        segment: Segment | None = None,
+    ) -> None:
+        self.shape, self.dtype, element = layout
         self.buffer_size = math.prod(self.shape) * self.dtype.itemsize
         self.stride = stride_of(self.buffer_size)
-        arena = aligned_mem(
-            check.integer("capacity * stride", capacity * self.stride, 1, MAX_BYTES),
-            page_size,
-            huge_pages=huge_pages,
-            lock=lock,
-            populate=populate,
-        )
         self.arena = arena.ctypes.data
         rows = arena.reshape(capacity, self.stride)[:, : self.buffer_size]
         self._buffers = rows.view(self.dtype).reshape(capacity, *self.shape)
@@ -435,7 +622,7 @@ class BufferPool(_Pool[NDArray[Element]], Generic[Element]):
         self._kept_words = kept_words(self)
         self._kept = self._kept_words.ctypes.data
         self._memory, self._memory_info = memory_info(arena)
-        self._set_up(capacity, checked, nonblocking)
+        self._set_up(capacity, checked, nonblocking, segment)
         self._describe(buffer_pool_type(element, len(self.shape), self.checked))
 
     @in_kernels
@@ -559,6 +746,8 @@ class BufferPool(_Pool[NDArray[Element]], Generic[Element]):
         """
         if not hasattr(ring, "_register"):  # not isinstance: that would import io_uring for programs without it
             raise TypeError(f"ring must be an iobuf_nb.uring.Ring, not {ring!r:.60}")
+        if self._segment is not None:
+            raise ValueError("a shared pool cannot be registered: Linux might use a buffer after its process has died")
         return ring._register(self, receive)
 
     @in_kernels
@@ -647,11 +836,7 @@ class ItemPool(_Pool[Item]):
         self._items[checked_index(self, index)] = item
 
 
-def _close_in_kernel(pool):
-    close_queue(pool._queue)
-
-
-kernel_method(PoolType, "close", _close_in_kernel)
+kernel_method(PoolType, "close", close_pool)
 
 
 @hot

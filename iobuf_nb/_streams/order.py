@@ -30,7 +30,7 @@ def wait_for_turn(words, number):
             spin(tries)
             tries += 1
         else:  # parked only while the word is unchanged. Mutant: "a worker parks on what TURN has become"
-            park(words, TURN, current, LOOK_NS)
+            park(words, TURN, current, LOOK_NS, False)
 
 
 @kernel
@@ -39,7 +39,7 @@ def pass_turn(words):
     # V1 releases to V2. Mutants: "a turn is passed by a relaxed access", "a turn is passed by a plain store",
     # "a passed turn wakes nobody", "a passed turn wakes only one", "a turn is passed after the others are woken"
     fetch_add(words, TURN, 2, "release")
-    wake(words, TURN, ALL_WAITERS)
+    wake(words, TURN, ALL_WAITERS, False)
 
 
 @kernel
@@ -56,4 +56,4 @@ def stop_turns(words):
     store(words, STOP, 1, "relaxed")
     # Mutants: "a stop does not change the word that workers park on", "a stop wakes nobody"
     fetch_or(words, TURN, 1, "relaxed")
-    wake(words, TURN, ALL_WAITERS)
+    wake(words, TURN, ALL_WAITERS, False)

@@ -58,11 +58,11 @@ def spin(turn: int) -> None:
         time.sleep(0)
 
 
-_WAIT_PRIVATE, _WAKE_PRIVATE = 128, 129
+_WAIT, _WAKE, _PRIVATE = 0, 1, 128
 
 
 @kernel
-def _park_in_kernel(address, expected, most_ns):
+def _park_in_kernel(address, expected, most_ns, shared):
     if most_ns > LOOK_NS and pthread_self() == main_thread_id():
         most_ns = LOOK_NS
     if FUTEX < 0:
@@ -72,13 +72,17 @@ def _park_in_kernel(address, expected, most_ns):
         return
     timespec = two_words(most_ns // 1_000_000_000, most_ns % 1_000_000_000)
     state = release_gil()
-    syscall(FUTEX, address, _WAIT_PRIVATE, expected & 0xFFFFFFFF, timespec, 0, 0)
+    operation = _WAIT if shared else _WAIT | _PRIVATE
+    syscall(FUTEX, address, operation, expected & 0xFFFFFFFF, timespec, 0, 0)
     regain_gil(state)
 
 
-@compiled_as(lambda words, i, expected, most_ns: _park_in_kernel(_address(words, i), expected, most_ns))
-def park(words: Any, i: int, expected: int, most_ns: int) -> None:
-    """Sleep until word `i` is woken, if it still holds `expected`; at most `most_ns`, and wake-ups may be spurious."""
+@compiled_as(lambda words, i, expected, most_ns, shared: _park_in_kernel(_address(words, i), expected, most_ns, shared))
+def park(words: Any, i: int, expected: int, most_ns: int, shared: bool) -> None:
+    """Sleep until word `i` is woken, if it still holds `expected`; at most `most_ns`, and wake-ups may be spurious.
+
+    `shared`: the word lies in memory that processes share.
+    """
     if seam.hook is not None:
         seam.hook("park", words, i, "seq_cst", expected, most_ns <= FOREVER_NS // 2)
     else:
@@ -86,13 +90,13 @@ def park(words: Any, i: int, expected: int, most_ns: int) -> None:
 
 
 @kernel
-def _wake_in_kernel(address, count):
-    return 0 if FUTEX < 0 else syscall(FUTEX, address, _WAKE_PRIVATE, count, 0, 0, 0)
+def _wake_in_kernel(address, count, shared):
+    return 0 if FUTEX < 0 else syscall(FUTEX, address, _WAKE if shared else _WAKE | _PRIVATE, count, 0, 0, 0)
 
 
-@compiled_as(lambda words, i, count: _wake_in_kernel(_address(words, i), count))
-def wake(words: Any, i: int, count: int) -> int:
-    """Wake up to `count` threads parked on word `i`; return how many were woken."""
+@compiled_as(lambda words, i, count, shared: _wake_in_kernel(_address(words, i), count, shared))
+def wake(words: Any, i: int, count: int, shared: bool) -> int:
+    """Wake up to `count` threads parked on word `i`, `shared` or not; return how many were woken."""
     return 0 if seam.hook is None else seam.hook("wake", words, i, "seq_cst", count)
 
 

@@ -1,0 +1,175 @@
+"""Process slots: which processes use a segment, told by locks.
+
+A process that uses a segment holds a slot of it: an open-file-description lock (fcntl(2)) on a byte far behind its end.
+Linux releases the lock when the last thread of the process is gone, whatever killed it, also while it is a zombie; a
+process that is only stopped keeps it. What keeps the lock is a mapping, through a description of its own whose
+descriptor is closed at once: so nothing that the process does with descriptors lets go of it, and a child that it forks
+does not inherit it (madvise(2), MADV_DONTFORK).
+
+Each time a slot is taken it gives the process a *process number*: the slot, and above it how often it has been taken. A
+number is in the table of the segment as long as something may bear it, and is never used a second time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
+
+from .._jit import seam
+from .._jit.compile import kernel
+from .._jit.faces import compiled_as
+from .._jit.instructions import four_words, load_word
+from .._threads.libc import fcntl as call_fcntl
+from ..atomics import load, store
+
+# The table of a segment: for each process slot the number that took it last, negative once nothing bears it any more;
+# the process, for people to read; and, for the model checker alone, whether the lock of the slot is held.
+NUMBER, PID, LOCKED = range(3)
+SLOT_WORDS = 4
+SLOT_BITS = 8
+MOST_PROCESSES = (1 << SLOT_BITS) - 1  # slot 0 is not used
+MOST_TAKEN = 1 << 12  # how often a slot can be taken: numbers have 20 bits
+LOCKS = 1 << 40  # the lock of a slot lies on the byte LOCKS + slot
+
+# Linux's values (fcntl(2), madvise(2)).
+_F_OFD_GETLK, _F_OFD_SETLK, _F_WRLCK, _F_UNLCK = 36, 37, 1, 2
+_FLOCK = "=hhiqqii"  # struct flock
+_MADV_DONTFORK = 10
+_FAILED = ctypes.c_void_p(-1).value
+
+
+@kernel
+def _is_locked_in_kernel(slots, slot, descriptor):
+    flock = four_words(_F_WRLCK, LOCKS + slot, 1, 0)
+    return call_fcntl(descriptor, _F_OFD_GETLK, flock) < 0 or load_word(flock) & 0xFFFF != _F_UNLCK
+
+
+@compiled_as(_is_locked_in_kernel)
+def is_locked(slots: Any, slot: int, descriptor: int) -> bool:
+    """Return whether the lock of a process slot is held, or the descriptor cannot tell."""
+    if seam.hook is not None:
+        return bool(seam.hook("load", slots, slot * SLOT_WORDS + LOCKED, "seq_cst"))
+    try:
+        flock = _ask(descriptor, _F_OFD_GETLK, LOCKS + slot)
+    except OSError:
+        return True
+    return bool(struct.unpack(_FLOCK, flock)[0] != _F_UNLCK)
+
+
+def _ask(descriptor: int, command: int, byte: int, kind: int = _F_WRLCK) -> bytes:
+    return fcntl.fcntl(descriptor, command, struct.pack(_FLOCK, kind, 0, 0, byte, 1, 0, 0))
+
+
+def try_lock(descriptor: int, slot: int) -> bool:
+    """Take the lock of a slot for the file description of a descriptor; return whether that was free."""
+    try:
+        _ask(descriptor, _F_OFD_SETLK, LOCKS + slot)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def living(table: NDArray[Any], descriptor: int) -> list[int]:
+    """Return the processes that hold a slot."""
+    return [
+        int(table[slot * SLOT_WORDS + PID])
+        for slot in range(1, MOST_PROCESSES + 1)
+        if table[slot * SLOT_WORDS + NUMBER] and is_locked(table, slot, descriptor)
+    ]
+
+
+class ProcessSlot:
+    """The slot that this process holds of a segment.
+
+    Attributes
+    ----------
+    number : int
+        The process number.
+    process : int
+        The process that took it; a forked child does not hold it.
+    """
+
+    def __init__(self, table: NDArray[Any], descriptor: int, before: Callable[[int], object]) -> None:
+        """Take a free slot; `before` is called with the number of a process that died with it, if nobody did so yet.
+
+        OSError if there is none.
+        """
+        # Open anew, not duplicated: a lock belongs to the file description.
+        own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            slot = self._lock_one(table, own)
+            last = int(load(table, slot * SLOT_WORDS + NUMBER))  # E1 acquires from E2, E3
+            if last > 0:
+                before(last)
+            self._mapping = _map(own)
+        finally:
+            os.close(own)
+        self.process = os.getpid()
+        self.number = slot | (abs(last) >> SLOT_BITS) + 1 << SLOT_BITS
+        table[slot * SLOT_WORDS + PID] = self.process
+        store(table, slot * SLOT_WORDS + NUMBER, self.number)  # E2 releases to E1
+
+    def _lock_one(self, table: NDArray[Any], descriptor: int) -> int:
+        for slot in range(1, MOST_PROCESSES + 1):
+            taken = abs(int(load(table, slot * SLOT_WORDS + NUMBER))) >> SLOT_BITS  # E1 acquires from E2, E3
+            if taken + 1 < MOST_TAKEN and try_lock(descriptor, slot):
+                return slot
+        raise OSError(
+            f"all {MOST_PROCESSES} process slots are in use: a shared pool or queue can serve no more processes at once"
+        )
+
+    def release(self, table: NDArray[Any]) -> None:
+        """Let go of the slot, once, in the process that took it, when nothing bears its number any more."""
+        mapping, self._mapping = self._mapping, 0
+        if mapping:
+            store(table, (self.number & MOST_PROCESSES) * SLOT_WORDS + NUMBER, -self.number)  # E3 releases to E1
+            _libc().munmap(mapping, mmap.PAGESIZE)
+
+
+def _libc() -> Any:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    return libc
+
+
+def _map(descriptor: int) -> int:
+    """Map a page, which keeps the file description open until it is unmapped; return its address."""
+    libc = _libc()  # not the module mmap: it keeps a duplicate of the descriptor
+    address = libc.mmap(None, mmap.PAGESIZE, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+    if address == _FAILED or libc.madvise(address, mmap.PAGESIZE, _MADV_DONTFORK) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"cannot map the segment: {os.strerror(code)}")
+    return int(address)
+
+
+def unlink_unused(path: str, descriptor: int) -> bool:
+    """Remove the name of a segment unless a process holds a slot of it; return whether it is gone.
+
+    The lock of slot 0 lets only one process at a time decide that.
+    """
+    own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if not try_lock(own, 0) or any(is_locked((), slot, own) for slot in range(1, MOST_PROCESSES + 1)):
+            return False
+        unlink_same(path, own)
+        return True
+    finally:
+        os.close(own)
+
+
+def unlink_same(path: str, descriptor: int) -> None:
+    """Remove a name if it is still that of the file of a descriptor."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(descriptor)):
+            os.unlink(path)
