@@ -6,8 +6,8 @@ Words
     ``number << NUMBER_SHIFT | thread``.
 
 The owner word is the truth, the free queue a hint
-    - get: take an index from the queue; compare-and-swap its owner from FREE to this thread. If that fails the entry was
-      *stale*: take the next one;
+    - get: take an index from the queue; compare-and-swap its owner from FREE to this thread. If that fails, the entry
+      was *stale*: take the next one;
     - put: store FREE, then put the index into the queue;
     - recover: compare-and-swap each owner that has a dead number to FREE, then put the index into the queue; then look
       which FREE indices are not in the queue, and put those. That may find one that a live thread is about to put, or
@@ -67,7 +67,8 @@ def thread_of(word: int) -> int:
 @hot
 def own_shared(pool, index, identity):
     """Record this thread as the owner of `index`; False if its entry in the queue was stale."""
-    # V1 acquires from V2, V3, V4: the buffer, as its last owner left it. Mutant: "a get takes what it finds in the queue"
+    # V1 acquires from V2, V3, V4: the buffer, as its last owner left it.
+    # Mutant: "a get takes what it finds in the queue"
     return compare_and_swap(pool._owners, owner_at(pool, index), FREE, owner_word(identity))
 
 

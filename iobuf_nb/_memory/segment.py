@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import errno
 import mmap
 import os
 import re
@@ -82,7 +83,7 @@ class Segment:
         self.descriptor, self.name = descriptor, name
         self.slot: ProcessSlot | None = None
         self._maker = os.getpid() if made else 0  # the process that removes the name
-        self._leave = weakref.finalize(self, os.close, descriptor)
+        self._leave: weakref.finalize[Any, Any] = weakref.finalize(self, os.close, descriptor)
         size = os.fstat(descriptor).st_size
         mapping = mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self.memory = np.frombuffer(mapping, np.uint8)
@@ -217,7 +218,7 @@ class Segment:
         if self.slot is None or not (is_locked(self.table, self.slot.number & MOST_PROCESSES, self.descriptor)):
             raise OSError(
                 9,
-                f"descriptor {self.descriptor} of the shared memory was closed by somebody: no death can be seen here",
+                f"descriptor {self.descriptor} of the segment was closed by somebody: no death can be seen from here",
             )
 
     @property
@@ -264,13 +265,13 @@ def _new_file(size: int, path: str | None) -> int:
             return descriptor
         room = os.fstatvfs(descriptor)
         if room.f_blocks and room.f_bavail * room.f_frsize < size:
-            raise OSError(28, "")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.posix_fallocate(descriptor, 0, size)
     except OSError as error:
         os.close(descriptor)
         raise OSError(
             error.errno,
-            f"{FOLDER} has no room for {size} bytes ({os.strerror(error.errno)}): "
+            f"{FOLDER} has no room for {size} bytes ({error.strerror}): "
             "make it larger, or share a pool without a name, to which its limit does not apply",
         ) from None
     return descriptor

@@ -1,9 +1,9 @@
 """`Channel`: hands buffers of a pool from one owner to the next, between threads and processes.
 
 It is a queue of indices, and a number. A buffer that is sent belongs to nobody: its owner word is the negative of the
-channel's number (`_free.processes`), so that neither the death of its sender nor that of a receiver which has not taken
-it yet frees it. A receiver takes the index from the queue and then, by a compare-and-swap on the owner word, the buffer.
-Whoever waits to receive looks now and then for buffers that are in transit and not in the queue, because a process died
+channel's number (`_free.processes`), so that neither the death of its sender nor that of a receiver which has not yet
+taken it frees it. A receiver takes the index from the queue and then, by a compare-and-swap on the owner word, the
+buffer. Whoever waits to receive looks now and then for buffers that are in transit and not in the queue, because a process died
 between the two steps of a send or a receive, and puts them there.
 """
 
@@ -146,8 +146,8 @@ class Channel(Handle, ReprMixin):
     Parameters
     ----------
     pool : BufferPool
-        Made with ``checked=True``. If it is shared, the channel is, too: children that are forked have it, and it can be
-        pickled. Then it also has the pool: a process that gets a channel needs nothing else.
+        Made with ``checked=True``. If it is shared, the channel is, too: forked children have it, and it can be pickled.
+        It brings its pool along: a process that gets a channel needs nothing else.
     capacity : int
         Most buffers in it, exactly; by default, and at most, as many as the pool has; at least a 1024th of that.
     name : str, optional
@@ -183,6 +183,7 @@ class Channel(Handle, ReprMixin):
 
     __slots__ = ("_queue", "_segment", "_transit", "capacity", "pool")
 
+    _segment: Segment | None
     _KIND = "Channel"
     _INSTEAD = "make its pool with shared=True to use both in several processes"
 
@@ -301,7 +302,7 @@ class Channel(Handle, ReprMixin):
         """
         number = as_index(index)
         status = self._put_or_closed(number)
-        if status == OUT_OF_RANGE or status == NOT_OUT:
+        if status in (OUT_OF_RANGE, NOT_OUT):
             refuse(self.pool._core, number, status)
         return status == OK
 
@@ -490,9 +491,9 @@ class Channel(Handle, ReprMixin):
 
     @is_in_kernels(close_channel)
     def close(self) -> None:
-        """Refuse further sends, in all processes; receivers get what is left and then Closed. Closing twice is no error.
+        """Refuse further sends, in all processes; receivers get what is left and then Closed.
 
-        If this process gave the channel its name, that is removed.
+        Closing twice is not an error. If this process gave the channel its name, that is removed.
         """
         close_queue(self._queue)
         if self._segment is not None:
@@ -511,7 +512,7 @@ class Channel(Handle, ReprMixin):
         self.close()
 
     def _figures(self) -> dict[str, object]:
-        figures = {"capacity": self.capacity, "size": self.was_size(), "closed": self.closed}
+        figures: dict[str, object] = {"capacity": self.capacity, "size": self.was_size(), "closed": self.closed}
         if self._segment is not None:
             figures |= {"shared": True, "name": self._segment.name}
         return figures

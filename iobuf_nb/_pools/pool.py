@@ -257,9 +257,7 @@ class _Pool(Allocator[Value]):
         See `iobuf_nb.Magazine`, also for errors.
         """
         if self._segment is not None:
-            raise ValueError(
-                "a shared pool has no magazines: what a dead process had in one could not be told from free"
-            )
+            raise ValueError("a shared pool has no magazines: get and put with the pool itself, or share no pool")
         return Magazine(self, size)
 
     @is_in_kernels(rescue)
@@ -393,7 +391,11 @@ class _Pool(Allocator[Value]):
 
     def _figures(self) -> dict[str, object]:
         free = self.available()
-        figures = {"capacity": self.capacity, "in_use": self.capacity - free, "checked": self.checked}
+        figures: dict[str, object] = {
+            "capacity": self.capacity,
+            "in_use": self.capacity - free,
+            "checked": self.checked,
+        }
         if self._segment is not None:
             figures |= {"shared": True, "name": self._segment.name}
         return figures
@@ -547,7 +549,7 @@ class BufferPool(_Pool[NDArray[Element]], Generic[Element]):
         if sharing.is_shared(shared, name):
             sharing.require_shareable(checked, page_size, huge_pages)
             self._share(sharing.make_pool(self._KIND, capacity, layout[0], layout[1], arena_bytes, name), nonblocking)
-            arena = self._buffers.base
+            arena = self._buffers.reshape(-1).view(np.uint8)
             if lock:
                 lock_memory(arena)
             if populate:
