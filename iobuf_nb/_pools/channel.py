@@ -3,8 +3,8 @@
 It is a queue of indices, and a number. A buffer that is sent belongs to nobody: its owner word is the negative of the
 channel's number (`_free.processes`), so that neither the death of its sender nor that of a receiver which has not yet
 taken it frees it. A receiver takes the index from the queue and then, by a compare-and-swap on the owner word, the
-buffer. Whoever waits to receive looks now and then for buffers that are in transit and not in the queue, because a process died
-between the two steps of a send or a receive, and puts them there.
+buffer. Whoever waits to receive looks now and then for buffers that are in transit and not in the queue, because a
+process died between the two steps of a send or a receive, and puts them there.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ class Channel(Handle, ReprMixin):
     Parameters
     ----------
     pool : BufferPool
-        Made with ``checked=True``. If it is shared, the channel is, too: forked children have it, and it can be pickled.
-        It brings its pool along: a process that gets a channel needs nothing else.
+        Made with ``checked=True``. If it is shared, the channel is, too: forked children have it, and it can be
+        pickled. It brings its pool along: a process that gets a channel needs nothing else.
     capacity : int
         Most buffers in it, exactly; by default, and at most, as many as the pool has; at least a 1024th of that.
     name : str, optional

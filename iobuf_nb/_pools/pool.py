@@ -390,12 +390,8 @@ class _Pool(Allocator[Value]):
         return super().__reduce__() if self._segment is None else sharing.reduce(self)
 
     def _figures(self) -> dict[str, object]:
-        free = self.available()
-        figures: dict[str, object] = {
-            "capacity": self.capacity,
-            "in_use": self.capacity - free,
-            "checked": self.checked,
-        }
+        in_use = self.capacity - self.available()
+        figures: dict[str, object] = {"capacity": self.capacity, "in_use": in_use, "checked": self.checked}
         if self._segment is not None:
             figures |= {"shared": True, "name": self._segment.name}
         return figures
@@ -548,8 +544,8 @@ class BufferPool(_Pool[NDArray[Element]], Generic[Element]):
         check.integer("capacity * stride", arena_bytes, 1, MAX_BYTES)
         if sharing.is_shared(shared, name):
             sharing.require_shareable(checked, page_size, huge_pages)
-            self._share(sharing.make_pool(self._KIND, capacity, layout[0], layout[1], arena_bytes, name), nonblocking)
-            arena = self._buffers.reshape(-1).view(np.uint8)
+            segment = sharing.make_pool(self._KIND, capacity, layout[0], layout[1], arena_bytes, name)
+            arena = self._share(segment, nonblocking)
             if lock:
                 lock_memory(arena)
             if populate:
@@ -596,13 +592,14 @@ class BufferPool(_Pool[NDArray[Element]], Generic[Element]):
         made._share(segment, False)
         return made
 
-    def _share(self, segment: Segment, nonblocking: bool) -> None:
-        """Become the pool that a segment holds."""
+    def _share(self, segment: Segment, nonblocking: bool) -> NDArray[np.uint8]:
+        """Become the pool that a segment holds; return its arena."""
         capacity = segment.contents["capacity"]
         layout = layout_of(None, segment.contents["shape"], sharing.dtype_of(segment.contents))
         arena = segment.part(capacity * stride_of(math.prod(layout[0]) * layout[1].itemsize), mmap.PAGESIZE)
         self._build(arena, layout, capacity, True, nonblocking, segment)
         sharing.join(self)
+        return arena
 
     def _build(
         self,
