@@ -27,9 +27,11 @@ from numpy.typing import NDArray
 
 from .aligned import round_up
 from .process_slots import (
+    FIRST_LOCK,
     MOST_PROCESSES,
     SLOT_WORDS,
     ProcessSlot,
+    draw_first_lock,
     is_locked,
     living,
     unlink_same,
@@ -83,9 +85,9 @@ class Segment:
         self.descriptor, self.name = descriptor, name
         self.slot: ProcessSlot | None = None
         self._maker = os.getpid() if made else 0  # the process that removes the name
-        self._leave: weakref.finalize[Any, Any] = weakref.finalize(self, os.close, descriptor)
-        size = os.fstat(descriptor).st_size
-        mapping = mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._file = os.fstat(descriptor)
+        self._leave: weakref.finalize[Any, Any] = weakref.finalize(self, _close, descriptor, self._file)
+        mapping = mmap.mmap(descriptor, self._file.st_size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self.memory = np.frombuffer(mapping, np.uint8)
         self.header = self.memory[:_HEADER_BYTES].view(np.int64)
         self.table = self.memory[_HEADER_BYTES:FIRST].view(np.int64)
@@ -105,6 +107,7 @@ class Segment:
         made = cls(_new_file(FIRST + size, path), name, True)
         made.memory[_TEXT_AT : _TEXT_AT + len(text)] = np.frombuffer(text, np.uint8)
         unique = int.from_bytes(os.urandom(7), "little")
+        made.table[FIRST_LOCK] = draw_first_lock()
         made.header[1:7] = _ORDER, LAYOUT, FIRST + size, len(text), os.getpid(), unique
         made.header[_MAGIC_WORD] = _MAGIC
         made.contents = contents
@@ -199,25 +202,26 @@ class Segment:
         self._leave.detach()
         path = None if self.name is None else path_of(self.name)
         self._leave = weakref.finalize(
-            self, _leave, self.slot, self.table, self.descriptor, path, self._maker == os.getpid(), in_use
+            self, _leave, self.slot, self.table, self.descriptor, self._file, path, self._maker == os.getpid(), in_use
         )
 
     def remove_name(self) -> None:
         """Remove the name, in the process that gave it."""
         if self.name is not None and self._maker == os.getpid():
-            unlink_same(path_of(self.name), self.descriptor)
+            unlink_same(path_of(self.name), self._file)
 
     def renew(self, recover: Any) -> None:
         """In a forked child, take a slot of its own, if there is one."""
         self.slot = None
         with contextlib.suppress(OSError):
+            self.require_descriptor()
             self.enter(recover)
 
     def require_descriptor(self) -> None:
-        """Raise unless the descriptor is still that of the segment."""
-        if self.slot is None or not (is_locked(self.table, self.slot.number & MOST_PROCESSES, self.descriptor)):
+        """Raise OSError unless the descriptor is still that of the segment."""
+        if not _is_of(self.descriptor, self._file):
             raise OSError(
-                9,
+                errno.EBADF,
                 f"descriptor {self.descriptor} of the segment was closed by somebody: no death can be seen from here",
             )
 
@@ -238,7 +242,28 @@ def nothing(number: int) -> bool:
     return False
 
 
-def _leave(slot: ProcessSlot, table: NDArray[Any], descriptor: int, path: str | None, made: bool, in_use: Any) -> None:
+def _is_of(descriptor: int, file: os.stat_result) -> bool:
+    """Return whether a descriptor is open, and that of a file."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), file)
+    return False
+
+
+def _close(descriptor: int, file: os.stat_result) -> None:
+    """Close a descriptor, unless somebody has done so, and it may be another's by now."""
+    if _is_of(descriptor, file):
+        os.close(descriptor)
+
+
+def _leave(
+    slot: ProcessSlot,
+    table: NDArray[Any],
+    descriptor: int,
+    file: os.stat_result,
+    path: str | None,
+    made: bool,
+    in_use: Any,
+) -> None:
     if os.getpid() != slot.process:
         return
     if not in_use(slot.number):  # otherwise the slot is held as long as the process lives, and with it its buffers
@@ -246,11 +271,10 @@ def _leave(slot: ProcessSlot, table: NDArray[Any], descriptor: int, path: str | 
     if path is not None:
         with contextlib.suppress(OSError):
             if made:
-                unlink_same(path, descriptor)
+                unlink_same(path, file)
             else:
-                unlink_unused(path, descriptor)
-    with contextlib.suppress(OSError):
-        os.close(descriptor)
+                unlink_unused(path, table, descriptor)
+    _close(descriptor, file)
 
 
 def _new_file(size: int, path: str | None) -> int:
@@ -296,7 +320,7 @@ def _link(descriptor: int, path: str, name: Any) -> None:
             raise FileExistsError(f"name={name!r} is taken by another user's file, {path}: {error.strerror}") from None
         try:
             _require_sound(there, path)
-            if not unlink_unused(path, there):
+            if not unlink_unused(path, _table_of(there), there):
                 raise FileExistsError(
                     f"name={name!r} is in use by a shared pool or queue of living processes: "
                     "attach to it, or choose another name"
@@ -330,6 +354,11 @@ def _require_sound(descriptor: int, path: str) -> None:
         raise ValueError(f"{path} is truncated: {about.st_size} of {words[_SIZE_WORD]} bytes")
 
 
+def _table_of(descriptor: int) -> NDArray[np.int64]:
+    """Return a copy of the table of a sound segment."""
+    return np.frombuffer(os.pread(descriptor, 8 * _TABLE_WORDS, _HEADER_BYTES), np.int64)
+
+
 def names() -> list[str]:
     """Return the names of all segments on this machine."""
     with contextlib.suppress(FileNotFoundError):
@@ -357,6 +386,6 @@ def clean(name: str) -> bool:
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         _require_sound(descriptor, path)
-        return unlink_unused(path, descriptor)
+        return unlink_unused(path, _table_of(descriptor), descriptor)
     finally:
         os.close(descriptor)
