@@ -21,7 +21,7 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from numpy.typing import NDArray
@@ -100,8 +100,8 @@ class ProcessSlot:
 
     Attributes
     ----------
-    number : int
-        The process number.
+    index, number : int
+        The slot, and the process number.
     process : int
         The process that took it; a forked child does not hold it.
     """
@@ -122,6 +122,7 @@ class ProcessSlot:
         finally:
             os.close(own)
         self.process = os.getpid()
+        self.index = slot
         self.number = slot | (abs(last) >> SLOT_BITS) + 1 << SLOT_BITS
         table[slot * SLOT_WORDS + PID] = self.process
         store(table, slot * SLOT_WORDS + NUMBER, self.number)  # E2 releases to E1
@@ -139,7 +140,7 @@ class ProcessSlot:
         """Let go of the slot, once, in the process that took it, when nothing bears its number any more."""
         mapping, self._mapping = self._mapping, 0
         if mapping:
-            store(table, (self.number & MOST_PROCESSES) * SLOT_WORDS + NUMBER, -self.number)  # E3 releases to E1
+            store(table, self.index * SLOT_WORDS + NUMBER, -self.number)  # E3 releases to E1
             _libc().munmap(mapping, mmap.PAGESIZE)
 
 
@@ -162,19 +163,20 @@ def _map(descriptor: int) -> int:
     return int(address)
 
 
-def unlink_unused(path: str, table: NDArray[Any], descriptor: int) -> bool:
-    """Remove the name of a segment unless a process holds a slot of it; return whether it is gone.
+def unlink_unused(path: str, table: NDArray[Any], descriptor: int, own: Collection[int] = ()) -> bool:
+    """Remove the name of a segment unless a process holds a slot that is not `own`; return whether it is gone.
 
     The lock of slot 0 lets only one process at a time decide that.
     """
-    own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+    opened = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
     try:
-        if not try_lock(table, own, 0) or any(is_locked(table, slot, own) for slot in range(1, MOST_PROCESSES + 1)):
+        others = {*range(1, MOST_PROCESSES + 1)}.difference(own)
+        if not try_lock(table, opened, 0) or any(is_locked(table, slot, opened) for slot in others):
             return False
-        unlink_same(path, os.fstat(own))
+        unlink_same(path, os.fstat(opened))
         return True
     finally:
-        os.close(own)
+        os.close(opened)
 
 
 def unlink_same(path: str, file: os.stat_result) -> None:

@@ -12,6 +12,7 @@ Layout: a page of header; the table of `process_slots`; then what is in it, each
 from __future__ import annotations
 
 import ast
+import atexit
 import contextlib
 import errno
 import mmap
@@ -32,7 +33,6 @@ from .process_slots import (
     SLOT_WORDS,
     ProcessSlot,
     draw_first_lock,
-    is_locked,
     living,
     unlink_same,
     unlink_unused,
@@ -184,7 +184,7 @@ class Segment:
     def enter(self, recover: Any) -> int:
         """Take a process slot and return the process number; see `ProcessSlot` for `recover` and errors."""
         self.slot = ProcessSlot(self.table, self.descriptor, recover)
-        self.leave_at_exit(nothing)
+        self.leave_at_end(nothing)
         return self.slot.number
 
     def part(self, size: int, alignment: int) -> NDArray[np.uint8]:
@@ -195,8 +195,8 @@ class Segment:
             raise ValueError("the segment is damaged: it is smaller than what its header says is in it")
         return self.memory[start : self._at]
 
-    def leave_at_exit(self, in_use: Any) -> None:
-        """Let go of the slot when this object goes, or the program ends, unless `in_use(number)` then."""
+    def leave_at_end(self, in_use: Any) -> None:
+        """Let go of the slot when this object goes, unless `in_use(number)` then."""
         if self.slot is None:
             return
         self._leave.detach()
@@ -204,11 +204,23 @@ class Segment:
         self._leave = weakref.finalize(
             self, _leave, self.slot, self.table, self.descriptor, self._file, path, self._maker == os.getpid(), in_use
         )
+        # When the program ends, other threads may still be at work: the lock goes with the last of them.
+        self._leave.atexit = False
+        if self.name is not None:
+            _named.add(self)
 
     def remove_name(self) -> None:
         """Remove the name, in the process that gave it."""
         if self.name is not None and self._maker == os.getpid():
             unlink_same(path_of(self.name), self._file)
+
+    def remove_name_at_exit(self) -> None:
+        """Remove the name, in the process that gave it, or if nobody else holds a slot."""
+        self.remove_name()
+        if self.slot is not None and self.slot.process == os.getpid():
+            same = [each.slot for each in _named if each.slot and os.path.samestat(each._file, self._file)]
+            with contextlib.suppress(OSError):
+                unlink_unused(path_of(self.name), self.table, self.descriptor, [slot.index for slot in same])
 
     def renew(self, recover: Any) -> None:
         """In a forked child, take a slot of its own, if there is one."""
@@ -235,6 +247,15 @@ class Segment:
         alive = living(self.table, self.descriptor)
         rows = self.table.reshape(-1, SLOT_WORDS)
         return {int(number): int(pid) for number, pid, *_ in rows if number > 0 and pid in alive}
+
+
+_named: weakref.WeakSet[Segment] = weakref.WeakSet()
+
+
+@atexit.register
+def _remove_names() -> None:
+    for segment in list(_named):
+        segment.remove_name_at_exit()
 
 
 def nothing(number: int) -> bool:

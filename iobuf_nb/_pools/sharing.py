@@ -74,7 +74,7 @@ def join(pool: Any) -> None:
     if segment.slot is None:
         segment.enter(functools.partial(take_from, pool._core))
     _set_identity(pool, segment.number)
-    segment.leave_at_exit(functools.partial(owns, pool._owners))
+    segment.leave_at_end(functools.partial(owns, pool._owners))
 
 
 def join_in_child(handle: Any) -> None:
@@ -89,7 +89,7 @@ def join_in_child(handle: Any) -> None:
         if segment.slot is None:
             handle._local[CLOSED] = 1
             warnings.warn(f"{handle!r} is closed in this child: no process slot is free", RuntimeWarning, stacklevel=2)
-        segment.leave_at_exit(functools.partial(owns, handle._owners))
+        segment.leave_at_end(functools.partial(owns, handle._owners))
 
 
 def make_pool(
