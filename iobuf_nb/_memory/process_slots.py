@@ -21,7 +21,8 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Callable, Collection
+import threading
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from numpy.typing import NDArray
@@ -72,6 +73,26 @@ def _ask(descriptor: int, command: int, byte: int, kind: int = _F_WRLCK) -> byte
     return fcntl.fcntl(descriptor, command, struct.pack(_FLOCK, kind, 0, 0, byte, 1, 0, 0))
 
 
+_no_fork = threading.RLock()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_no_fork.acquire, after_in_parent=_no_fork.release, after_in_child=_no_fork.release)
+
+
+@contextlib.contextmanager
+def _opened_anew(descriptor: int) -> Iterator[int]:
+    """Open the file of a descriptor anew: a lock belongs to the file description.
+
+    Nobody forks meanwhile: the child would have the description, too, and keep the lock when this process dies.
+    """
+    with _no_fork:
+        own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            yield own
+        finally:
+            os.close(own)
+
+
 def draw_first_lock() -> int:
     """Return where the locks of a new segment begin: far behind its end, and where no other's are."""
     return 1 << 62 | int.from_bytes(os.urandom(6), "little") << SLOT_BITS
@@ -111,16 +132,12 @@ class ProcessSlot:
 
         OSError if there is none.
         """
-        # Open anew, not duplicated: a lock belongs to the file description.
-        own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
-        try:
+        with _opened_anew(descriptor) as own:
             slot = self._lock_one(table, own)
             last = int(load(table, slot * SLOT_WORDS + NUMBER))  # E1 acquires from E2, E3
             if last > 0:
                 before(last)
             self._mapping = _map(own)
-        finally:
-            os.close(own)
         self.process = os.getpid()
         self.index = slot
         self.number = slot | (abs(last) >> SLOT_BITS) + 1 << SLOT_BITS
@@ -168,15 +185,12 @@ def unlink_unused(path: str, table: NDArray[Any], descriptor: int, own: Collecti
 
     The lock of slot 0 lets only one process at a time decide that.
     """
-    opened = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
-    try:
+    with _opened_anew(descriptor) as opened:
         others = {*range(1, MOST_PROCESSES + 1)}.difference(own)
         if not try_lock(table, opened, 0) or any(is_locked(table, slot, opened) for slot in others):
             return False
         unlink_same(path, os.fstat(opened))
         return True
-    finally:
-        os.close(opened)
 
 
 def unlink_same(path: str, file: os.stat_result) -> None:
