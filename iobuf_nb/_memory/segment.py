@@ -21,6 +21,7 @@ import re
 import stat
 import sys
 import weakref
+import zlib
 from typing import Any
 
 import numpy as np
@@ -46,11 +47,11 @@ _MAGIC = 0x626E5F6675626F69  # "iobuf_nb"
 _ORDER = 0x0102030405060708
 _HEADER_BYTES = 4096
 _TEXT_AT = 512
-# Words of the header: the magic number is written last.
-_MAGIC_WORD, _ORDER_WORD, _LAYOUT_WORD, _SIZE_WORD, _TEXT_BYTES, _CREATOR, _UNIQUE, COUNTER = range(8)
+# Words of the header: the magic number is written last. That of the text is its length, and above that its CRC-32.
+_MAGIC_WORD, _ORDER_WORD, _LAYOUT_WORD, _SIZE_WORD, _TEXT_WORD, _CREATOR, _UNIQUE, COUNTER = range(8)
 _TABLE_WORDS = (MOST_PROCESSES + 1) * SLOT_WORDS
 FIRST = _HEADER_BYTES + 8 * _TABLE_WORDS  # offset of what is in it
-_NAME = re.compile(r"[^/\0]{1,200}")
+_NAME = re.compile(rb"[^/\0]{1,200}", re.DOTALL)
 
 
 def require_linux() -> None:
@@ -63,8 +64,12 @@ def path_of(name: Any) -> str:
     """Return the path of a named segment; TypeError or ValueError for what cannot be a name."""
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, not {name!r:.60}")
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"name must have 1 to 200 characters, none of them a slash, not {name!r:.60}")
+    try:
+        encoded = os.fsencode(name)
+    except UnicodeEncodeError:
+        encoded = b""
+    if not _NAME.fullmatch(encoded):
+        raise ValueError(f"name must have 1 to 200 bytes of UTF-8, none of them a slash or 0, not {name!r:.60}")
     return f"{FOLDER}/{PREFIX}{name}"
 
 
@@ -108,7 +113,7 @@ class Segment:
         made.memory[_TEXT_AT : _TEXT_AT + len(text)] = np.frombuffer(text, np.uint8)
         unique = int.from_bytes(os.urandom(7), "little")
         made.table[FIRST_LOCK] = draw_first_lock()
-        made.header[1:7] = _ORDER, LAYOUT, FIRST + size, len(text), os.getpid(), unique
+        made.header[1:7] = _ORDER, LAYOUT, FIRST + size, _sum_of(text), os.getpid(), unique
         made.header[_MAGIC_WORD] = _MAGIC
         made.contents = contents
         made.enter(nothing)
@@ -122,17 +127,15 @@ class Segment:
         require_linux()
         path = path_of(name)
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = _open(path)
         except FileNotFoundError:
             raise FileNotFoundError(
                 f"there is no shared {kind} of the name {name!r}: nobody has made it yet, or its creator has closed it"
             ) from None
-        except PermissionError:
-            raise PermissionError(f"the shared {kind} {name!r} belongs to another user") from None
         return cls._opened(descriptor, path, name, kind)
 
     @classmethod
-    def _opened(cls, descriptor: int, path: str, name: str | None, kind: str) -> Segment:
+    def _opened(cls, descriptor: int, path: str, name: str | None, kind: str | None) -> Segment:
         try:
             _require_sound(descriptor, path)
         except BaseException:
@@ -141,18 +144,15 @@ class Segment:
         opened = cls(descriptor, name, False)
         opened.contents = opened._read_contents(path)
         other = opened.contents["kind"]
-        if other != kind:
+        if kind not in (None, other):
             raise ValueError(f"{path} holds a {other}, not a {kind}: attach to it with {other}.attach")
         return opened
 
     def _read_contents(self, path: str) -> dict[str, Any]:
-        text = self.memory[_TEXT_AT : _TEXT_AT + int(self.header[_TEXT_BYTES])].tobytes()
-        try:
-            contents = ast.literal_eval(text.decode())
-            contents["kind"]
-        except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
-            raise ValueError(f"{path} is damaged: its header does not say what is in it") from None
-        return dict(contents)
+        text = self.memory[_TEXT_AT:_HEADER_BYTES][: int(self.header[_TEXT_WORD]) & 0xFFFFFFFF].tobytes()
+        if _sum_of(text) != self.header[_TEXT_WORD]:
+            raise ValueError(f"{path} is damaged: its header does not say what is in it")
+        return dict(ast.literal_eval(text.decode()))
 
     # ---- sending to other processes ----------------------------------------------------------------------------------
 
@@ -258,6 +258,10 @@ def _remove_names() -> None:
         segment.remove_name_at_exit()
 
 
+def _sum_of(text: bytes) -> int:
+    return (zlib.crc32(text) & 0x7FFFFFFF) << 32 | len(text)
+
+
 def nothing(number: int) -> bool:
     """Return False: there is nothing that a process number could own."""
     return False
@@ -334,22 +338,27 @@ def _link(descriptor: int, path: str, name: Any) -> None:
         finally:
             os.close(folder)
         try:
-            there = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            continue  # removed meanwhile
-        except OSError as error:
-            raise FileExistsError(f"name={name!r} is taken by another user's file, {path}: {error.strerror}") from None
-        try:
-            _require_sound(there, path)
-            if not unlink_unused(path, _table_of(there), there):
+            if not clean(name):
                 raise FileExistsError(
                     f"name={name!r} is in use by a shared pool or queue of living processes: "
                     "attach to it, or choose another name"
                 )
-        except ValueError as error:
+        except FileNotFoundError:
+            continue  # removed meanwhile
+        except (PermissionError, ValueError) as error:
             raise FileExistsError(f"name={name!r} is taken: {error}") from None
-        finally:
-            os.close(there)
+
+
+def _open(path: str) -> int:
+    """Open what has a name; OSError, or ValueError if it is no file."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise
+    except PermissionError:
+        raise PermissionError(f"{path} belongs to another user") from None
+    except OSError as error:
+        raise ValueError(f"{path} is no shared pool or queue of iobuf_nb: {error.strerror}") from None
 
 
 def _require_sound(descriptor: int, path: str) -> None:
@@ -390,21 +399,15 @@ def names() -> list[str]:
 def describe(name: str) -> dict[str, Any]:
     """Return what a named segment holds, its size, and which processes use it; OSError or ValueError if unreadable."""
     path = path_of(name)
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    _require_sound(descriptor, path)
-    found = Segment(descriptor, name, False)  # which closes it
-    try:
-        contents = found._read_contents(path)
-        kept = {key: contents[key] for key in ("kind", "capacity")}
-        return {**kept, "bytes": len(found.memory), "processes": living(found.table, descriptor)}
-    except KeyError:
-        raise ValueError(f"{path} is damaged: its header does not say what is in it") from None
+    found = Segment._opened(_open(path), path, name, None)
+    kept = {key: found.contents[key] for key in ("kind", "capacity")}
+    return {**kept, "bytes": len(found.memory), "processes": living(found.table, found.descriptor)}
 
 
 def clean(name: str) -> bool:
     """Remove a named segment that no process uses; return whether it is gone."""
     path = path_of(name)
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = _open(path)
     try:
         _require_sound(descriptor, path)
         return unlink_unused(path, _table_of(descriptor), descriptor)
