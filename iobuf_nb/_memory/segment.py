@@ -92,7 +92,11 @@ class Segment:
         self._maker = os.getpid() if made else 0  # the process that removes the name
         self._file = os.fstat(descriptor)
         self._leave: weakref.finalize[Any, Any] = weakref.finalize(self, _close, descriptor, self._file)
-        mapping = mmap.mmap(descriptor, self._file.st_size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        size = self._file.st_size
+        try:
+            mapping = mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        except OSError as error:
+            raise MemoryError(f"the system cannot provide {size} bytes of address space: {error}") from None
         self.memory = np.frombuffer(mapping, np.uint8)
         self.header = self.memory[:_HEADER_BYTES].view(np.int64)
         self.table = self.memory[_HEADER_BYTES:FIRST].view(np.int64)

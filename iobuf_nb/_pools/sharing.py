@@ -14,6 +14,7 @@ from .._free import free_list
 from .._free.owners import ROWS, place_of
 from .._free.processes import CLOSED, DESCRIPTOR, IDENTITY, LOCAL_WORDS, NUMBER_SHIFT, take_from
 from .._free.queue import LINE_PAIR, SLOTS
+from .._jit import check
 from .._memory.aligned import MAX_ITEMS, round_up
 from .._memory.segment import FIRST, Segment, nothing
 
@@ -36,8 +37,8 @@ def require_shareable(checked: bool, page_size: int | None, huge_pages: bool) ->
         raise ValueError("checked must be True for a shared pool: what a dead process held is found by its owners")
     if huge_pages:
         raise ValueError("huge_pages must be False for a shared pool: its memory is a file")
-    if page_size is not None and page_size > mmap.PAGESIZE:
-        raise ValueError(f"page_size must be at most {mmap.PAGESIZE} for a shared pool, not {page_size}")
+    if page_size is not None:
+        check.power_of_two("page_size of a shared pool", page_size, 1, mmap.PAGESIZE)
 
 
 def queue_slots(capacity: int) -> int:
