@@ -1,4 +1,4 @@
-"""The command line: ``python -m iobuf_nb scan [PATH]``, ``copy SRC DST`` and ``warm``."""
+"""The command line: ``python -m iobuf_nb scan [PATH]``, ``copy SRC DST``, ``shared`` and ``warm``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import numpy as np
 from . import __version__, _interrupt
 from ._jit import notice
 from ._jit.compile import INTERPRETED
+from ._memory import segment
 from ._memory.tier import Tier
 from ._streams.copy import copy
 from ._streams.progress import reporter
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_scan(commands)
     _add_copy(commands)
+    _add_shared(commands)
     _add_warm(commands)
     options = parser.parse_args(arguments)
     if INTERPRETED:
@@ -129,6 +131,49 @@ def _copy(options: argparse.Namespace) -> str:
     if result.compile_seconds >= _WORTH_TELLING_S:
         text += f" (kernels were ready after {result.compile_seconds:.1f} s)"
     return text
+
+
+def _add_shared(commands: Any) -> None:
+    command = commands.add_parser(
+        "shared",
+        help="list the named pools and queues of all processes, or remove those that nobody uses",
+        description="List the named shared pools, queues and channels on this machine, and the processes that use "
+        "them. Those that no process uses were left behind by processes that were killed.",
+    )
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("--list", action="store_true", help="list them (the default)")
+    what.add_argument("--clean", action="store_true", help="remove those that no process uses")
+    command.add_argument("--json", action="store_true", help="print one line of JSON")
+    command.set_defaults(run=_shared, path=None)
+
+
+def _shared(options: argparse.Namespace) -> str:
+    found: list[dict[str, object]] = []
+    for name in segment.names():
+        about: dict[str, object] = {"name": name}
+        try:
+            if options.clean:
+                if not segment.clean(name):
+                    continue
+            else:
+                about |= segment.describe(name)
+        except FileNotFoundError:  # gone meanwhile
+            continue
+        except (OSError, ValueError) as error:
+            about["error"] = str(error)
+        found.append(about)
+    if options.json:
+        return json.dumps(found)
+    return "\n".join(map(_as_line, found)) or f"There is nothing to {'remove' if options.clean else 'list'}."
+
+
+def _as_line(about: dict[str, Any]) -> str:
+    if "error" in about:
+        return f"{about['name']}: {about['error']}"
+    if "kind" not in about:
+        return f"{about['name']}: removed"
+    users = ", ".join(map(str, about["processes"])) or "nobody"
+    return f"{about['name']}: {about['kind']} of {about['capacity']}, {about['bytes']:,} bytes, used by {users}"
 
 
 def _add_warm(commands: Any) -> None:

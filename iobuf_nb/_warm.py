@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from ._jit.compile import kernel
 from ._memory.iovec import advance_iovec, fill_iovec, iovec_from_buffers
 from ._memory.tier import Tier
 from ._pools.bounded_queue import BoundedQueue
+from ._pools.channel import Channel
 from ._pools.magazine import MagazineSet
 from ._pools.pool import BufferPool, ItemPool
 from ._streams.blocks import blocks
@@ -168,6 +170,36 @@ def _coroutines() -> None:
             asyncio.run(use(pool))
 
 
+@kernel
+def _use_channel(channel, index, indices):
+    """Call the methods of a channel in a kernel."""
+    channel.send(index)
+    if channel.try_send(channel.receive()):
+        indices[0] = channel.try_receive()
+    channel.send_many(indices[: channel.receive_many(indices[: channel.send_many(indices)])])
+
+
+def _processes() -> None:
+    async def use(channel: Channel) -> None:
+        await channel.asend(await channel.areceive())
+
+    if sys.platform != "linux":
+        return
+    with BufferPool(2, Tier.MEDIUM, shared=True) as pool, Channel(pool) as channel:
+        _use(pool)
+        _use_pool(pool, BoundedQueue(2, shared=True), np.empty(2, np.int64))
+        index = pool.get()
+        _use_channel(channel, index, np.full(1, index))
+        channel.send(channel.receive())
+        with suppress(WouldBlock):
+            channel.receive(channel.try_receive() * 0.0)
+        channel.try_send(index)
+        asyncio.run(use(channel))
+        pool.put(channel.receive())
+        pool.recover()
+        repr(channel)
+
+
 def _pacing() -> None:
     spin, backoff = SpinWait(), Backoff(1e-6, 1e-5)
     spin.once()
@@ -294,6 +326,7 @@ STEPS: dict[str, Callable[[], None]] = {
     "queues": _queues,
     "magazines": _magazines,
     "coroutines": _coroutines,
+    "processes": _processes,
     "pacing": _pacing,
     "atomics": _atomics,
     "system calls": _system_calls,

@@ -342,12 +342,13 @@ def describe(name: str) -> dict[str, Any]:
     path = path_of(name)
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     _require_sound(descriptor, path)
-    found = Segment(descriptor, name, False)
+    found = Segment(descriptor, name, False)  # which closes it
     try:
         contents = found._read_contents(path)
-        return {"contents": contents, "bytes": len(found.memory), "processes": living(found.table, descriptor)}
-    finally:
-        os.close(descriptor)
+        kept = {key: contents[key] for key in ("kind", "capacity")}
+        return {**kept, "bytes": len(found.memory), "processes": living(found.table, descriptor)}
+    except KeyError:
+        raise ValueError(f"{path} is damaged: its header does not say what is in it") from None
 
 
 def clean(name: str) -> bool:

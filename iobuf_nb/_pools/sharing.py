@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._free import free_list
-from .._free.owners import ROWS
+from .._free.owners import ROWS, place_of
 from .._free.processes import CLOSED, DESCRIPTOR, IDENTITY, LOCAL_WORDS, NUMBER_SHIFT, take_from
 from .._free.queue import LINE_PAIR, SLOTS
 from .._memory.aligned import MAX_ITEMS, round_up
@@ -120,6 +120,13 @@ def _set_identity(pool: Any, number: int) -> None:
 def owns(owners: NDArray[np.int64], number: int) -> int:
     """Return how many buffers a process number has."""
     return int(np.count_nonzero(np.abs(owners) >> NUMBER_SHIFT == number))
+
+
+def holders(pool: Any) -> dict[int, int]:
+    """Return the owner word of each buffer that is checked out, by index."""
+    indices = np.arange(pool.capacity)
+    names = np.abs(pool._owners[place_of(pool.capacity, indices)])  # a snapshot: other processes go on
+    return {int(index): int(names[index]) for index in np.flatnonzero(names >> NUMBER_SHIFT)}
 
 
 def attach(cls: Any, reference: Any) -> Any:
