@@ -79,20 +79,15 @@ def disown_shared(pool, index, identity):
     if owner > FREE and (owner ^ identity) >> NUMBER_SHIFT == 0:
         store(pool._owners, place, FREE)  # V2 releases to V1. Mutant: "a put frees by a relaxed store"
         return OK
-    return _disown_foreign(pool, place)
+    return _disown_foreign(pool, place, owner)
 
 
 @kernel
-def _disown_foreign(pool, place):
-    """Take a buffer from an owner in another process, who may die meanwhile and be robbed by others, too."""
+def _disown_foreign(pool, place, owner):
+    """Take a buffer from what was seen to be its owner, in another process: OK, or NOT_OUT if it has another by now."""
     out_of_line()
-    while True:
-        owner = load(pool._owners, place)  # V0 acquires from V1
-        if owner <= FREE:
-            return NOT_OUT
-        # V3 releases to V1. Mutant: "a put takes from another process by a plain store"
-        if compare_and_swap(pool._owners, place, owner, FREE):
-            return OK
+    # V3 releases to V1. Mutant: "a put takes from another process by a plain store"
+    return OK if owner > FREE and compare_and_swap(pool._owners, place, owner, FREE) else NOT_OUT
 
 
 @kernel
@@ -102,7 +97,8 @@ def disown_all_shared(pool, indices, n, identity):
     while marked < n and 0 <= indices[marked] < pool.capacity:
         place = owner_at(pool, indices[marked])
         owner = load(pool._owners, place)  # V0 acquires from V1
-        # V5: a mark, which only this thread removes. Mutant: "a shared bulk put may name a buffer twice"
+        # V5 releases to V0: a mark, which only this thread removes, or who recovers what it had.
+        # Mutant: "a shared bulk put may name a buffer twice"
         if owner <= FREE or not compare_and_swap(pool._owners, place, owner, -owner_word(identity)):
             break
         marked += 1

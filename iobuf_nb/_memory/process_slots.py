@@ -68,6 +68,11 @@ def _ask(descriptor: int, command: int, byte: int, kind: int = _F_WRLCK) -> byte
     return fcntl.fcntl(descriptor, command, struct.pack(_FLOCK, kind, 0, 0, byte, 1, 0, 0))
 
 
+def _opened_anew(descriptor: int) -> int:
+    """Return a descriptor with a file description of its own, which is what a lock belongs to."""
+    return os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+
+
 def try_lock(descriptor: int, slot: int) -> bool:
     """Take the lock of a slot for the file description of a descriptor; return whether that was free."""
     try:
@@ -102,8 +107,7 @@ class ProcessSlot:
 
         OSError if there is none.
         """
-        # Open anew, not duplicated: a lock belongs to the file description.
-        own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+        own = _opened_anew(descriptor)
         try:
             slot = self._lock_one(table, own)
             last = int(load(table, slot * SLOT_WORDS + NUMBER))  # E1 acquires from E2, E3
@@ -158,7 +162,7 @@ def unlink_unused(path: str, descriptor: int) -> bool:
 
     The lock of slot 0 lets only one process at a time decide that.
     """
-    own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+    own = _opened_anew(descriptor)
     try:
         if not try_lock(own, 0) or any(is_locked((), slot, own) for slot in range(1, MOST_PROCESSES + 1)):
             return False
