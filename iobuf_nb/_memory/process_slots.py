@@ -122,10 +122,13 @@ class ProcessSlot:
         store(table, slot * SLOT_WORDS + NUMBER, self.number)  # E2 releases to E1
 
     def _lock_one(self, table: NDArray[Any], descriptor: int) -> int:
-        for slot in range(1, MOST_PROCESSES + 1):
-            taken = abs(int(load(table, slot * SLOT_WORDS + NUMBER))) >> SLOT_BITS  # E1 acquires from E2, E3
-            if taken + 1 < MOST_TAKEN and try_lock(descriptor, slot):
-                return slot
+        # First those of which nothing is left to recover: who is stopped there, with the lock, keeps nobody from that.
+        for clean in (True, False):
+            for slot in range(1, MOST_PROCESSES + 1):
+                last = int(load(table, slot * SLOT_WORDS + NUMBER))  # E1 acquires from E2, E3
+                usable = (last <= 0) == clean and (abs(last) >> SLOT_BITS) + 1 < MOST_TAKEN
+                if usable and try_lock(descriptor, slot):
+                    return slot
         raise OSError(
             f"all {MOST_PROCESSES} process slots are in use: a shared pool or queue can serve no more processes at once"
         )

@@ -303,7 +303,10 @@ class _Pool(Allocator[Value]):
     @property
     @in_kernels
     def nonblocking(self) -> bool:
-        """Whether `get` and `aget` raise WouldBlock instead of waiting; readable in kernels, settable in Python."""
+        """Whether `get` and `aget` raise WouldBlock instead of waiting; readable in kernels, settable in Python.
+
+        One value for all processes, if the pool is shared.
+        """
         return load(self._queue._words, NONBLOCKING_FLAG) != 0  # W5 acquires from S1
 
     @nonblocking.setter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import mmap
+import warnings
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,9 @@ def join_in_child(handle: Any) -> None:
     segment.renew(functools.partial(take_from, handle._core) if is_pool else nothing)
     if is_pool:
         _set_identity(handle, segment.number)
-        handle._local[CLOSED] |= segment.number == 0
+        if segment.slot is None:
+            handle._local[CLOSED] = 1
+            warnings.warn(f"{handle!r} is closed in this child: no process slot is free", RuntimeWarning, stacklevel=2)
         segment.leave_at_exit(functools.partial(owns, handle._owners))
 
 
