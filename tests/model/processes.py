@@ -118,6 +118,7 @@ def process_case(capacity, scripts, before="", held=(), room=None, stamps=False,
         ]
         clock[0] = 0
         here.table = table = shared[TABLE]
+        table[LOCKED::SLOT_WORDS] = 1  # nobody can take the slots that are left
         queue = BoundedQueue._over(None, aligned(shared[SENT]), room, capacity)
         shared[QUEUE], shared[SENT] = aligned(shared[QUEUE]), queue._words
         joins = scripts[0].startswith("J")
@@ -323,7 +324,7 @@ def letters(process, data):
 
 
 made = partial(case, process_case, cls=Case)
-one = partial(made, deaths=1)
+one, two = partial(made, deaths=1), partial(made, deaths=2)
 asleep = partial(made, limits=True, deaths=1)  # a park that lost its wake-up to a dead one ends after LOOK_NS
 
 GETS = [
@@ -332,7 +333,7 @@ GETS = [
     (2, ("B.", "RG")),
     (1, ("D.", "RG"), "", (1,)),
     (1, ("M.", "RG"), "", (1,)),
-    (1, ("0.", "RG"), "h"),
+    (1, ("0.", "R"), "h"),
 ]
 RECOVERIES = [(1, ("R.", "RG"), "h"), (1, ("R.", "RG"), "m"), (1, ("R.", "RG"), "f"), (1, ("JG.", "RG"), "h")]
 MESSAGES = [
@@ -340,7 +341,6 @@ MESSAGES = [
     (1, ("TP.", "RG"), "s"),
     (1, ("T.", "ET"), "t"),
     (1, ("E.", "ET"), "t"),
-    (1, ("SC.", "V"), "", (1,)),
     (2, ("S.", "S", "ET"), "", (1, 1), 1),
 ]
 IN_TIME = [
@@ -352,16 +352,17 @@ IN_TIME = [
 WAITS = [
     (1, ("W", "PGP"), "", (0, 1)),
     (2, ("WW", "PP"), "", (0, 2)),
-    (2, ("W", "W", "D"), "", (0, 0, 2)),
     (1, ("S", "V"), "", (1,)),
     (2, ("K", "TT"), "s", (1,), 1),
     (1, ("SC", "V"), "", (1,)),
+    (2, ("W", "W", "D"), "", (0, 0, 2)),
 ]
 SLEEPS = [
     (1, ("W.", "P."), "", (0, 1)),
-    (1, ("W", "P.", "W"), "", (0, 1)),
     (1, ("S.", "V."), "", (1,)),
+    (1, ("SC.", "V"), "", (1,)),
     (2, ("K.", "TT."), "s", (1,), 1),
+    (1, ("W", "P.", "W"), "", (0, 1)),
     (2, ("S", "S.", "V", "V"), "", (1, 1)),
 ]
 STAMPED = [(1, ("GP", "GP")), (1, ("PG", "G"), "e", (1,)), (1, ("RG", "RG"), "h")]
@@ -376,22 +377,40 @@ CASES = [
     made(1, ("JG", "RG"), "h"),
     made(1, ("PL", "R"), "", (1,)),
     made(1, ("S", "ET", "T"), "", (1,)),
-    *(made(*arguments) for arguments in WAITS[:2]),
-    made(*WAITS[2], preemptions=1),
-    *(made(*arguments) for arguments in WAITS[3:]),
-    *(made(*arguments, alone=60, deaths=1) for arguments in GETS),
-    made(1, ("G", "GP", "RG"), "h", preemptions=1),
+    *(made(*arguments) for arguments in WAITS[:5]),
+    made(*WAITS[5], preemptions=1),
+    *(one(*arguments, alone=60) for arguments in GETS),
     *(one(*arguments) for arguments in RECOVERIES),
-    *(made(*arguments, deaths=2) for arguments in RECOVERIES[:1]),
-    *(one(*arguments) for arguments in MESSAGES[:5]),
-    one(*MESSAGES[5], preemptions=1),
+    two(*RECOVERIES[0]),
+    *(one(*arguments) for arguments in MESSAGES[:4]),
+    one(*MESSAGES[4], preemptions=1),
     *(one(*arguments) for arguments in IN_TIME),
-    *(asleep(*arguments) for arguments in SLEEPS[:1]),
-    *(asleep(*arguments, preemptions=1) for arguments in SLEEPS[1:2]),
-    *(asleep(*arguments) for arguments in SLEEPS[2:4]),
+    *(asleep(*arguments) for arguments in SLEEPS[:4]),
+    asleep(*SLEEPS[4], preemptions=1),
     *(one(*arguments, memory=TSO) for arguments in (*GETS[:2], *GETS[3:5], RECOVERIES[0], *MESSAGES[:4])),
-    *(made(*arguments, memory=TSO) for arguments in (WAITS[0], WAITS[1], *WAITS[3:])),
+    *(made(*arguments, memory=TSO) for arguments in WAITS[:5]),
     *(made(*arguments, stamps=True, memory=Relaxed) for arguments in STAMPED),
     *(one(*arguments, memory=Relaxed) for arguments in (GETS[1], *MESSAGES[:2])),
-    *(made(*arguments, memory=Relaxed) for arguments in (WAITS[1], WAITS[3], WAITS[4])),
+    *(made(*arguments, memory=Relaxed) for arguments in WAITS[1:4]),
+]
+#: Those that take seconds, and where they would take more, only part of their schedules.
+LARGE = [
+    made(*WAITS[5]),
+    made(1, ("W", "P", "GP"), "", (0, 1), preemptions=3),
+    one(2, ("D.", "RG"), "", (2,), preemptions=3),
+    one(1, ("GP.", "R", "RG"), preemptions=2),
+    two(1, ("R.", "R.", "G"), "h", preemptions=1),
+    two(*RECOVERIES[3]),
+    one(*MESSAGES[4], preemptions=2),
+    two(1, ("S.", "ETP.", "RG"), "", (1,), preemptions=1),
+    one(1, ("T.", "R", "ET"), "s", preemptions=2),
+    one(1, ("R", "X", "+"), "h"),
+    *(one(*arguments, risings=1) for arguments in IN_TIME[1:3]),
+    asleep(*SLEEPS[4], preemptions=2),
+    asleep(*SLEEPS[5], preemptions=1),
+    *(one(*arguments, memory=TSO) for arguments in (*RECOVERIES[2:], *IN_TIME)),
+    made(*WAITS[5], memory=TSO, preemptions=2),
+    *(made(*arguments, memory=Relaxed) for arguments in (WAITS[0], WAITS[4])),
+    *(one(*arguments, memory=Relaxed) for arguments in (*GETS[2:], RECOVERIES[0], RECOVERIES[3], *MESSAGES[2:4])),
+    *(one(*arguments, memory=Relaxed) for arguments in IN_TIME[:3]),
 ]
