@@ -149,7 +149,8 @@ class ProcessSlot:
         for clean in (True, False):
             for slot in range(1, MOST_PROCESSES + 1):
                 last = int(load(table, slot * SLOT_WORDS + NUMBER))  # E1 acquires from E2, E3
-                usable = (last <= 0) == clean and (abs(last) >> SLOT_BITS) + 1 < MOST_TAKEN
+                # Any, the second time: others recover meanwhile.
+                usable = (last <= 0 or not clean) and (abs(last) >> SLOT_BITS) + 1 < MOST_TAKEN
                 if usable and try_lock(table, descriptor, slot):
                     return slot
         raise OSError(

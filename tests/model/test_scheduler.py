@@ -92,8 +92,8 @@ def test_an_operation_whose_thread_died_may_have_taken_effect_or_not():
 def test_sleepers_are_woken_whichever_they_be_and_may_get_up_unwoken():
     def program():
         words = np.zeros(1, np.int64)
-        sleepers = [[("sleep", lambda got: park(words, 0, 0, 1))] for _ in range(2)]
-        return [words], [*sleepers, [("wake", lambda got: wake(words, 0, 1))]]
+        sleepers = [[("sleep", lambda got: park(words, 0, 0, 1, False))] for _ in range(2)]
+        return [words], [*sleepers, [("wake", lambda got: wake(words, 0, 1, False))]]
 
     with pytest.raises(scheduler.Violation, match="sleep and none will wake them"):
         scheduler.explore(program, risings=1)
@@ -106,11 +106,11 @@ def test_a_park_sees_what_is_newest_in_its_word():
 
         def wait(got):
             while not load(words, 0, "relaxed"):
-                park(words, 0, 0, 1)
+                park(words, 0, 0, 1, False)
 
         def end(got):
             store(words, 0, 1, "relaxed")
-            wake(words, 0, 1)
+            wake(words, 0, 1, False)
 
         return [words], [[("wait", wait)], [("end", end)]]
 
