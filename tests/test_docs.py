@@ -3,14 +3,18 @@
 import inspect
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import report
+from support import environment
 
 import iobuf_nb
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README_FILE = Path(__file__).parents[1] / "README.md"
+README = README_FILE.read_text()
 
 
 @pytest.mark.proof
@@ -23,6 +27,24 @@ def test_the_code_in_the_readme_runs(tmp_path, monkeypatch):
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
     assert names["pool"].available() == 1024 and not names["frames"].holders()
+
+
+def programs(page):
+    blocks = re.findall(r"^```py\n# (\w+\.py)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [pytest.param(source, id=name) for name, source in blocks]
+
+
+@pytest.mark.proof
+@pytest.mark.compiled
+@pytest.mark.parametrize("source", programs(README_FILE.parent / "docs" / "processes.md"))
+def test_the_programs_of_the_guide_run(source, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(source)
+    done = subprocess.run([sys.executable, program], env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    said = {"camera": r"(499|500) of 500 frames measured; 8 of 8 buffers free", "executor": r"\[0\.0, 1\.0, .*, 7\.0\]"}
+    assert any(re.fullmatch(expected, done.stdout.strip()) for expected in said.values()), done.stdout
+    assert "Error" not in done.stderr and "Warning" not in done.stderr
 
 
 def test_the_names_in_the_table_from_go_exist():

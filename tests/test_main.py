@@ -162,6 +162,45 @@ def shell(script):
     return subprocess.run(["sh", "-c", script, "sh", sys.executable], capture_output=True, text=True, timeout=300)
 
 
+LEAVE_A_NAME = """
+import os, signal
+from iobuf_nb import BufferPool
+pool = BufferPool(2, 64, name={name!r})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_names_of_shared_pools_are_listed_and_cleaned(capsys):
+    mine, left = (f"test {os.getpid()} {what}" for what in ("mine", "left"))
+    subprocess.run([sys.executable, "-c", LEAVE_A_NAME.format(name=left)], env=environment())
+    with iobuf_nb.BufferPool(4, 64, name=mine):
+        assert main(["shared"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        (line,) = (line for line in lines if line.startswith(f"{mine}: "))
+        assert re.fullmatch(rf".*: BufferPool of 4, [\d,]+ bytes, used by {os.getpid()}", line)
+        assert any(line.startswith(f"{left}: ") and line.endswith("used by nobody") for line in lines)
+        assert main(["shared", "--clean"]) == 0
+        cleaned = capsys.readouterr().out.splitlines()
+        assert f"{left}: removed" in cleaned and f"{mine}: removed" not in cleaned
+        assert main(["shared", "--json"]) == 0
+        about = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
+        assert about[mine]["processes"] == [os.getpid()] and left not in about
+    assert main(["shared", "--list"]) == 0
+    assert mine not in capsys.readouterr().out
+
+
+def test_what_only_looks_like_a_shared_pool_is_listed_and_left_alone(capsys):
+    name = f"test {os.getpid()} other"
+    path = Path(f"/dev/shm/iobuf_nb.{name}")
+    path.write_text("other")
+    try:
+        assert main(["shared", "--clean"]) == 0
+        assert f"{name}: {path} is no shared pool or queue" in capsys.readouterr().out
+        assert path.read_text() == "other"
+    finally:
+        path.unlink()
+
+
 @pytest.mark.compiled
 def test_standard_input_that_is_closed():
     result = shell('"$1" -m iobuf_nb scan - <&-')

@@ -31,14 +31,13 @@ In transit
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._jit.compile import hot, kernel, out_of_line, tiny
 from .._memory.process_slots import MOST_PROCESSES, SLOT_WORDS, is_locked
 from .._threads.gil import thread_id
 from .._threads.outcomes import NOT_OUT, OK, OUT_OF_RANGE
 from ..atomics import compare_and_swap, load, store
-from .owners import FREE, owner_at, place_of
+from .owners import FREE, owner_at
 from .queue import SLOTS
 from .waiting import put_and_wake
 
@@ -120,12 +119,6 @@ def count_free(pool):
     for index in range(pool.capacity):
         free += load(pool._owners, owner_at(pool, index), "relaxed") == FREE
     return free
-
-
-def holders(capacity: int, owners: NDArray[np.int64]) -> dict[int, int]:
-    """Return the owner word of each buffer that is checked out, by index."""
-    words = {index: abs(int(owners[place_of(capacity, index)])) for index in range(capacity)}
-    return {index: word for index, word in words.items() if word >> NUMBER_SHIFT}
 
 
 # ---- the dead --------------------------------------------------------------------------------------------------------

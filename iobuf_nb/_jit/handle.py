@@ -44,7 +44,7 @@ class Handle:
     # dictionary either, which a method lookup would search first.
     __slots__ = ("__weakref__", "_address", "_members", "_numba_type_")
 
-    _INSTEAD = "make one where it is needed"  # of pickling it
+    _OR_SHARE = ""  # how to use it in other processes
 
     _address: int
     _members: NDArray[np.int64]
@@ -71,7 +71,7 @@ class Handle:
     def __reduce__(self) -> Any:
         raise TypeError(
             f"a {type(self).__name__} cannot be pickled or copied: its memory belongs to this process; "
-            f"{self._INSTEAD}, and give it to kernels as an argument"
+            f"make one where it is needed, and give it to kernels as an argument{self._OR_SHARE}"
         )
 
 

@@ -147,7 +147,7 @@ class Segment:
         try:
             contents = ast.literal_eval(text.decode())
             contents["kind"]
-        except (ValueError, SyntaxError, TypeError, KeyError):
+        except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
             raise ValueError(f"{path} is damaged: its header does not say what is in it") from None
         return dict(contents)
 

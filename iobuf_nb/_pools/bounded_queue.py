@@ -79,7 +79,7 @@ class BoundedQueue(Handle, ReprMixin):
     """
 
     _KIND = "BoundedQueue"
-    _INSTEAD = "make it with shared=True to use it in several processes"
+    _OR_SHARE = "; or make it with shared=True, for other processes"
 
     __slots__ = ("_index_bits", "_segment", "_words", "capacity", "limit")
 

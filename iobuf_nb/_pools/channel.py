@@ -187,7 +187,7 @@ class Channel(Handle, ReprMixin):
 
     _segment: Segment | None
     _KIND = "Channel"
-    _INSTEAD = "make its pool with shared=True to use both in several processes"
+    _OR_SHARE = "; or make its pool with shared=True, for other processes"
 
     def __init__(self, pool: BufferPool[Any], capacity: int | None = None, *, name: str | None = None) -> None:
         if not isinstance(pool, BufferPool):

@@ -34,7 +34,7 @@ from .._free.free_list import (
 )
 from .._free.owners import bulk_words
 from .._free.processes import CLOSED as CLOSED_WORD
-from .._free.processes import NUMBER_SHIFT, holders, recover, thread_of
+from .._free.processes import NUMBER_SHIFT, recover, thread_of
 from .._free.queue import CLOSED_FLAG, LINE_PAIR, NONBLOCKING_FLAG, PROCESS
 from .._free.waiting import wait_to_get
 from .._jit import check
@@ -119,8 +119,6 @@ class _Pool(Allocator[Value]):
         "capacity",
         "checked",
     )
-
-    _INSTEAD = "make it with shared=True to use it in several processes"
 
     checked: bool
 
@@ -286,7 +284,7 @@ class _Pool(Allocator[Value]):
         if self._segment is None:
             raise ValueError("holding_processes() needs a shared pool: this one belongs to one process")
         processes = self._segment.processes()
-        return {i: processes.get(word >> NUMBER_SHIFT, 0) for i, word in holders(self.capacity, self._owners).items()}
+        return {i: processes.get(word >> NUMBER_SHIFT, 0) for i, word in sharing.holders(self).items()}
 
     @is_in_kernels(available)
     def available(self) -> int:
@@ -305,7 +303,10 @@ class _Pool(Allocator[Value]):
     @property
     @in_kernels
     def nonblocking(self) -> bool:
-        """Whether `get` and `aget` raise WouldBlock instead of waiting; readable in kernels, settable in Python."""
+        """Whether `get` and `aget` raise WouldBlock instead of waiting; readable in kernels, settable in Python.
+
+        One value for all processes, if the pool is shared.
+        """
         return load(self._queue._words, NONBLOCKING_FLAG) != 0  # W5 acquires from S1
 
     @nonblocking.setter
@@ -335,7 +336,7 @@ class _Pool(Allocator[Value]):
         if not self.checked:
             raise ValueError("holders() needs a pool made with checked=True; this one does not record owners")
         if self._segment is not None:
-            return {index: thread_of(word) for index, word in holders(self.capacity, self._owners).items()}
+            return {index: thread_of(word) for index, word in sharing.holders(self).items()}
         return owners.holders(self._owners, self._bulks)
 
     def close(self) -> None:
@@ -487,6 +488,7 @@ class BufferPool(_Pool[NDArray[Element]], Generic[Element]):
     """
 
     _KIND = "BufferPool"
+    _OR_SHARE = "; or make it with shared=True, for other processes"
 
     __slots__ = (
         *("_arrays", "_buffers", "_kept", "_kept_words", "_memory", "_memory_info", "_views"),

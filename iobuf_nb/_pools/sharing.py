@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import mmap
+import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._free import free_list
-from .._free.owners import ROWS
+from .._free.owners import ROWS, place_of
 from .._free.processes import CLOSED, DESCRIPTOR, IDENTITY, LOCAL_WORDS, NUMBER_SHIFT, take_from
 from .._free.queue import LINE_PAIR, SLOTS
 from .._memory.aligned import MAX_ITEMS, round_up
@@ -85,7 +86,9 @@ def join_in_child(handle: Any) -> None:
     segment.renew(functools.partial(take_from, handle._core) if is_pool else nothing)
     if is_pool:
         _set_identity(handle, segment.number)
-        handle._local[CLOSED] |= segment.number == 0
+        if segment.slot is None:
+            handle._local[CLOSED] = 1
+            warnings.warn(f"{handle!r} is closed in this child: no process slot is free", RuntimeWarning, stacklevel=2)
         segment.leave_at_exit(functools.partial(owns, handle._owners))
 
 
@@ -120,6 +123,13 @@ def _set_identity(pool: Any, number: int) -> None:
 def owns(owners: NDArray[np.int64], number: int) -> int:
     """Return how many buffers a process number has."""
     return int(np.count_nonzero(np.abs(owners) >> NUMBER_SHIFT == number))
+
+
+def holders(pool: Any) -> dict[int, int]:
+    """Return the owner word of each buffer that is checked out, by index."""
+    indices = np.arange(pool.capacity)
+    names = np.abs(pool._owners[place_of(pool.capacity, indices)])  # a snapshot: other processes go on
+    return {int(index): int(names[index]) for index in np.flatnonzero(names >> NUMBER_SHIFT)}
 
 
 def attach(cls: Any, reference: Any) -> Any:
