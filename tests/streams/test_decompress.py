@@ -3,8 +3,10 @@
 import errno
 import gzip
 import importlib
+import io
 import lzma
 import os
+import re
 import socket
 import struct
 import sys
@@ -26,6 +28,7 @@ from archives import (
     read,
     skippable,
     zstd,
+    zstd_flushed,
     zstd_of_unknown_size,
 )
 from hypothesis import given, settings
@@ -255,6 +258,37 @@ def test_a_frame_that_is_too_large_is_read_in_sequence(file, large, monkeypatch)
     with open(file(archive), "rb") as opened:
         assert drain(open_reader(opened.fileno(), "archive", "zstd", 2), 1 << 20) == small + data + small
     assert sizes == [len(small)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100, 1 << 17])
+def test_frames_of_zstd_are_found_however_little_is_read(size, monkeypatch):
+    monkeypatch.setattr(parts, "INPUT_BYTES", size)
+    compress = zstd, zstd_of_unknown_size, zstd_flushed
+    frames = [each(data) for each in compress for data in (b"", b"x", bytes(200_000), text(5_000))]
+    archive = b"".join(skippable(bytes(k)) + frame for k, frame in enumerate(frames)) + skippable(b"end")
+    found, rest = [*parts.zstd_frames(parts.zstd_pieces(io.BufferedReader(io.BytesIO(archive))), rest := [])], rest
+    assert [frame.data for frame in found] == frames and not rest
+    assert all(archive[frame.offset :].startswith(frame.data) for frame in found)
+    for piece in parts.zstd_pieces(io.BufferedReader(io.BytesIO(archive))):
+        assert piece.data and archive[piece.offset :].startswith(piece.data)
+
+
+@pytest.mark.parametrize("library", LIBRARIES["zstd"])
+@both_ways
+def test_an_error_names_where_zstd_is_wrong(file, library, threads):
+    """Also in a frame of so many blocks that it is read in sequence, after threads have taken the first of them."""
+    first = zstd(b"data")
+    blocks = [struct.pack("<I", 1000 << 3 | (k == 599))[:3] + content(1000) for k in range(600)]
+    archive = first + b"\x28\xb5\x2f\xfd\x00\x38" + b"".join(blocks)
+    with only("zstd", library):
+        assert len(read(file, archive, "zstd", threads)) == 600_004
+        for k in (0, 1, 100, 254, 256, 400, 599):
+            fault = len(first) + 6 + k * 1003
+            for broken in (archive[:fault] + b"\x46" + archive[fault + 1 :], archive[:fault] + b"\xf8\xff\xff" * 2):
+                with pytest.raises(OSError, match="compressed offset") as info:
+                    read(file, broken, "zstd", threads)
+                offset = int(re.search(r"offset (\d+)", str(info.value))[1])
+                assert fault - (1 << 17) - 1010 <= offset <= fault + 6
 
 
 def test_bgzip_may_go_on_as_gzip(file):
