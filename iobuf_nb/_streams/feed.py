@@ -184,6 +184,9 @@ def get_buffer(pool: BufferPool, is_stopped: Callable[[], bool], first: bool) ->
     A pool that does not wait is waited for all the same, unless this is the `first` buffer: workers return theirs.
     """
     while not is_stopped():
+        index = pool.try_get()  # much quicker than a wait, if there is one
+        if index >= 0:
+            return index
         try:
             return int(pool.get(timeout=LOOK_S))
         except WouldBlock:
