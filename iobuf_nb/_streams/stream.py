@@ -102,6 +102,7 @@ def stream(
         get copies of its pieces. Bytes that are also the name of a file are refused.
         Messages of sockets, or of pipes in packet mode, are joined but never cut: one of more than 1 MiB is an error.
         An empty message ends datagrams, which have no other end.
+        A pipe that holds the usual 64 KiB is enlarged to 256 KiB, if the system allows it; one of another size is left.
         Several sources form one stream, but no piece spans two of them.
     kernel : function compiled by ``numba.njit``
         Called as ``kernel(buffer, n, offset, state)``: a contiguous array of `n` items, which is the kernel's own until
