@@ -368,6 +368,7 @@ class _Sequence:
         self._rules = _RULES.get(kind, _Rules())
         self._name = name
         self._given = given
+        self._offset = 0  # of what the member was given last
         self._member: Any = None
 
     def __call__(self, view: memoryview) -> int:
@@ -377,7 +378,9 @@ class _Sequence:
                 if not self._given:
                     raise Broken("The data is cut off", self._tell())
             given, self._given = self._given, b""
-            with blaming(self._tell() - len(given)):
+            if given:
+                self._offset = self._tell() - len(given)
+            with blaming(self._offset):
                 data = self._member.decompress(given, min(len(view), _OUTPUT_BYTES))
             if self._member.eof:
                 self._given = self._member.unused_data or b""

@@ -175,7 +175,7 @@ class Job:
                 finally:
                     self.pool.put(buffer)
 
-        self._run_on(source, plan, words, crew, work)
+        self.base += self._run_on(source, plan, words, crew, work)
 
     def run_fed(self, source: Opened, index: int, units: Units, reader: MakeReader) -> None:
         """Run the kernel over what this thread reads, while the workers process what it has read."""
@@ -220,6 +220,7 @@ class Job:
                             self.pool.put(buffer)
                     number += 1
                     self.report(self.bytes + int(words[DONE]), None)
+                self.base += feed.position
             ready.close()
 
         self.watch.start()
@@ -268,15 +269,15 @@ class Job:
                 compile_for(close_queue, ready)
             self.watch.start()
             try:
-                self._run_on(source, plan, words, crew, work, pump)
+                self.base += self._run_on(source, plan, words, crew, work, pump)
             finally:
                 put_back(ready, self.pool)
 
     def _run_on(
         self, source: Opened, plan: Plan, words: NDArray[np.int64], crew: Crew,
         work: Callable[[int], None], first: Callable[[], None] | None = None,
-    ) -> None:  # fmt: skip
-        """Run a crew on one source, and see whether it has changed."""
+    ) -> int:  # fmt: skip
+        """Run a crew on one source, and see whether it has changed; return how many bytes were processed."""
         size = None if source.fed else source.size or None
 
         def report() -> None:
@@ -290,8 +291,8 @@ class Job:
             raise source.changed(done)  # some file systems report sizes that mean nothing
         source.leave_at(done)
         self._count(words)
-        self.base += done
         self.report(self.bytes, self.bytes if size else None)
+        return done
 
     def _plan_for(self, source: Opened, index: int) -> Plan:
         return self.plan._replace(

@@ -280,6 +280,8 @@ def stream(
                 pool = stack.enter_context(own_pool(most, size if engine == "uring" else size + SLACK))
         elif not isinstance(pool, BufferPool):
             raise TypeError(f"pool must be a BufferPool, not {pool!r:.60}")
+        elif tier is not None or buffers is not None:
+            raise ValueError("pool has its own number and size of buffers: leave out tier and buffers, or pool")
         plan = units.plan(pool, direct, "ring" if engine == "uring" else "own" if owned else "given")
         room = plan.step // plan.item if output_items is None else output_items
         states = make_states(state, 1 if ordered else count)

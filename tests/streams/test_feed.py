@@ -81,6 +81,27 @@ def test_pieces_have_their_neighbours(kind, tier):
     assert (found == padded[:-2] + padded[1:-1] + padded[2:]).all()
 
 
+@njit
+def places(buffer, n, offset, state, output):
+    """Tell where a piece begins and ends."""
+    output[0], output[1] = offset, offset + n
+    return 2
+
+
+@pytest.mark.parametrize("lines", [{}, {"delimiter": b"\n"}])
+@pytest.mark.parametrize(
+    "start, stop, skip, end", [(100, None, 0, 3000), (0, None, 5, 3000), (200, 900, 2, 900), (5000, None, 0, 3000)]
+)
+def test_what_follows_a_part_of_a_pipe_begins_behind_it(file, lines, start, stop, skip, end):
+    data = (b"x" * 49 + b"\n") * 60
+    options = {"start": start, "stop": stop, "skip": skip, "collect": "i8", **lines}
+    after = file(b"y" * 20_000 + b"\n")
+    with fed("pipe", data, 300) as reader:
+        found = stream([reader, after], places, **options).collected.reshape(-1, 2)
+    alone = stream(after, places, **options).collected.reshape(-1, 2) + end
+    assert found[len(found) - len(alone) :].tolist() == alone.tolist()
+
+
 def test_what_is_refused():
     with pytest.raises(ValueError, match="ends at offset 10 inside a record of 4 bytes"):
         collected("pipe", bytes(11), core, record=4, start=2, collect="u1")
