@@ -22,7 +22,7 @@ from .._memory.aligned import aligned_mem
 from .._pools.bounded_queue import BoundedQueue
 from .._pools.pool import BufferPool
 from .._threads.outcomes import WouldBlock
-from .crew import LOOK_S, Crew, compile_methods, put_back, require_real_threads
+from .crew import LOOK_S, Crew, compile_methods, nothing_lost, put_back, require_real_threads
 from .errors import StreamError
 from .feed import Feed, MakeReader, Stopped, get_buffer
 from .kernel import Prepared
@@ -206,28 +206,30 @@ class Job:
                 number = 0
                 while True:
                     buffer = get_buffer(self.pool, is_stopped, first=number == 0)
-                    handed_over = False
+                    memory = buffer_memory(self.pool, buffer, plan.step + PAD)
+                    piece = None
                     try:
-                        memory = buffer_memory(self.pool, buffer, plan.step + PAD)
                         piece = feed.fill(memory)
-                        if piece is None:
-                            break
-                        rows[buffer, :6] = memory.ctypes.data, *piece[:2], number, *piece[2:]
-                        ready.put(buffer)  # raises if a worker has failed
-                        handed_over = True
                     finally:
-                        if not handed_over:
+                        if piece is None:
                             self.pool.put(buffer)
+                    if piece is None:
+                        break
+                    rows[buffer, :6] = memory.ctypes.data, *piece[:2], number, *piece[2:]
+                    if not ready.try_put(buffer):
+                        self.pool.put(buffer)
+                        raise Stopped
                     number += 1
                     self.report(self.bytes + int(words[DONE]), None)
                 self.base += feed.position
             ready.close()
 
         self.watch.start()
-        try:
-            self._run_on(source, plan, words, crew, work, pump)
-        finally:
-            put_back(ready, self.pool)
+        with nothing_lost(self.pool, crew):
+            try:
+                self._run_on(source, plan, words, crew, work, pump)
+            finally:
+                put_back(ready, self.pool)
 
     def run_ring(self, source: Opened, index: int) -> None:
         """Read a source with io_uring in this thread, and let the workers process what has arrived."""

@@ -1,11 +1,14 @@
 """Feeds: parts of pipes and sockets, and their pieces with neighbours, are those of files and of slices."""
 
+import gzip
+import sys
+
 import numpy as np
 import pytest
 from numba import njit
 from streaming import fed, text
 
-from iobuf_nb import stream
+from iobuf_nb import BufferPool, stream
 
 LINES = b"\n".join([b"", *(text(k, k).replace(b"\n", b"-") for k in range(60)), b"the last line"])
 
@@ -107,3 +110,44 @@ def test_what_is_refused():
         collected("pipe", bytes(11), core, record=4, start=2, collect="u1")
     with pytest.raises(ValueError, match="has a line at offset 1 that is longer than a piece, 64 bytes"):
         collected("pipe", b"\n" + bytes(100) + b"\n", core, delimiter=b"\n", skip=1, tier=64, collect="u1")
+
+
+@njit
+def nothing(buffer, n, offset, state):
+    pass
+
+
+@pytest.mark.usefixtures("untraced")
+@pytest.mark.parametrize("kept", [False, True])
+def test_ctrl_c_anywhere_loses_no_buffer(file, threads_end, kept):
+    """Also between a get and the next line: here it comes before each of the instructions of what feeds the workers."""
+    path = file(gzip.compress(bytes(6000)))
+    for wanted in range(10_000):
+        passed = 0
+
+        def interrupt(frame, event, argument, wanted=wanted):
+            nonlocal passed
+            if frame.f_code.co_name not in ("pump", "get_buffer"):
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode":
+                passed += 1
+                if passed > wanted:
+                    raise KeyboardInterrupt
+            return interrupt
+
+        with BufferPool(3, 2048) as pool:
+            mine = [pool.get()] if kept else []
+            sys.settrace(interrupt)
+            try:
+                stream(path, nothing, pool=pool, workers=2, decompress="gzip")
+            except KeyboardInterrupt:
+                pass
+            else:
+                break
+            finally:
+                sys.settrace(None)
+                assert [*pool.holders()] == mine
+                for index in mine:
+                    pool.put(index)
+    assert wanted > 100
