@@ -387,12 +387,17 @@ def test_a_connection_that_breaks(pool):
 
 @pytest.mark.parametrize(("before", "after"), [(None, 1 << 18), (1 << 12, 1 << 12), (1 << 19, 1 << 19)])
 def test_a_pipe_of_the_usual_size_is_enlarged(pool, before, after):
-    data = text(300_000)
-    with fed("pipe", data, 1000) as reader:
+    data = text(3000)
+    reader, writer = os.pipe()
+    try:
         if before is not None:
             fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, before)
+        syscalls.write_full(writer, data)
+        os.close(writer)
         expect(stream(reader, check, state=fresh(len(data)), pool=pool), data)
         assert fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ) == after
+    finally:
+        os.close(reader)
 
 
 def test_a_pipe_that_may_not_be_enlarged_is_read_as_it_is(pool, monkeypatch):
