@@ -109,7 +109,7 @@ class Crew:
                 self.fail(error)
         finally:
             self._over = True
-            if self.is_at_work:
+            if self._at_work[0]:
                 self._stop()
                 _outlast(self._at_work)
         if self._errors:
