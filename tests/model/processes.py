@@ -26,9 +26,9 @@ from iobuf_nb._threads.gil import LOOK_NS
 from iobuf_nb._threads.outcomes import EMPTY, NOT_OUT, OK
 from iobuf_nb.atomics import compare_and_swap, fetch_add, load, store
 
-from . import cases, scheduler
+from . import cases
 from .cases import case
-from .memories import SC, TSO, Relaxed
+from .memories import TSO, Relaxed
 from .specs import Spec
 from .specs import pool as pooled
 
@@ -93,16 +93,18 @@ class Pool(pools._Pool):
 
 
 def process_case(capacity, scripts, before="", held=(), room=None, stamps=False, deaths=0, limits=False):
-    """Each script is what one process does, having got as many buffers as `held` says.
+    """Each script is what one process does, having got as many buffers as `held` says; the channel has `room`.
 
     G gets a buffer, B up to two at once, W waits for one; P puts the oldest that the process holds, D all of them at
-    once, M the oldest twice in one call; a digit puts a buffer of another process. S sends the oldest, K waits for room
-    to do so, T receives, V waits to. R recovers, E looks for what was lost in transit, C closes the channel. X and Y
-    wait for a tick of the clock at most: X to get, and must succeed if the first process was dead before, Y to receive, and
-    must succeed if the buffer was in transit then; + moves the clock on. J takes a slot, L lets go of it. A dot is any access.
+    once, M the oldest twice in one call; a digit puts a buffer that another process has. S sends the oldest, K waits
+    for room to do so, T receives, V waits to. R recovers, E looks for what was lost in transit, C closes the channel.
+    J takes a process slot, L lets go of it. X and Y wait at most as long as the clock stands still, which + moves on:
+    X for a buffer, Y to receive, and that must succeed if before it the first process was dead (Y: and buffer 0 in
+    transit). A dot is any access.
 
-    What has come to pass `before`: h a dead process holds a buffer, m has marked it, f has freed it and not put it into
-    the queue, s has sent it, t has not put it into the channel; i one that is idle holds it; e an entry is stale.
+    What has come to pass `before`, to a buffer each: a dead process holds it (h), has marked it in a bulk put (m), has
+    freed it but not queued it (f), has sent it (s), has not queued it in the channel (t); an idle one holds it (i). e:
+    buffer 0 has another entry in the queue.
     """
     room = room or capacity
 
@@ -365,7 +367,7 @@ SLEEPS = [
     (1, ("W", "P.", "W"), "", (0, 1)),
     (2, ("S", "S.", "V", "V"), "", (1, 1)),
 ]
-STAMPED = [(1, ("GP", "GP")), (1, ("PG", "G"), "e", (1,)), (1, ("RG", "RG"), "h")]
+STAMPED = [(1, ("GP", "GP")), (1, ("GP", "G"), "e"), (1, ("RG", "RG"), "h")]
 
 #: Those that take a moment.
 CASES = [
@@ -373,6 +375,9 @@ CASES = [
     made(2, ("GP", "GP")),
     made(1, ("0", "0"), "i"),
     made(1, ("M",), "", (1,)),
+    made(1, ("W", "R"), "h"),
+    made(1, ("W", "P", "R"), "", (0, 1), preemptions=2),
+    made(1, ("V", "K", "E"), "", (0, 1), preemptions=2),
     made(1, ("RG", "RG"), "h"),
     made(1, ("JG", "RG"), "h"),
     made(1, ("PL", "R"), "", (1,)),
@@ -397,6 +402,7 @@ CASES = [
 LARGE = [
     made(*WAITS[5]),
     made(1, ("W", "P", "GP"), "", (0, 1), preemptions=3),
+    made(2, ("W", "W", "R"), "hf", preemptions=2),
     one(2, ("D.", "RG"), "", (2,), preemptions=3),
     one(1, ("GP.", "R", "RG"), preemptions=2),
     two(1, ("R.", "R.", "G"), "h", preemptions=1),
