@@ -210,7 +210,8 @@ def give_away(pool, index, transit):
 @hot
 def is_out(pool, index):
     """Return whether an index is in range and its buffer checked out."""
-    return 0 <= index < pool.capacity and load(pool._owners, owner_at(pool, index)) > FREE  # V0 acquires from V1, V2, V7
+    # V0 acquires from V1, V2, V7
+    return 0 <= index < pool.capacity and load(pool._owners, owner_at(pool, index)) > FREE
 
 
 @hot

@@ -16,7 +16,7 @@ from iobuf_nb._free import owners as owner
 from iobuf_nb._pools import fork, magazine
 from iobuf_nb._pools.bounded_queue import BoundedQueue
 
-from . import cases, coroutines, forks, magazines, mutants_of_streams, owners, times
+from . import cases, coroutines, forks, magazines, mutants_of_processes, mutants_of_streams, owners, times
 from .scheduler import Violation
 
 
@@ -374,5 +374,6 @@ BUGS = [
         ],
     ),
     *mutants_of_streams.BUGS,
+    *mutants_of_processes.BUGS,
 ]
 MUTANTS = [Mutant(*bug, among) for among, bugs in BUGS for bug in bugs]

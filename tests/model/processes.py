@@ -26,9 +26,9 @@ from iobuf_nb._threads.gil import LOOK_NS
 from iobuf_nb._threads.outcomes import EMPTY, NOT_OUT, OK
 from iobuf_nb.atomics import compare_and_swap, fetch_add, load, store
 
-from . import cases, scheduler
+from . import cases
 from .cases import case
-from .memories import SC, TSO, Relaxed
+from .memories import TSO, Relaxed
 from .specs import Spec
 from .specs import pool as pooled
 
@@ -93,16 +93,18 @@ class Pool(pools._Pool):
 
 
 def process_case(capacity, scripts, before="", held=(), room=None, stamps=False, deaths=0, limits=False):
-    """Each script is what one process does, having got as many buffers as `held` says.
+    """Each script is what one process does, having got as many buffers as `held` says; the channel has `room`.
 
     G gets a buffer, B up to two at once, W waits for one; P puts the oldest that the process holds, D all of them at
-    once, M the oldest twice in one call; a digit puts a buffer of another process. S sends the oldest, K waits for room
-    to do so, T receives, V waits to. R recovers, E looks for what was lost in transit, C closes the channel. X and Y
-    wait for a tick of the clock at most: X to get, and must succeed if the first process was dead before, Y to receive, and
-    must succeed if the buffer was in transit then; + moves the clock on. J takes a slot, L lets go of it. A dot is any access.
+    once, M the oldest twice in one call; a digit puts a buffer that another process has. S sends the oldest, K waits
+    for room to do so, U sends all; T receives, N up to two at once, V waits to. R recovers, E looks for what was lost
+    in transit, C closes the channel. J takes a process slot, L lets go of it. X and Y wait at most as long as the clock
+    stands still, which + moves on: X for a buffer, Y to receive, and that must succeed if before it the first process
+    was dead (Y: and buffer 0 in transit). A dot is any access.
 
-    What has come to pass `before`: h a dead process holds a buffer, m has marked it, f has freed it and not put it into
-    the queue, s has sent it, t has not put it into the channel; i one that is idle holds it; e an entry is stale.
+    What has come to pass `before`, to a buffer each: a dead process holds it (h), has marked it in a bulk put (m), has
+    freed it but not queued it (f), has sent it (s), has not queued it in the channel (t); an idle one holds it (i). e:
+    buffer 0 has another entry in the queue.
     """
     room = room or capacity
 
@@ -162,11 +164,11 @@ def process_case(capacity, scripts, before="", held=(), room=None, stamps=False,
             free = drained(free_list.take, survivor.pool)
         assert sorted([*kept, *received, *free]) == list(range(capacity)), "a buffer was lost or doubled"
         ended = [end for thread in results for end in thread]
-        if all(t in living or not set("TVY") & set(script) for t, script in enumerate(scripts)):
+        if all(t in living or not set("TVYN") & set(script) for t, script in enumerate(scripts)):
             for index in range(capacity):
-                sent = sum(name in "SK" and result == index for name, result in ended)
+                sent = sum(name in "SKU" and index in np.atleast_1d(result) for name, result in ended)
                 sent += index in first_sent
-                came = sum(name in "TVY" and result == index for name, result in ended)
+                came = sum(name in "TVYN" and index in np.atleast_1d(result) for name, result in ended)
                 assert sent <= came + (index in received), "what was sent was not received"
         assert sum(name.isdigit() and result == OK for name, result in ended) <= 1, "two puts of one buffer were done"
         if stamps:
@@ -210,7 +212,7 @@ def drained(take, source):
 
 def holds(name, got):
     """Return what a process certainly has during an operation, whose name and beginning these are."""
-    return () if name == "D" else got[1:] if name in "PSK" else got
+    return () if name in "DU" else got[1:] if name in "PSK" else got
 
 
 def happened(letter, dead, idle):
@@ -250,11 +252,14 @@ def letters(process, data):
             store(data, index, load(data, index, "relaxed") + 1, "relaxed")
         return index
 
-    def get_two(got):
-        out = np.zeros(2, np.int64)
-        n = free_list.take_many(pool, out, 0, 2, False)
-        got.extend(out[:n].tolist())
-        return n
+    def taking_two(take):
+        def operation(got):
+            out = np.zeros(2, np.int64)
+            taken = out[: take(out)].tolist()
+            got.extend(taken)
+            return tuple(taken)
+
+        return operation
 
     def put_back(got):
         assert not got or free_list.give(pool, got.pop(0)) == OK, "a put of what the process held was refused"
@@ -274,6 +279,11 @@ def letters(process, data):
             return got.pop(0) if status == OK else EMPTY
 
         return operation
+
+    def send_all(got):
+        sent = got[: channels.give_many(channel, np.array(got, np.int64), len(got))]
+        del got[: len(sent)]
+        return tuple(sent)
 
     def get_in_time():
         owed = not processes.is_locked(table, 1, -1)
@@ -299,7 +309,7 @@ def letters(process, data):
 
     code = {
         "G": taking(get_and_stamp),
-        "B": get_two,
+        "B": taking_two(lambda out: free_list.take_many(pool, out, 0, 2, False)),
         "W": taking(lambda: waiting.wait_to_get(pool, -1)),
         "P": put_back,
         "D": put_all,
@@ -307,6 +317,8 @@ def letters(process, data):
         "S": sending(channels.give),
         "K": sending(lambda channel, index: waiting.wait_to_put(channel, index, -1)),
         "T": taking(lambda: channels.take_next(channel)),
+        "U": send_all,
+        "N": taking_two(lambda out: channels.take_many(channel, out, 2)),
         "V": taking(lambda: waiting.wait_to_get(channel, -1)),
         "R": lambda got: processes.recover(pool),
         "E": lambda got: channels.resend(channel),
@@ -341,6 +353,8 @@ MESSAGES = [
     (1, ("TP.", "RG"), "s"),
     (1, ("T.", "ET"), "t"),
     (1, ("E.", "ET"), "t"),
+    (1, ("N.", "ET"), "s"),
+    (2, ("U.", "N"), "", (2,)),
     (2, ("S.", "S", "ET"), "", (1, 1), 1),
 ]
 IN_TIME = [
@@ -365,7 +379,7 @@ SLEEPS = [
     (1, ("W", "P.", "W"), "", (0, 1)),
     (2, ("S", "S.", "V", "V"), "", (1, 1)),
 ]
-STAMPED = [(1, ("GP", "GP")), (1, ("PG", "G"), "e", (1,)), (1, ("RG", "RG"), "h")]
+STAMPED = [(1, ("GP", "GP")), (1, ("GP", "G"), "e"), (1, ("RG", "RG"), "h")]
 
 #: Those that take a moment.
 CASES = [
@@ -373,6 +387,9 @@ CASES = [
     made(2, ("GP", "GP")),
     made(1, ("0", "0"), "i"),
     made(1, ("M",), "", (1,)),
+    made(1, ("W", "R"), "h"),
+    made(1, ("W", "P", "R"), "", (0, 1), preemptions=2),
+    made(1, ("V", "K", "E"), "", (0, 1), preemptions=2),
     made(1, ("RG", "RG"), "h"),
     made(1, ("JG", "RG"), "h"),
     made(1, ("PL", "R"), "", (1,)),
@@ -382,8 +399,8 @@ CASES = [
     *(one(*arguments, alone=60) for arguments in GETS),
     *(one(*arguments) for arguments in RECOVERIES),
     two(*RECOVERIES[0]),
-    *(one(*arguments) for arguments in MESSAGES[:4]),
-    one(*MESSAGES[4], preemptions=1),
+    *(one(*arguments) for arguments in MESSAGES[:6]),
+    one(*MESSAGES[6], preemptions=1),
     *(one(*arguments) for arguments in IN_TIME),
     *(asleep(*arguments) for arguments in SLEEPS[:4]),
     asleep(*SLEEPS[4], preemptions=1),
@@ -397,11 +414,12 @@ CASES = [
 LARGE = [
     made(*WAITS[5]),
     made(1, ("W", "P", "GP"), "", (0, 1), preemptions=3),
+    made(2, ("W", "W", "R"), "hf", preemptions=2),
     one(2, ("D.", "RG"), "", (2,), preemptions=3),
     one(1, ("GP.", "R", "RG"), preemptions=2),
     two(1, ("R.", "R.", "G"), "h", preemptions=1),
     two(*RECOVERIES[3]),
-    one(*MESSAGES[4], preemptions=2),
+    one(*MESSAGES[6], preemptions=2),
     two(1, ("S.", "ETP.", "RG"), "", (1,), preemptions=1),
     one(1, ("T.", "R", "ET"), "s", preemptions=2),
     one(1, ("R", "X", "+"), "h"),
@@ -411,6 +429,6 @@ LARGE = [
     *(one(*arguments, memory=TSO) for arguments in (*RECOVERIES[2:], *IN_TIME)),
     made(*WAITS[5], memory=TSO, preemptions=2),
     *(made(*arguments, memory=Relaxed) for arguments in (WAITS[0], WAITS[4])),
-    *(one(*arguments, memory=Relaxed) for arguments in (*GETS[2:], RECOVERIES[0], RECOVERIES[3], *MESSAGES[2:4])),
+    *(one(*arguments, memory=Relaxed) for arguments in (*GETS[2:], RECOVERIES[0], RECOVERIES[3], *MESSAGES[2:6])),
     *(one(*arguments, memory=Relaxed) for arguments in IN_TIME[:3]),
 ]

@@ -7,7 +7,7 @@ from iobuf_nb._threads.parking import park, wake
 from iobuf_nb.atomics import compare_and_swap, load, store
 
 from . import scheduler
-from .memories import TSO, Relaxed
+from .memories import SC, TSO, Relaxed
 from .specs import Spec
 
 
@@ -87,6 +87,29 @@ def test_an_operation_whose_thread_died_may_have_taken_effect_or_not():
     found = set()
     scheduler.explore(program, Spec(0, register), found.add, deaths=1)
     assert {results for results in found if not results[0]} == {((), (("get", 0),)), ((), (("get", 1),))}
+
+
+@pytest.mark.parametrize("memory", [SC, TSO, Relaxed])
+def test_the_system_lets_go_of_the_lock_of_what_died_after_all_its_stores(memory):
+    def program():
+        words = np.array([0, 1], np.int64)
+
+        def look(got):
+            return load(words, 1), load(words, 0)
+
+        return [words], [
+            [("set", lambda got: store(words, 0, 1)), ("set", lambda got: store(words, 0, 2))],
+            [("look", look)],
+        ]
+
+    found = set()
+
+    def check(results):
+        found.update((len(results[0]), seen) for _, seen in results[1])
+
+    scheduler.explore(program, None, check, memory=memory, locks={0: (0, 1)}, deaths=1)
+    assert (1, (0, 1)) in found and (1, (1, 1)) in found
+    assert all(value == ended for ended, (locked, value) in found if not locked)
 
 
 def test_sleepers_are_woken_whichever_they_be_and_may_get_up_unwoken():
