@@ -181,7 +181,10 @@ def _use_channel(channel, index, indices):
 
 def _processes() -> None:
     async def use(channel: Channel) -> None:
-        await channel.asend(await channel.areceive())
+        index = await channel.areceive()
+        with suppress(WouldBlock):
+            await channel.areceive(0.001)
+        await channel.asend(index)
 
     if sys.platform != "linux":
         return

@@ -159,6 +159,16 @@ def leave(words, waiters, seen, found, end):
 
 
 @kernel
+def watch(words, waiters, seen):
+    """Park until the event word is not what was `seen`, LOOK_NS at most, for others, who are counted in."""
+    shared = load(words, PROCESS) == SHARED  # N4 reads a constant
+    park(words, waiters + 1, seen, LOOK_NS, shared)
+    # They may have gone meanwhile: whatever woke this thread is also for the next that is parked.
+    if load(words, waiters + 1, "relaxed") != seen:
+        wake(words, waiters + 1, 1, shared)
+
+
+@kernel
 def wait_to_get(source, timeout_ns):
     """Take an item from a queue, or an index from a pool, waiting until there is one.
 

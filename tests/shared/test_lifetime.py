@@ -1,0 +1,98 @@
+"""How long names and process slots last, and what is left when one cannot be had."""
+
+import enum
+import multiprocessing
+import os
+import pickle
+
+import numpy as np
+import pytest
+from support import beginning_with, needs_fork
+
+from iobuf_nb import BufferPool, Channel
+from iobuf_nb._memory import process_slots, segment
+
+KEPT = []  # what is still referred to when a process ends
+
+
+def keep(name):
+    KEPT.append(BufferPool(2, 64, name=name))
+    KEPT.append(Channel(KEPT[0], name=name + ".channel"))
+
+
+@needs_fork
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_a_child_of_multiprocessing_removes_the_names_that_it_gave(name, method):
+    child = multiprocessing.get_context(method).Process(target=keep, args=(name,))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    assert beginning_with(name) == []
+
+
+def test_the_name_of_a_pool_is_removed_before_another_can_have_it(name, monkeypatch):
+    seen = []
+    release = process_slots.ProcessSlot.release
+    monkeypatch.setattr(
+        process_slots.ProcessSlot,
+        "release",
+        lambda slot, table: (seen.append(beginning_with(name)), release(slot, table)),
+    )
+    pool = BufferPool(2, 64, name=name)
+    del pool
+    assert seen == [[]]
+
+
+@pytest.mark.parametrize("kind", ["numpy", "enum"])
+def test_a_name_may_be_a_subclass_of_str(name, kind):
+    given = np.str_(name) if kind == "numpy" else enum.Enum("Names", {"ONE": name}, type=str).ONE
+    pool = BufferPool(2, 64, name=given)
+    channel = Channel(pool, name=str.__str__(given) + ".channel")
+    assert beginning_with(name) == [name, name + ".channel"]
+    again = Channel.attach(name + ".channel")
+    assert type(again.pool._segment.name) is str
+    assert again.pool._segment.name == name
+    channel.close()
+    pool.close()
+
+
+def test_who_finds_no_process_slot_is_told_so_and_warns_of_nothing(recwarn):
+    pool = BufferPool(2, 64, shared=True)
+    pool.get()
+    text = pickle.dumps(pool)
+    rows = pool._segment.table.reshape(-1, process_slots.SLOT_WORDS)
+    rows[2:, process_slots.NUMBER] = -(process_slots.MOST_TAKEN - 1 << process_slots.SLOT_BITS)
+    with pytest.raises(OSError, match="all 255 process slots are in use, or have been taken 4,095 times"):
+        pickle.loads(text)
+    assert [str(warning.message) for warning in recwarn] == []
+    pool.put(0)
+
+
+def test_a_dead_process_number_is_told_from_a_later_one_of_the_same_process():
+    pool = BufferPool(2, 64, shared=True)
+    rows = pool._segment.table.reshape(-1, process_slots.SLOT_WORDS)
+    rows[7, :2] = 7 | 1 << process_slots.SLOT_BITS, os.getpid()  # as before an execve(2)
+    assert list(pool._segment.processes()) == [pool._segment.number]
+    pool._owners[0] = int(rows[7, 0]) << 42 | 1
+    assert list(pool.holding_processes().values()) == [0]
+    assert pool.recover() == 1
+
+
+@pytest.mark.parametrize(
+    "dtype", [{"names": ["a", "b"], "formats": ["i4", "i4"], "offsets": [0, 0], "itemsize": 4}], ids=["overlap"]
+)
+def test_a_dtype_that_no_text_describes_is_refused_by_name(dtype):
+    with pytest.raises(TypeError, match="dtype must be one that a text can describe"):
+        BufferPool(2, shape=1, dtype=np.dtype(dtype), shared=True)
+
+
+def test_metadata_of_a_dtype_stays_behind_without_a_warning(recwarn):
+    pool = BufferPool(2, shape=1, dtype=np.dtype("i4", metadata={"unit": "m"}), shared=True)
+    assert pool.dtype == np.dtype("i4")
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_names_can_be_seen_and_described(name):
+    pool = BufferPool(2, 64, name=name)
+    assert segment.describe(name)["processes"] == [os.getpid()]
+    pool.close()
