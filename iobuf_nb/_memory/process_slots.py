@@ -107,13 +107,13 @@ def try_lock(table: NDArray[Any], descriptor: int, slot: int) -> bool:
     return True
 
 
-def living(table: NDArray[Any], descriptor: int) -> list[int]:
-    """Return the processes that hold a slot."""
-    return [
-        int(table[slot * SLOT_WORDS + PID])
+def living(table: NDArray[Any], descriptor: int) -> dict[int, int]:
+    """Return the processes that hold a slot, by process number."""
+    return {
+        int(table[slot * SLOT_WORDS + NUMBER]): int(table[slot * SLOT_WORDS + PID])
         for slot in range(1, MOST_PROCESSES + 1)
-        if table[slot * SLOT_WORDS + NUMBER] and is_locked(table, slot, descriptor)
-    ]
+        if table[slot * SLOT_WORDS + NUMBER] > 0 and is_locked(table, slot, descriptor)
+    }
 
 
 class ProcessSlot:
@@ -154,7 +154,8 @@ class ProcessSlot:
                 if usable and try_lock(table, descriptor, slot):
                     return slot
         raise OSError(
-            f"all {MOST_PROCESSES} process slots are in use: a shared pool or queue can serve no more processes at once"
+            f"all {MOST_PROCESSES} process slots are in use, or have been taken {MOST_TAKEN - 1:,} times: "
+            "a shared pool or queue can serve no more processes"
         )
 
     def release(self, table: NDArray[Any]) -> None:

@@ -70,7 +70,7 @@ def path_of(name: Any) -> str:
         encoded = b""
     if not _NAME.fullmatch(encoded):
         raise ValueError(f"name must have 1 to 200 bytes of UTF-8, none of them a slash or 0, not {name!r:.60}")
-    return f"{FOLDER}/{PREFIX}{name}"
+    return f"{FOLDER}/{PREFIX}{os.fsdecode(encoded)}"
 
 
 class Segment:
@@ -87,7 +87,7 @@ class Segment:
     """
 
     def __init__(self, descriptor: int, name: str | None, made: bool) -> None:
-        self.descriptor, self.name = descriptor, name
+        self.descriptor, self.name = descriptor, None if name is None else str.__str__(name)  # no subclass of str
         self.slot: ProcessSlot | None = None
         self._maker = os.getpid() if made else 0  # the process that removes the name
         self._file = os.fstat(descriptor)
@@ -248,9 +248,7 @@ class Segment:
 
     def processes(self) -> dict[int, int]:
         """Return the processes that hold a slot, by process number."""
-        alive = living(self.table, self.descriptor)
-        rows = self.table.reshape(-1, SLOT_WORDS)
-        return {int(number): int(pid) for number, pid, *_ in rows if number > 0 and pid in alive}
+        return living(self.table, self.descriptor)
 
 
 _named: weakref.WeakSet[Segment] = weakref.WeakSet()
@@ -260,6 +258,19 @@ _named: weakref.WeakSet[Segment] = weakref.WeakSet()
 def _remove_names() -> None:
     for segment in list(_named):
         segment.remove_name_at_exit()
+
+
+def _remove_names_in_children() -> None:
+    """Do so, too, where multiprocessing ends a process without `atexit`: it runs its own finalizers then."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, _remove_names, exitpriority=0)
+        util.register_after_fork(_named, lambda _: util.Finalize(None, _remove_names, exitpriority=0))
+
+
+_remove_names_in_children()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_remove_names_in_children)
 
 
 def _sum_of(text: bytes) -> int:
@@ -295,14 +306,14 @@ def _leave(
 ) -> None:
     if os.getpid() != slot.process:
         return
+    if path is not None and made:
+        with contextlib.suppress(OSError):
+            unlink_same(path, file)  # while the slot is held: afterwards the name may be another's
     if not in_use(slot.number):  # otherwise the slot is held as long as the process lives, and with it its buffers
         slot.release(table)
-    if path is not None:
+    if path is not None and not made:
         with contextlib.suppress(OSError):
-            if made:
-                unlink_same(path, file)
-            else:
-                unlink_unused(path, table, descriptor)
+            unlink_unused(path, table, descriptor)
     _close(descriptor, file)
 
 
@@ -405,7 +416,7 @@ def describe(name: str) -> dict[str, Any]:
     path = path_of(name)
     found = Segment._opened(_open(path), path, name, None)
     kept = {key: found.contents[key] for key in ("kind", "capacity")}
-    return {**kept, "bytes": len(found.memory), "processes": living(found.table, found.descriptor)}
+    return {**kept, "bytes": len(found.memory), "processes": [*living(found.table, found.descriptor).values()]}
 
 
 def clean(name: str) -> bool:

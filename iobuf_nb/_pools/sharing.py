@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import mmap
 import warnings
@@ -97,12 +98,20 @@ def make_pool(
     kind: str, capacity: int, shape: tuple[int, ...], dtype: np.dtype[Any], arena_bytes: int, name: str | None
 ) -> Segment:
     """Return a new segment for a pool."""
-    descr = np.lib.format.dtype_to_descr(dtype)
-    if np.lib.format.descr_to_dtype(descr) != dtype:
+    descr = _description(dtype)
+    if descr is None or np.lib.format.descr_to_dtype(descr) != dtype:
         raise TypeError(f"dtype must be one that a text can describe, in a shared pool, not {dtype}")
     contents = {"kind": kind, "capacity": capacity, "shape": shape, "dtype": descr}
     sizes = arena_bytes, queue_bytes(queue_slots(capacity)), owner_bytes(capacity)
     return Segment.make(contents, bytes_of(*sizes), name)
+
+
+def _description(dtype: np.dtype[Any]) -> Any:
+    """Return the description of a dtype, without metadata; None if there is none, as of fields that overlap."""
+    with warnings.catch_warnings(), contextlib.suppress(ValueError):
+        warnings.simplefilter("ignore", UserWarning)
+        return np.lib.format.dtype_to_descr(dtype)
+    return None
 
 
 def dtype_of(contents: dict[str, Any]) -> np.dtype[Any]:
@@ -122,8 +131,8 @@ def _set_identity(pool: Any, number: int) -> None:
 
 
 def owns(owners: NDArray[np.int64], number: int) -> int:
-    """Return how many buffers a process number has."""
-    return int(np.count_nonzero(np.abs(owners) >> NUMBER_SHIFT == number))
+    """Return how many buffers a process number has; none for 0, of a process without a slot."""
+    return int(np.count_nonzero(np.abs(owners) >> NUMBER_SHIFT == number)) if number else 0
 
 
 def holders(pool: Any) -> dict[int, int]:
