@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from . import copying, kernels, peers, python, scan, startup, streams, wait
+from . import copying, kernels, peers, processes, python, scan, startup, streams, wait
 from .machine import machine
 from .result import Result, dumps, save
 from .table import Settings
@@ -25,8 +25,13 @@ GROUPS = {
     "scan": scan.run,
     "stream": streams.run,
     "copy": copying.run,
+    "processes": processes.run,
 }
-PARTS = {f"stream.{name}": part for name, part in streams.PARTS.items()}  # of a group, to run alone
+PARTS = {  # of a group, to run alone
+    f"{group}.{name}": part
+    for group, parts in {"stream": streams.PARTS, "processes": processes.PARTS}.items()
+    for name, part in parts.items()
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -45,7 +50,9 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--save takes the result of all groups: name none, or use --json")
     start = time.monotonic()
     settings = Settings(options.quick, options.seed)
-    result = Result(machine(), {**peers.versions(), **python.versions(), **streams.versions()}, *settings)
+    result = Result(
+        machine(), {**peers.versions(), **python.versions(), **streams.versions(), **processes.versions()}, *settings
+    )
     print(f"{result}\n", flush=True)
     for group in options.groups or GROUPS:
         tables = choices[group](settings)

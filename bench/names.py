@@ -22,6 +22,13 @@ BLOCKS, LINES = "blocks", "lines"
 POLARS, DUCKDB, PYARROW, ZSTANDARD = "polars", "duckdb", "pyarrow", "zstandard"
 ZSTD_AND_WC = "zstd and wc"
 
+SHARED = "pool, checked, shared"
+AFTER_KILL, NEVER_WAITED = "after a kill", "before"
+CHANNEL, CHANNEL_IN_KERNELS = "Channel", "Channel, kernels"
+MP_QUEUE, PIPE, PIPE_BOTH_WAYS = "multiprocessing.Queue", "Pipe(False)", "Pipe(True)"
+FASTER_FIFO, PYZMQ, ICEORYX2 = "faster-fifo", "pyzmq ipc", "iceoryx2 + event"
+IMPORT_IN_CHILD, ATTACH = "import iobuf_nb, numba included", "attach, to the first get"
+
 IMPORT, KERNEL_CACHED, FIRST_GET_PUT = (
     "iobuf_nb over numba",
     "first kernel over a pool",

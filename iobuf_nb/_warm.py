@@ -190,7 +190,8 @@ def _processes() -> None:
         _use_pool(pool, BoundedQueue(2, shared=True), np.empty(2, np.int64))
         index = pool.get()
         _use_channel(channel, index, np.full(1, index))
-        channel.send(channel.receive())
+        channel.send(channel.receive())  # by C methods
+        channel.send(channel.receive(0.0), 0.0)  # by Python methods, as where they wait
         with suppress(WouldBlock):
             channel.receive(channel.try_receive() * 0.0)
         channel.try_send(index)

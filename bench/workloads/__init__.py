@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .files import COPY, COPY_MEMORY, SCAN, SCAN_MEMORY
 from .kernels import ALONE, BUFFERS, BULK, EMPTY, HOLD, TOGETHER, TRANSFER
+from .processes import PROCESSES
 from .python import (
     PYTHON_ALONE,
     PYTHON_BUFFERS,
@@ -28,5 +29,6 @@ WORKLOADS = {
         *(SCAN, SCAN_MEMORY),
         *STREAMS,
         *(COPY, COPY_MEMORY),
+        *PROCESSES,
     )
 }

@@ -124,7 +124,7 @@ def count_free(pool):
 def is_dead(pool, slot):
     """Return whether the process that took `slot` last is gone."""
     identity, descriptor = load(pool._local, IDENTITY, "relaxed"), load(pool._local, DESCRIPTOR, "relaxed")
-    # A descriptor of another file, after somebody has closed this one, would show no lock; this process holds one.
+    # A descriptor of another file, after somebody has closed this one, shows no lock; this process holds one.
     return not is_locked(pool._slots, slot, descriptor) and is_locked(
         pool._slots, identity >> NUMBER_SHIFT & MOST_PROCESSES, descriptor
     )

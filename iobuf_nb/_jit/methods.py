@@ -1,4 +1,4 @@
-"""The C methods of pools, queues and magazines, made from the functions of a handle that kernels use.
+"""The C methods of pools, queues, magazines and channels, made from the functions of a handle that kernels use.
 
 An operation that was refused is not tried again by the Python method, only reported.
 """
@@ -183,10 +183,16 @@ def _put_many(operations: Operations, slow: int, refuse_many: int) -> Callable[.
     return _bulk(operations, operations.give_many, slow, finish)
 
 
-def replace_methods(classes: tuple[type, ...], operations: Callable[[], Operations], bulk: bool = False) -> None:
+def replace_methods(
+    classes: tuple[type, ...],
+    operations: Callable[[], Operations],
+    bulk: bool = False,
+    names: tuple[str, str] = ("get", "put"),
+) -> None:
     """Register the C methods of classes whose objects are handles of one core type.
 
-    `operations` is called when the first of them is compiled; `bulk` says whether there are bulk methods.
+    `operations` is called when the first of them is compiled; `bulk` says whether there are bulk methods; `names` are
+    those of the methods that take and give.
     """
     cls: Any = classes[0]
 
@@ -194,10 +200,11 @@ def replace_methods(classes: tuple[type, ...], operations: Callable[[], Operatio
         numbers = [constant_of(getattr(cls, each)) for each in (name, *following) if hasattr(cls, each)]
         c_method(classes, name, lambda: make(operations(), *numbers), takes_arguments)
 
-    register("get", _get)
-    register("try_get", _try_get, takes_arguments=False)
-    register("put", _put, *(["_refuse"] if bulk else []))
-    register("try_put", _try_put)
+    get, put = names
+    register(get, _get)
+    register(f"try_{get}", _try_get, takes_arguments=False)
+    register(put, _put, *(["_refuse"] if bulk else []))
+    register(f"try_{put}", _try_put)
     if bulk:
         register("get_many", _get_many, "_take_rest")
         register("put_many", _put_many, "_refuse_many")

@@ -18,6 +18,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from .._free.free_list import ITEM_POOL
 from .._free.owners import MOST_CHANNELS
 from .._free.processes import CHANNELS, give_away, is_out, send_lost, take_over
 from .._free.queue import CLOSED_FLAG, GETTERS, PUTTERS, QUEUE_TYPE, size
@@ -26,6 +27,7 @@ from .._jit import check
 from .._jit.compile import hot, kernel, out_of_line
 from .._jit.faces import in_kernels, is_in_kernels, kernel_face
 from .._jit.handle import Handle, HandleType
+from .._jit.methods import NO_ROOM, UNDECIDED, Operations, replace_methods
 from .._memory.segment import COUNTER, Segment, nothing
 from .._threads.clock import limit_ns
 from .._threads.outcomes import (
@@ -525,3 +527,17 @@ class Channel(Handle, ReprMixin):
 def _unpickle(cls: Any, reference: Any, pool: BufferPool[Any]) -> Any:
     """Return the channel that another process has pickled, with its pool."""
     return cls._attached(Segment.referred(reference, cls._KIND), pool)
+
+
+@hot
+def _give_or_leave(channel, index):
+    """Send a buffer for a C method: OK, NO_ROOM, or UNDECIDED where the Python method raises."""
+    status = give(channel, index)
+    return OK if status == OK else NO_ROOM if status == EMPTY else UNDECIDED
+
+
+replace_methods(
+    (Channel,),
+    lambda: Operations(channel_type(ITEM_POOL), take_next, _give_or_leave),
+    names=("receive", "send"),
+)

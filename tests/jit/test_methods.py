@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import Index, said
 
-from iobuf_nb import BoundedQueue, BufferPool, ItemPool, Magazine
+from iobuf_nb import BoundedQueue, BufferPool, Channel, ItemPool, Magazine
 from iobuf_nb._jit import c_methods, python_objects
 
-BufferPool(1, 16).magazine(), ItemPool([None])  # the first ones replace the methods
+Channel(BufferPool(1, 16)), BufferPool(1, 16).magazine(), ItemPool([None])  # the first ones replace the methods
 pytestmark = pytest.mark.skipif(bool(c_methods.WHY_NOT), reason=c_methods.WHY_NOT or "they are replaced")
 
 SLOW = {(cls, method.name): method.slow for method in c_methods.METHODS for cls in method.classes}
 
 
 def test_the_methods_are_replaced_and_still_explained():
-    assert len(SLOW) == 3 * 6 + 4 + 4 + 2  # queues have no bulk calls; methods of buffers; leases
+    assert len(SLOW) == 3 * 6 + 4 + 4 + 4 + 2  # queues and channels have no bulk calls; methods of buffers; leases
     for (cls, name), slow in SLOW.items():
         method = vars(cls)[name]
         assert isinstance(method, types.MethodDescriptorType) and isinstance(slow, types.FunctionType)
@@ -127,6 +127,43 @@ def test_they_answer_as_python_does(make, calls, closed_at):
                 each.put(index)
 
 
+SENDS = st.tuples(st.sampled_from(["send", "try_send"]), st.tuples(ARGUMENTS), st.just({}))
+RECEIVES = st.tuples(st.sampled_from(["receive", "try_receive"]), st.just(()), st.just({}))
+OTHERS = st.sampled_from(
+    [
+        *[("receive", (value,), {}) for value in (0, -1, "1", None)],
+        *[("send", (0, 0), {}), ("send", (), {"index": 1, "timeout": 0}), ("send", (), {}), ("receive", (), {"x": 1})],
+        *[("try_send", (), {"index": 0}), ("try_send", (0, 1), {}), ("try_receive", (1,), {})],
+    ]
+)
+
+
+@given(st.lists(st.one_of(SENDS, RECEIVES, OTHERS), max_size=30), st.integers(0, 40))
+@settings(deadline=None, max_examples=150)
+def test_channels_answer_as_python_does(calls, closed_at):
+    """The same calls on two channels, through the C methods and through the Python ones."""
+    pools = [BufferPool(3, 16) for _ in range(2)]
+    fast, slow = (Channel(pool, 2) for pool in pools)
+    for pool in pools:
+        pool.get(), pool.get(), pool.get()
+    for step, (name, arguments, named) in enumerate(calls):
+        if step == closed_at:
+            fast.close(), slow.close()
+        if not fast.closed and name in ("send", "receive") and fast.was_size() == (2 if name == "send" else 0):
+            named = {**named, "timeout": 0}  # it would wait
+        expected = outcome(SLOW[Channel, name], slow, *arguments, **named)
+        got = outcome(getattr(fast, name), *arguments, **named)
+        if expected[0] is TypeError and "argument" in expected[1]:
+            assert got[0] is TypeError
+        else:
+            assert got == expected
+    for channel, pool in zip((fast, slow), pools, strict=True):
+        while channel.try_receive() >= 0:
+            pass
+        for index in range(3):
+            pool.put(index)
+
+
 def test_nothing_but_such_objects_is_taken():
     for (cls, name), _ in SLOW.items():
         with pytest.raises(TypeError, match="doesn't apply to a 'int' object"):
@@ -134,7 +171,7 @@ def test_nothing_but_such_objects_is_taken():
 
 
 def test_objects_that_were_never_made():
-    for cls in (BufferPool, ItemPool, BoundedQueue, Magazine):
+    for cls in (BufferPool, ItemPool, BoundedQueue, Magazine, Channel):
         for name, arguments in CALLED.items():
             if hasattr(cls, name):
                 with pytest.raises(Exception, match="pyobject|Numba type|attribute"):
@@ -146,6 +183,7 @@ def test_objects_that_were_never_made():
 CALLED = {
     **{"get": (), "try_get": (), "put": (0,), "try_put": (0,), "value": (0,), "view": (0,), "set_value": (0, b"")},
     **{name: (np.zeros(1, np.int64),) for name in ("get_many", "put_many")},
+    **{"send": (0,), "try_send": (0,), "receive": (), "try_receive": ()},
 }
 
 
