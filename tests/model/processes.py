@@ -5,7 +5,7 @@ word LOCKED stands for that, and becomes 0 when the thread dies. At every end a 
 must then find each buffer exactly once, unless it is in the hands of a process that lives.
 """
 
-import os
+import contextlib
 from functools import partial
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -36,7 +36,6 @@ SLOTS = 7  # of a segment
 DEAD, IDLE, SURVIVOR = 5, 6, 7  # slots: of a process that is dead, one that lives and does nothing, one that recovers
 PARTS = QUEUE, OWNERS, TABLE, SENT, CLOCK, DATA = range(6)  # the shared arrays
 clock = np.zeros(1, np.int64)
-here = SimpleNamespace(table=None)  # of the program that runs
 
 
 def word_of(slot, word=LOCKED):
@@ -47,12 +46,12 @@ def first_number(slot):
     return slot | 1 << SLOT_BITS
 
 
-def try_lock(descriptor, slot):
-    return compare_and_swap(here.table, word_of(slot), 0, 1, "seq_cst")
+def try_lock(table, descriptor, slot):
+    return compare_and_swap(table, word_of(slot), 0, 1, "seq_cst")
 
 
-#: A mapping is named after its slot.
-LIBC = SimpleNamespace(munmap=lambda slot, size: store(here.table, word_of(slot), 0, "seq_cst"))
+#: Instead of a mapping there is the table, and the word that says whether its slot is locked.
+LIBC = SimpleNamespace(munmap=lambda mapping, size: store(*mapping, 0, "seq_cst"))
 
 
 class Case(cases.Case):
@@ -63,7 +62,7 @@ class Case(cases.Case):
         (sharing, "_SPARE_SLOTS", 2),
         # The locks, which are the system's.
         (process_slots, "try_lock", try_lock),
-        (process_slots, "_opened_anew", lambda descriptor: os.open(os.devnull, os.O_RDONLY)),
+        (process_slots, "_opened_anew", contextlib.nullcontext),
         (process_slots, "_map", lambda descriptor: 1),
         (process_slots, "_libc", lambda: LIBC),
     )
@@ -119,7 +118,7 @@ def process_case(capacity, scripts, before="", held=(), room=None, stamps=False,
             )
         ]
         clock[0] = 0
-        here.table = table = shared[TABLE]
+        table = shared[TABLE]
         table[LOCKED::SLOT_WORDS] = 1  # nobody can take the slots that are left
         queue = BoundedQueue._over(None, aligned(shared[SENT]), room, capacity)
         shared[QUEUE], shared[SENT] = aligned(shared[QUEUE]), queue._words
@@ -304,7 +303,8 @@ def letters(process, data):
 
     def leave(got):
         slot = ProcessSlot.__new__(ProcessSlot)
-        slot.number, slot._mapping = first_number(process.slot), process.slot
+        slot.index, slot.number = process.slot, first_number(process.slot)
+        slot._mapping = table, word_of(process.slot)
         slot.release(table)
 
     code = {
