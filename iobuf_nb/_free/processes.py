@@ -201,8 +201,10 @@ def give_away(pool, index, transit):
         return OUT_OF_RANGE
     place = owner_at(pool, index)
     owner = load(pool._owners, place)  # V0 acquires from V1, V2, V7
-    # V6 releases to V0, V7: what was written into the buffer. Mutant: "a sent buffer keeps its owner"
-    if owner > FREE and compare_and_swap(pool._owners, place, owner, transit):
+    # V6 releases to V7: what was written into the buffer. V6 is ordered with V9: a receiver that finds a closed
+    # channel empty looks for what was sent before (V9), and later the sender finds it closed (C2).
+    # Mutants: "a sent buffer keeps its owner", "a buffer is sent by a compare-and-swap that is not seq_cst"
+    if owner > FREE and compare_and_swap(pool._owners, place, owner, transit, "seq_cst"):
         return OK
     return NOT_OUT
 
@@ -231,8 +233,9 @@ def send_lost(pool, queue, transit):
     mark_items(queue, queued)
     found = 0
     for index in range(pool.capacity):
-        # V0 acquires from V6. Mutant: "nobody looks for what is in transit and in no queue"
-        lost = not queued[index] and load(pool._owners, owner_at(pool, index)) == transit
+        # V9 is ordered with V6. Mutants: "nobody looks for what is in transit and in no queue",
+        # "what is in transit is looked for by acquire loads"
+        lost = not queued[index] and load(pool._owners, owner_at(pool, index), "seq_cst") == transit
         if lost and put_and_wake(queue, index):
             found += 1
     return found

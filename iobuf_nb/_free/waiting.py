@@ -115,8 +115,9 @@ def get_and_wake(queue):
 @hot
 def offer(queue, item):
     """Append `item` unless the queue is full or closed."""
-    # C2 acquires from C1. Mutant: "a put into a closed queue succeeds"
-    return load(queue._words, CLOSED_FLAG) == 0 and put_and_wake(queue, item)
+    # C2 acquires from C1; seq_cst for `give_away`. Mutants: "a put into a closed queue succeeds",
+    # "a send looks whether the channel is closed by an acquire load"
+    return load(queue._words, CLOSED_FLAG, "seq_cst") == 0 and put_and_wake(queue, item)
 
 
 @kernel

@@ -84,7 +84,10 @@ def take_next_or_closed(channel):
     out_of_line()
     closed = load(channel._queue._words, CLOSED_FLAG, "seq_cst")  # C2 acquires from C1
     index = take_next(channel)
-    if closed and index == EMPTY and resend(channel):
+    if closed and index == EMPTY:
+        # What was on its way when the channel was closed has come, or is put there now; what is sent later is refused.
+        # Mutant: "a receiver from a closed channel does not look for what is on its way"
+        resend(channel)
         index = take_next(channel)
     return CLOSED if closed and index == EMPTY else index
 

@@ -23,12 +23,12 @@ from iobuf_nb._pools import channel as channels
 from iobuf_nb._pools import pool as pools
 from iobuf_nb._pools import sharing
 from iobuf_nb._threads.gil import LOOK_NS
-from iobuf_nb._threads.outcomes import EMPTY, NOT_OUT, OK
+from iobuf_nb._threads.outcomes import CLOSED, EMPTY, NOT_OUT, OK
 from iobuf_nb.atomics import compare_and_swap, fetch_add, load, store
 
 from . import cases
 from .cases import case
-from .memories import TSO, Relaxed
+from .memories import SC, TSO, Relaxed
 from .specs import Spec
 from .specs import pool as pooled
 
@@ -169,6 +169,8 @@ def process_case(capacity, scripts, before="", held=(), room=None, stamps=False,
                 sent += index in first_sent
                 came = sum(name in "TVYN" and index in np.atleast_1d(result) for name, result in ended)
                 assert sent <= came + (index in received), "what was sent was not received"
+        closed = any(name == "V" and result == CLOSED for name, result in ended)
+        assert deaths or not (closed and received), "a receiver was told that nothing was left, and then it came"
         assert sum(name.isdigit() and result == OK for name, result in ended) <= 1, "two puts of one buffer were done"
         if stamps:
             assert data.sum() == sum(name == "G" and result >= 0 for name, result in ended), "a stamp was overwritten"
@@ -387,6 +389,9 @@ CASES = [
     made(2, ("GP", "GP")),
     made(1, ("0", "0"), "i"),
     made(1, ("M",), "", (1,)),
+    made(1, ("B", "G"), "e"),
+    made(1, ("W", "P"), "ee", (0, 1)),
+    made(2, ("S", "T"), "s", (1,), 1),
     made(1, ("W", "R"), "h"),
     made(1, ("W", "P", "R"), "", (0, 1), preemptions=2),
     made(1, ("V", "K", "E"), "", (0, 1), preemptions=2),
@@ -409,6 +414,7 @@ CASES = [
     *(made(*arguments, stamps=True, memory=Relaxed) for arguments in STAMPED),
     *(one(*arguments, memory=Relaxed) for arguments in (GETS[1], *MESSAGES[:2])),
     *(made(*arguments, memory=Relaxed) for arguments in WAITS[1:4]),
+    *(made(1, ("S", "CV"), "", (1,), memory=memory) for memory in (SC, TSO, Relaxed)),
 ]
 #: Those that take seconds, and where they would take more, only part of their schedules.
 LARGE = [
@@ -423,6 +429,8 @@ LARGE = [
     two(1, ("S.", "ETP.", "RG"), "", (1,), preemptions=1),
     one(1, ("T.", "R", "ET"), "s", preemptions=2),
     one(1, ("R", "X", "+"), "h"),
+    made(1, ("S", "C", "V"), "", (1,)),
+    made(1, ("S", "C", "V"), "", (1,), memory=Relaxed, preemptions=3),
     *(one(*arguments, risings=1) for arguments in IN_TIME[1:3]),
     asleep(*SLEEPS[4], preemptions=2),
     asleep(*SLEEPS[5], preemptions=1),
