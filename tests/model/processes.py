@@ -103,7 +103,7 @@ def process_case(capacity, scripts, before="", held=(), room=None, stamps=False,
 
     What has come to pass `before`, to a buffer each: a dead process holds it (h), has marked it in a bulk put (m), has
     freed it but not queued it (f), has sent it (s), has not queued it in the channel (t); an idle one holds it (i). e:
-    buffer 0 has another entry in the queue.
+    the last buffer has another entry in the queue.
     """
     room = room or capacity
 
@@ -220,7 +220,7 @@ def happened(letter, dead, idle):
     """Let something have come to pass; return with which buffer."""
     pool, channel = dead.pool, dead.channel
     if letter == "e":
-        return put_item(pool._queue, 0) and None
+        return put_item(pool._queue, pool.capacity - 1) and None
     index = free_list.take(idle.pool if letter == "i" else pool)
     place = owner_at(pool, index)
     if letter == "m":
@@ -390,7 +390,7 @@ CASES = [
     made(1, ("0", "0"), "i"),
     made(1, ("M",), "", (1,)),
     made(1, ("B", "G"), "e"),
-    made(1, ("W", "P"), "ee", (0, 1)),
+    made(2, ("W", "P"), "iee", (0, 1)),
     made(2, ("S", "T"), "s", (1,), 1),
     made(1, ("W", "R"), "h"),
     made(1, ("W", "P", "R"), "", (0, 1), preemptions=2),
