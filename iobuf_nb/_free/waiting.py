@@ -10,11 +10,11 @@ Each side writes one word and then reads the other's, so at least one of them se
 Where processes share the words, a count of waiters would stay raised for ever once one of them is killed. There the
 word is a *flag* that says only that somebody may be parked:
 
-- a waiter reads the event (Y1), raises the flag (Y2), tries once more, and parks;
-- a waker that finds the flag (N1) changes the event and wakes one; if nobody was parked, it lowers the flag (Y3),
-  changes the event (Y4), and wakes all.
+- a waiter reads the event (Z1), raises the flag (Z2), tries once more, and parks;
+- a waker that finds the flag (N1) changes the event and wakes one; if nobody was parked, it lowers the flag (Z3),
+  changes the event (Z4), and wakes all.
 
-A waiter whose flag Y3 lowered has read the event before Y4: it does not park, or is woken, and raises the flag again.
+A waiter whose flag Z3 lowered has read the event before Z4: it does not park, or is woken, and raises the flag again.
 A waiter or waker may be killed after it took a wake-up from another, so nobody parks longer than LOOK_NS; and who has
 waited that long looks for buffers of dead processes (`processes`).
 """
@@ -61,11 +61,11 @@ def notify(queue, event):
 def notify_processes(words, event, count):
     """Wake up to `count` threads, of any process, that wait for `event`; lower the flag if there was none."""
     out_of_line()
-    fetch_add(words, event, 1, "seq_cst")  # N2 releases to Y1
+    fetch_add(words, event, 1, "seq_cst")  # N2 releases to Z1
     if wake(words, event, count, True) == 0:
-        # Y3 is ordered with Y2, before Y4. Mutant: "the flag is lowered after the event has changed"
+        # Z3 is ordered with Z2, before Z4. Mutant: "the flag is lowered after the event has changed"
         store(words, event - 1, 0, "seq_cst")
-        # Y4 releases to Y1. Mutant: "a waker that lowers the flag does not change the event"
+        # Z4 releases to Z1. Mutant: "a waker that lowers the flag does not change the event"
         fetch_add(words, event, 1, "seq_cst")
         wake(words, event, ALL_WAITERS, True)
 
@@ -82,7 +82,7 @@ def notify_loops(queue):
 def put_and_wake(queue, item):
     """Append `item` and wake a getter; False if the queue is full."""
     done = put_item(queue, item)
-    # N1 is ordered with W1, Y2, H1, L6, after P2. Mutants: "a put checks for getters before it puts",
+    # N1 is ordered with W1, Z2, H1, L6, after P2. Mutants: "a put checks for getters before it puts",
     # "a put checks for getters with an acquire load", "a put does not check for getters"
     if done and load(queue._words, GETTERS, "seq_cst"):
         notify(queue, GET_EVENT)
@@ -93,7 +93,7 @@ def put_and_wake(queue, item):
 def put_all_and_wake(queue, items, begin, end):
     """Append items[begin:end], for which there must be room, and wake as many getters."""
     put_items(queue, items, begin, end)
-    # N1 is ordered with W1, Y2, H1, L6, after P2. Mutant: "a bulk put wakes only one"
+    # N1 is ordered with W1, Z2, H1, L6, after P2. Mutant: "a bulk put wakes only one"
     waiting = load(queue._words, GETTERS, "seq_cst")
     if waiting and load(queue._words, PROCESS) == SHARED:  # N4 reads a constant
         notify_processes(queue._words, GET_EVENT, end - begin)
@@ -106,7 +106,7 @@ def put_all_and_wake(queue, items, begin, end):
 def get_and_wake(queue):
     """Take the oldest item and wake a putter; EMPTY if there is none."""
     item = get_item(queue)
-    # M1 is ordered with W1, Y2, after G2. Mutant: "a get does not check for putters"
+    # M1 is ordered with W1, Z2, after G2. Mutant: "a get does not check for putters"
     if item >= 0 and load(queue._words, PUTTERS, "seq_cst"):
         notify(queue, PUT_EVENT)
     return item
@@ -132,9 +132,9 @@ def _end_of_wait(words, timeout_ns):
 def enter(words, waiters):
     """Count this thread in among the `waiters`, and return what their event word holds."""
     if load(words, PROCESS) == SHARED:  # N4 reads a constant
-        # Y1 acquires from N2, Y4, C3. Mutant: "a waiter raises the flag before it reads the event"
+        # Z1 acquires from N2, Z4, C3. Mutant: "a waiter raises the flag before it reads the event"
         seen = load(words, waiters + 1, "seq_cst")
-        # Y2 is ordered with N1, M1, Y3: then the caller tries once more. Mutant: "a waiter does not raise the flag"
+        # Z2 is ordered with N1, M1, Z3: then the caller tries once more. Mutant: "a waiter does not raise the flag"
         store(words, waiters, 1, "seq_cst")
         return seen
     # W1 is ordered with N1, M1, K1, K2: then the caller tries once more.
@@ -234,7 +234,7 @@ def wake_everybody(queue):
     """Wake all waiting threads and event loops."""
     shared = load(queue._words, PROCESS) == SHARED  # N4 reads a constant
     for event in (GET_EVENT, PUT_EVENT):
-        # C3 releases to W2, Y1. Mutant: "close does not change the events"
+        # C3 releases to W2, Z1. Mutant: "close does not change the events"
         fetch_add(queue._words, event, 1, "seq_cst")
         wake(queue._words, event, ALL_WAITERS, shared)
     notify_loops(queue)
