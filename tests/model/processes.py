@@ -16,8 +16,9 @@ from iobuf_nb import BoundedQueue, Channel
 from iobuf_nb._free import free_list, processes, waiting
 from iobuf_nb._free.owners import FREE, owner_at
 from iobuf_nb._free.processes import IDENTITY, NUMBER_SHIFT
-from iobuf_nb._free.queue import put_item
+from iobuf_nb._free.queue import LINE_PAIR, put_item
 from iobuf_nb._memory import process_slots
+from iobuf_nb._memory.aligned import aligned_mem
 from iobuf_nb._memory.process_slots import LOCKED, NUMBER, SLOT_BITS, SLOT_WORDS, ProcessSlot
 from iobuf_nb._pools import channel as channels
 from iobuf_nb._pools import pool as pools
@@ -34,7 +35,7 @@ from .specs import pool as pooled
 
 SLOTS = 7  # of a segment
 DEAD, IDLE, SURVIVOR = 5, 6, 7  # slots: of a process that is dead, one that lives and does nothing, one that recovers
-PARTS = QUEUE, OWNERS, TABLE, SENT, CLOCK, DATA = range(6)  # the shared arrays
+QUEUE, OWNERS, TABLE, SENT = range(4)  # the first of the shared arrays
 clock = np.zeros(1, np.int64)
 
 
@@ -108,20 +109,17 @@ def process_case(capacity, scripts, before="", held=(), room=None, stamps=False,
     room = room or capacity
 
     def program():
-        shared = [
-            np.zeros(size, np.int64)
-            for size in (
-                sharing.queue_bytes(sharing.queue_slots(capacity)) // 8,
-                sharing.owner_bytes(capacity) // 8,
-                (SLOTS + 1) * SLOT_WORDS,
-                sharing.queue_bytes(room) // 8,
-            )
-        ]
+        sizes = (
+            sharing.queue_bytes(sharing.queue_slots(capacity)),
+            sharing.owner_bytes(capacity),
+            8 * SLOT_WORDS * (SLOTS + 1),
+            sharing.queue_bytes(room),
+        )
+        shared = [aligned_mem(size, 8 * LINE_PAIR).view(np.int64) for size in sizes]
         clock[0] = 0
         table = shared[TABLE]
         table[LOCKED::SLOT_WORDS] = 1  # nobody can take the slots that are left
-        queue = BoundedQueue._over(None, aligned(shared[SENT]), room, capacity)
-        shared[QUEUE], shared[SENT] = aligned(shared[QUEUE]), queue._words
+        queue = BoundedQueue._over(None, shared[SENT], room, capacity)
         joins = scripts[0].startswith("J")
 
         def process(slot, alive=1):
@@ -141,8 +139,7 @@ def process_case(capacity, scripts, before="", held=(), room=None, stamps=False,
         data = np.zeros(capacity, np.int64)
         made[:] = [everybody, sent, survivor, data]
         codes = [letters(each, data if stamps else None) for each in everybody]
-        locals_ = [each.pool._local for each in everybody]
-        return [*shared, clock, data, *locals_], [
+        return [*shared, clock, data, *(each.pool._local for each in everybody)], [
             [("has", lambda got, mine=mine: got.extend(mine)), *(code[letter] for letter in script), ("holds", tuple)]
             for code, script, mine in zip(codes, scripts, holding, strict=True)
         ]
@@ -153,7 +150,7 @@ def process_case(capacity, scripts, before="", held=(), room=None, stamps=False,
         living = [each.slot - 1 for each in everybody if table[word_of(each.slot)]]
         words = [int(owners[owner_at(survivor.pool, index)]) for index in range(capacity)]
         kept = [index for t in living for name, got in results[t] if name == "holds" for index in got]
-        kept += [index for node in asleep for index in node.got]
+        kept += [index for node in sleepers for index in node.got]
         kept += [index for index, word in enumerate(words) if word >> NUMBER_SHIFT == first_number(IDLE)]
         with patch.object(processes, "is_locked", lambda slots, slot, descriptor: slots[word_of(slot)]):
             processes.recover(survivor.pool)
@@ -176,11 +173,11 @@ def process_case(capacity, scripts, before="", held=(), room=None, stamps=False,
             assert data.sum() == sum(name == "G" and result >= 0 for name, result in ended), "a stamp was overwritten"
 
     def always(nodes):
-        asleep[:] = [node for node in nodes if node.on]
+        sleepers[:] = [node for node in nodes if node.on]
         out = [index for node in nodes for index in holds(node.name, node.got)]
         assert len(out) == len(set(out)), "a buffer has two owners that live"
 
-    made, asleep = [], []
+    made, sleepers = [], []
     exact = set("".join(scripts)) <= set("GP.") and not before and not held
     options = {"always": always}
     if deaths:
@@ -190,18 +187,11 @@ def process_case(capacity, scripts, before="", held=(), room=None, stamps=False,
     return program, Spec(frozenset(range(capacity)), steps) if exact else None, check, options
 
 
-def aligned(words):
-    """Return as many words, where the words of a queue may lie."""
-    whole = np.zeros(len(words) + 16, np.int64)
-    first = -whole.ctypes.data // 8 % 16
-    return whole[first : first + len(words)]
-
-
 def steps(free, name, got):
     if name in "GP":
         yield from pooled(free, name, got)
     else:
-        yield {".": None, "holds": got, "has": None}[name], free
+        yield {".": 1, "holds": got, "has": None}[name], free
 
 
 def drained(take, source):
@@ -220,7 +210,8 @@ def happened(letter, dead, idle):
     """Let something have come to pass; return with which buffer."""
     pool, channel = dead.pool, dead.channel
     if letter == "e":
-        return put_item(pool._queue, pool.capacity - 1) and None
+        put_item(pool._queue, pool.capacity - 1)
+        return None
     index = free_list.take(idle.pool if letter == "i" else pool)
     place = owner_at(pool, index)
     if letter == "m":
@@ -330,7 +321,7 @@ def letters(process, data):
         "+": lambda got: fetch_add(clock, 0, LOOK_NS, "seq_cst"),
         "J": join,
         "L": leave,
-        ".": lambda got: load(table, word_of(process.slot), "relaxed") and None,
+        ".": lambda got: load(table, word_of(process.slot), "relaxed"),
     }
     for index in range(pool.capacity):
         code[str(index)] = lambda got, index=index: free_list.give(pool, index)
@@ -363,6 +354,7 @@ IN_TIME = [
     (1, ("G.", "X", "+")),
     (1, ("P.", "X", "+"), "", (1,)),
     (1, ("S.", "Y", "+"), "", (1,)),
+    (1, (".", "X", "+"), "h"),
     (1, (".", "Y", "+"), "t"),
 ]
 WAITS = [
