@@ -357,7 +357,7 @@ class _Pool(Allocator[Value]):
         """Return how many buffers are checked out, by this process if the pool is shared."""
         if self._segment is not None:
             return sharing.owns(self._owners, self._segment.number)
-        return self.capacity - self.available()
+        return len(self.holders()) if self.checked else self.capacity - self.available()
 
     def _warn_of_leaks(self, how: str, out: int) -> None:
         if out == 0:
@@ -384,8 +384,7 @@ class _Pool(Allocator[Value]):
             return
         # Plain reads: no other thread can use the pool any more, and a finalizer must not compile a kernel.
         if hasattr(self, "_members") and self.checked and not self._local[CLOSED_WORD]:
-            out = int(np.count_nonzero(self._owners)) if self._segment is None else self._out()
-            self._warn_of_leaks("dropped", out)
+            self._warn_of_leaks("dropped", self._out())
 
     def __reduce__(self) -> Any:
         return super().__reduce__() if self._segment is None else sharing.reduce(self)
