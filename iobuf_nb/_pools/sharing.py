@@ -123,7 +123,8 @@ def _set_identity(pool: Any, number: int) -> None:
 
 def owns(owners: NDArray[np.int64], number: int) -> int:
     """Return how many buffers a process number has."""
-    return int(np.count_nonzero(np.abs(owners) >> NUMBER_SHIFT == number))
+    # A use that was refused has the number 0, as have words that name nobody.
+    return int(np.count_nonzero(np.abs(owners) >> NUMBER_SHIFT == number)) if number else 0
 
 
 def holders(pool: Any) -> dict[int, int]:
