@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import mmap
 import warnings
@@ -97,8 +98,10 @@ def make_pool(
     kind: str, capacity: int, shape: tuple[int, ...], dtype: np.dtype[Any], arena_bytes: int, name: str | None
 ) -> Segment:
     """Return a new segment for a pool."""
-    descr = np.lib.format.dtype_to_descr(dtype)
-    if np.lib.format.descr_to_dtype(descr) != dtype:
+    descr = None
+    with contextlib.suppress(ValueError):  # of fields that overlap or are out of order
+        descr = np.lib.format.dtype_to_descr(dtype)
+    if descr is None or np.lib.format.descr_to_dtype(descr) != dtype:
         raise TypeError(f"dtype must be one that a text can describe, in a shared pool, not {dtype}")
     contents = {"kind": kind, "capacity": capacity, "shape": shape, "dtype": descr}
     sizes = arena_bytes, queue_bytes(queue_slots(capacity)), owner_bytes(capacity)

@@ -2,15 +2,13 @@
 
 import asyncio
 import gc
-import re
-import signal
 import threading
 import time
 
 import numpy as np
 import pytest
 from numba.core.errors import TypingError
-from support import CTRL_C, Process, assert_a_signal_ends, assert_whole, beside, interrupted, until
+from support import assert_a_signal_ends, assert_whole, beside, interrupted, until
 
 from iobuf_nb import BoundedQueue, BufferPool, Channel, Closed, ItemPool, WouldBlock
 from iobuf_nb._free.queue import GETTERS, PUTTERS
@@ -178,9 +176,8 @@ def test_a_receiver_waits_for_a_sender_and_a_sender_for_room(face, pool):
 def test_a_signal_ends_a_wait(face, pool):
     channel = Channel(pool, 1)
     first, second = face.get(pool), face.get(pool)
-    face.receive_within  # compiled before the alarm comes
     with pytest.raises(WouldBlock):
-        face.receive_within(channel, 0.0)
+        face.receive_within(channel, 0.0)  # compiled before the alarm comes
     face.send(channel, first)
     assert face.receive(channel) == first
     assert_a_signal_ends(lambda: face.receive(channel))

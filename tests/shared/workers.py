@@ -201,3 +201,12 @@ def wait_for_name(pipe, name):
 def place(pool, index):
     """Return where the owner word of a buffer stands."""
     return place_of(pool.capacity, index)
+
+
+def take_from_queue(pipe, sent):
+    """Receive a buffer through a channel that comes through a queue of multiprocessing."""
+    pool, channel = sent.get(timeout=60)
+    index = channel.receive(60)
+    pipe.send(index)
+    pipe.recv()
+    pool.put(index)
