@@ -309,7 +309,7 @@ class Channel(Handle, ReprMixin):
         number = as_index(index)
         status = self._put_or_closed(number)
         if status in (OUT_OF_RANGE, NOT_OUT):
-            refuse(self.pool._core, number, status)
+            refuse(self.pool, number, status)
         return status == OK
 
     @in_kernels
@@ -351,7 +351,7 @@ class Channel(Handle, ReprMixin):
                 raise RuntimeError(NO_WAIT_IN_A_CHILD)
             if status == EMPTY:
                 raise WouldBlock("the channel stayed full until send timed out")
-            refuse(self.pool._core, number, status)
+            refuse(self.pool, number, status)
 
     @in_kernels
     def try_receive(self) -> int:
@@ -423,7 +423,7 @@ class Channel(Handle, ReprMixin):
         sent = self._send_many(indices)
         if sent < 0:
             index = indices[-1 - sent]
-            refuse(self.pool._core, index, OUT_OF_RANGE if index < 0 or index >= self.pool.capacity else NOT_OUT)
+            refuse(self.pool, index, OUT_OF_RANGE if index < 0 or index >= self.pool.capacity else NOT_OUT)
         return sent
 
     @in_kernels
@@ -461,7 +461,7 @@ class Channel(Handle, ReprMixin):
         attempt = functools.partial(self._put_or_closed, number)
         status = await until(attempt, self._rescue, self._queue, PUTTERS, seconds, closed, late)
         if status != OK:
-            refuse(self.pool._core, number, status)
+            refuse(self.pool, number, status)
 
     async def areceive(self, timeout: float | None = None) -> int:
         """Receive a buffer, yielding to the event loop until there is one; parameters and errors as in `receive`.

@@ -279,10 +279,12 @@ class _Pool(Allocator[Value]):
     def holding_processes(self) -> dict[int, int]:
         """Return the process that has each checked-out buffer of a shared pool: from index to process identifier.
 
-        A snapshot; 0 for a process that is dead. ValueError if the pool is not shared. Python only.
+        A snapshot; 0 for a process that is dead. ValueError if the pool is not shared, OSError as in `recover`. Python
+        only.
         """
         if self._segment is None:
             raise ValueError("holding_processes() needs a shared pool: this one belongs to one process")
+        self._segment.require_descriptor()
         processes = self._segment.processes()
         return {i: processes.get(word >> NUMBER_SHIFT, 0) for i, word in sharing.holders(self).items()}
 
@@ -357,7 +359,7 @@ class _Pool(Allocator[Value]):
         """Return how many buffers are checked out, by this process if the pool is shared."""
         if self._segment is not None:
             return sharing.owns(self._owners, self._segment.number)
-        return self.capacity - self.available()
+        return len(self.holders()) if self.checked else self.capacity - self.available()
 
     def _warn_of_leaks(self, how: str, out: int) -> None:
         if out == 0:
@@ -367,8 +369,9 @@ class _Pool(Allocator[Value]):
             names = {thread.ident: thread.name for thread in threading.enumerate()}
             holders = self.holders()
             if self._segment is not None:
-                mine = self.holding_processes()
-                holders = {index: owner for index, owner in holders.items() if mine.get(index) == os.getpid()}
+                words = sharing.holders(self)
+                mine = {index for index, word in words.items() if word >> NUMBER_SHIFT == self._segment.number}
+                holders = {index: owner for index, owner in holders.items() if index in mine}
             held = [f"{i} by {names.get(owner, f'thread {owner}')}" for i, owner in list(holders.items())[:8]]
             message += ": " + ", ".join(held) + (", ..." if out > len(held) else "")
         warnings.warn(message, ResourceWarning, stacklevel=3)
@@ -384,8 +387,7 @@ class _Pool(Allocator[Value]):
             return
         # Plain reads: no other thread can use the pool any more, and a finalizer must not compile a kernel.
         if hasattr(self, "_members") and self.checked and not self._local[CLOSED_WORD]:
-            out = int(np.count_nonzero(self._owners)) if self._segment is None else self._out()
-            self._warn_of_leaks("dropped", out)
+            self._warn_of_leaks("dropped", self._out())
 
     def __reduce__(self) -> Any:
         return super().__reduce__() if self._segment is None else sharing.reduce(self)

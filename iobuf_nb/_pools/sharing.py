@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import mmap
 import warnings
@@ -97,8 +98,10 @@ def make_pool(
     kind: str, capacity: int, shape: tuple[int, ...], dtype: np.dtype[Any], arena_bytes: int, name: str | None
 ) -> Segment:
     """Return a new segment for a pool."""
-    descr = np.lib.format.dtype_to_descr(dtype)
-    if np.lib.format.descr_to_dtype(descr) != dtype:
+    descr = None
+    with contextlib.suppress(ValueError):  # of fields that overlap or are out of order
+        descr = np.lib.format.dtype_to_descr(dtype)
+    if descr is None or np.lib.format.descr_to_dtype(descr) != dtype:
         raise TypeError(f"dtype must be one that a text can describe, in a shared pool, not {dtype}")
     contents = {"kind": kind, "capacity": capacity, "shape": shape, "dtype": descr}
     sizes = arena_bytes, queue_bytes(queue_slots(capacity)), owner_bytes(capacity)
@@ -123,7 +126,8 @@ def _set_identity(pool: Any, number: int) -> None:
 
 def owns(owners: NDArray[np.int64], number: int) -> int:
     """Return how many buffers a process number has."""
-    return int(np.count_nonzero(np.abs(owners) >> NUMBER_SHIFT == number))
+    # A use that was refused has the number 0, as have words that name nobody.
+    return int(np.count_nonzero(np.abs(owners) >> NUMBER_SHIFT == number)) if number else 0
 
 
 def holders(pool: Any) -> dict[int, int]:
