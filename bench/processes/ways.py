@@ -37,7 +37,7 @@ from ..names import (
 Message = NDArray[np.int64]
 Send = Callable[[Message], object]
 Receive = Callable[[], int]
-ROOM = 16  # messages on their way at once, where that can be chosen
+MEMORY, MOST_ROOM = 1 << 20, 256  # bytes and messages on their way at once, where that can be chosen
 
 fork = multiprocessing.get_context("fork")
 
@@ -51,7 +51,7 @@ class Way:
     """A way for messages of `size` bytes: made before the processes part, then opened by each of them at its end."""
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        self.size, self.room = size, min(MEMORY // size, MOST_ROOM)
 
     def sender(self) -> Send:
         """Open the end that sends: return what sends a message."""
@@ -86,7 +86,7 @@ class Shared(Way):
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
-        self.pool = BufferPool(ROOM, shape=size // 8, dtype=np.int64, shared=True)
+        self.pool = BufferPool(self.room, shape=size // 8, dtype=np.int64, shared=True)
         self.channel = Channel(self.pool)
 
     def sender(self) -> Send:
@@ -148,7 +148,7 @@ class Queued(Way):
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
-        self.queue = fork.Queue(ROOM)
+        self.queue = fork.Queue(self.room)
 
     def sender(self) -> Send:
         return lambda message: self.queue.put(message.tobytes())
@@ -191,7 +191,9 @@ class Fifo(Way):
     def __init__(self, size: int) -> None:
         faster_fifo: Any = importlib.import_module("faster_fifo")
         super().__init__(size)
-        self.queue = faster_fifo.Queue(ROOM * (size + 16), ROOM, loads=lambda data: data, dumps=lambda data: data)
+        self.queue = faster_fifo.Queue(
+            self.room * (size + 16), self.room, loads=lambda data: data, dumps=lambda data: data
+        )
 
     def sender(self) -> Send:
         def send(message: Message) -> None:
@@ -223,7 +225,7 @@ class ZeroMQ(Way):
         zmq: Any = importlib.import_module("zmq")
         self.context = zmq.Context()
         socket = self.context.socket(getattr(zmq, kind))
-        socket.set_hwm(ROOM)
+        socket.set_hwm(self.room)
         return socket
 
     def sender(self) -> Send:
@@ -259,7 +261,7 @@ class Iceoryx(Way):
         node = iceoryx2.NodeBuilder.new().create(iceoryx2.ServiceType.Ipc)
         name = iceoryx2.ServiceName.new(self.name)
         data = node.service_builder(name).publish_subscribe(iceoryx2.Slice[ctypes.c_uint8])
-        data = data.enable_safe_overflow(False).subscriber_max_buffer_size(ROOM)
+        data = data.enable_safe_overflow(False).subscriber_max_buffer_size(self.room)
         return iceoryx2, data.open_or_create(), node.service_builder(name).event().open_or_create()
 
     def bytes_at(self, address: int) -> Any:
