@@ -31,6 +31,7 @@ PROOFS = {
     6: ("pytest tests/proofs/test_machines.py tests/proofs/test_fuzz.py", "", True),
     7: ("pytest tests/processes tests/jit/test_cache.py", "", True),
     8: ("pytest tests/test_interpreted.py", "", False),
+    9: ("pytest tests/model/test_cases.py -k process", INTERPRETED, True),
 }
 
 

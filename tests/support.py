@@ -22,6 +22,7 @@ from numba import njit
 import iobuf_nb
 from iobuf_nb import BufferPool
 from iobuf_nb._free.queue import HEAD, SLOTS, TAIL
+from iobuf_nb._memory import segment
 from iobuf_nb.uring import Ring
 
 PACKAGE = Path(iobuf_nb.__file__).parent
@@ -69,6 +70,22 @@ def assert_whole(pool):
     taken = take_all(pool)
     assert sorted(taken) == list(range(pool.capacity))
     pool.put_many(np.array(taken))
+
+
+def in_both_kinds(namespace, name):
+    """Return a fixture that runs each test of a file twice: what is `name` there makes private objects, or shared."""
+    cls = namespace[name]
+
+    def shared(*arguments, checked=True, **options):
+        return cls(*arguments, **({"shared": True} if checked else {"checked": False}), **options)
+
+    @pytest.fixture(autouse=True, params=["private", "shared"])
+    def kind(request, monkeypatch):
+        if request.param == "shared":
+            monkeypatch.setitem(namespace, name, shared)
+        return request.param
+
+    return kind
 
 
 def empty_pool(capacity=1):
@@ -239,6 +256,11 @@ def run_file(directory, script, **settings):
     if not path.exists():  # the time of its change counts for numba
         path.write_text(textwrap.dedent(script))
     return said(str(path), cwd=directory, **settings)
+
+
+def beginning_with(start):
+    """Return the names of shared pools and queues that begin so."""
+    return [name for name in segment.names() if name.startswith(start)]
 
 
 class Process:

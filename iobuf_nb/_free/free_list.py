@@ -227,8 +227,8 @@ def seek_late(address):
 
 @hot
 def rescue(pool):
-    """Do as `recover` does; nothing if no pool is shared."""
-    return recover_late(pool._address)
+    """Do as `recover` does; nothing in a pool that is not shared."""
+    return recover_late(pool._address) if load(pool._local, IDENTITY, "relaxed") else 0
 
 
 @kernel

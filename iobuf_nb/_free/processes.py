@@ -66,7 +66,7 @@ def thread_of(word: int) -> int:
 @hot
 def own_shared(pool, index, identity):
     """Record this thread as the owner of `index`; False if its entry in the queue was stale."""
-    # V1 acquires from V2, V3, V4: the buffer, as its last owner left it.
+    # V1 acquires from V2, V3, V4: the buffer, as its last owner left it. V1 releases to V0.
     # Mutant: "a get takes what it finds in the queue"
     return compare_and_swap(pool._owners, owner_at(pool, index), FREE, owner_word(identity))
 
@@ -75,24 +75,19 @@ def own_shared(pool, index, identity):
 def disown_shared(pool, index, identity):
     """Take `index`, which is in range, from its owner: OK or NOT_OUT."""
     place = owner_at(pool, index)
-    owner = load(pool._owners, place)  # V0 acquires from V1
+    owner = load(pool._owners, place)  # V0 acquires from V1, V2, V7
     if owner > FREE and (owner ^ identity) >> NUMBER_SHIFT == 0:
         store(pool._owners, place, FREE)  # V2 releases to V1. Mutant: "a put frees by a relaxed store"
         return OK
-    return _disown_foreign(pool, place)
+    return _disown_foreign(pool, place, owner)
 
 
 @kernel
-def _disown_foreign(pool, place):
-    """Take a buffer from an owner in another process, who may die meanwhile and be robbed by others, too."""
+def _disown_foreign(pool, place, owner):
+    """Take a buffer from what was seen to be its owner, in another process: OK, or NOT_OUT if it has another by now."""
     out_of_line()
-    while True:
-        owner = load(pool._owners, place)  # V0 acquires from V1
-        if owner <= FREE:
-            return NOT_OUT
-        # V3 releases to V1. Mutant: "a put takes from another process by a plain store"
-        if compare_and_swap(pool._owners, place, owner, FREE):
-            return OK
+    # V3 releases to V0, V1. Mutant: "a put takes from another process by a plain store"
+    return OK if owner > FREE and compare_and_swap(pool._owners, place, owner, FREE) else NOT_OUT
 
 
 @kernel
@@ -101,14 +96,15 @@ def disown_all_shared(pool, indices, n, identity):
     marked = 0
     while marked < n and 0 <= indices[marked] < pool.capacity:
         place = owner_at(pool, indices[marked])
-        owner = load(pool._owners, place)  # V0 acquires from V1
-        # V5: a mark, which only this thread removes. Mutant: "a shared bulk put may name a buffer twice"
+        owner = load(pool._owners, place)  # V0 acquires from V1, V2, V7
+        # V5 releases to V0: a mark, which only this thread removes, or who recovers what it had.
+        # Mutant: "a shared bulk put may name a buffer twice"
         if owner <= FREE or not compare_and_swap(pool._owners, place, owner, -owner_word(identity)):
             break
         marked += 1
     word = FREE if marked == n else owner_word(identity)
     for k in range(marked):
-        store(pool._owners, owner_at(pool, indices[k]), word)  # V2 releases to V1
+        store(pool._owners, owner_at(pool, indices[k]), word)  # V2 releases to V0, V1
     return -1 if marked == n else marked
 
 
@@ -128,7 +124,7 @@ def count_free(pool):
 def is_dead(pool, slot):
     """Return whether the process that took `slot` last is gone."""
     identity, descriptor = load(pool._local, IDENTITY, "relaxed"), load(pool._local, DESCRIPTOR, "relaxed")
-    # A descriptor of another file, after somebody has closed this one, would show no lock; this process holds one.
+    # A descriptor of another file, after somebody has closed this one, shows no lock; this process holds one.
     return not is_locked(pool._slots, slot, descriptor) and is_locked(
         pool._slots, identity >> NUMBER_SHIFT & MOST_PROCESSES, descriptor
     )
@@ -155,8 +151,8 @@ def take_from(pool, number):
     found = 0
     for index in range(pool.capacity):
         place = owner_at(pool, index)
-        owner = load(pool._owners, place)  # V0 acquires from V1
-        # V4 releases to V1. Mutant: "recovery frees by a plain store"
+        owner = load(pool._owners, place)  # V0 acquires from V1, V2, V5, V7
+        # V4 releases to V0, V1. Mutant: "recovery frees by a plain store"
         if abs(owner) >> NUMBER_SHIFT == number and compare_and_swap(pool._owners, place, owner, FREE):
             put_and_wake(pool._queue, index)
             found += 1
@@ -204,8 +200,8 @@ def give_away(pool, index, transit):
     if index < 0 or index >= pool.capacity:
         return OUT_OF_RANGE
     place = owner_at(pool, index)
-    owner = load(pool._owners, place)  # V0 acquires from V1
-    # V6 releases to V7: what was written into the buffer. Mutant: "a sent buffer keeps its owner"
+    owner = load(pool._owners, place)  # V0 acquires from V1, V2, V7
+    # V6 releases to V0, V7: what was written into the buffer. Mutant: "a sent buffer keeps its owner"
     if owner > FREE and compare_and_swap(pool._owners, place, owner, transit):
         return OK
     return NOT_OUT
@@ -214,13 +210,14 @@ def give_away(pool, index, transit):
 @hot
 def is_out(pool, index):
     """Return whether an index is in range and its buffer checked out."""
-    return 0 <= index < pool.capacity and load(pool._owners, owner_at(pool, index)) > FREE  # V0 acquires from V1
+    # V0 acquires from V1, V2, V7
+    return 0 <= index < pool.capacity and load(pool._owners, owner_at(pool, index)) > FREE
 
 
 @hot
 def take_over(pool, index, transit):
     """Own a buffer that came through a channel; False if its entry there was stale."""
-    # V7 acquires from V6. Mutant: "a receiver takes what it finds in the channel"
+    # V7 acquires from V6. V7 releases to V0. Mutant: "a receiver takes what it finds in the channel"
     return compare_and_swap(pool._owners, owner_at(pool, index), transit, owner_now(pool))
 
 

@@ -6,6 +6,9 @@ process that is only stopped keeps it. What keeps the lock is a mapping, through
 descriptor is closed at once: so nothing that the process does with descriptors lets go of it, and a child that it forks
 does not inherit it (madvise(2), MADV_DONTFORK).
 
+On which bytes the locks of a segment lie is drawn at random. So a descriptor that somebody has closed, and that is by
+now one of another segment, shows none of them, not even this process's own: whoever asks it sees that it cannot tell.
+
 Each time a slot is taken it gives the process a *process number*: the slot, and above it how often it has been taken. A
 number is in the table of the segment as long as something may bear it, and is never used a second time.
 """
@@ -18,7 +21,8 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from numpy.typing import NDArray
@@ -31,13 +35,14 @@ from .._threads.libc import fcntl as call_fcntl
 from ..atomics import load, store
 
 # The table of a segment: for each process slot the number that took it last, negative once nothing bears it any more;
-# the process, for people to read; and, for the model checker alone, whether the lock of the slot is held.
+# the process, for people to read; and, for the model checker alone, whether the lock of the slot is held. In place of a
+# number, slot 0 has the byte on which its lock lies; the others follow it.
 NUMBER, PID, LOCKED = range(3)
 SLOT_WORDS = 4
 SLOT_BITS = 8
 MOST_PROCESSES = (1 << SLOT_BITS) - 1  # slot 0 is not used
 MOST_TAKEN = 1 << 12  # how often a slot can be taken: numbers have 20 bits
-LOCKS = 1 << 40  # the lock of a slot lies on the byte LOCKS + slot
+FIRST_LOCK = NUMBER
 
 # Linux's values (fcntl(2), madvise(2)).
 _F_OFD_GETLK, _F_OFD_SETLK, _F_WRLCK, _F_UNLCK = 36, 37, 1, 2
@@ -48,7 +53,7 @@ _FAILED = ctypes.c_void_p(-1).value
 
 @kernel
 def _is_locked_in_kernel(slots, slot, descriptor):
-    flock = four_words(_F_WRLCK, LOCKS + slot, 1, 0)
+    flock = four_words(_F_WRLCK, load(slots, FIRST_LOCK, "relaxed") + slot, 1, 0)
     return call_fcntl(descriptor, _F_OFD_GETLK, flock) < 0 or load_word(flock) & 0xFFFF != _F_UNLCK
 
 
@@ -58,7 +63,7 @@ def is_locked(slots: Any, slot: int, descriptor: int) -> bool:
     if seam.hook is not None:
         return bool(seam.hook("load", slots, slot * SLOT_WORDS + LOCKED, "seq_cst"))
     try:
-        flock = _ask(descriptor, _F_OFD_GETLK, LOCKS + slot)
+        flock = _ask(descriptor, _F_OFD_GETLK, int(slots[FIRST_LOCK]) + slot)
     except OSError:
         return True
     return bool(struct.unpack(_FLOCK, flock)[0] != _F_UNLCK)
@@ -68,10 +73,35 @@ def _ask(descriptor: int, command: int, byte: int, kind: int = _F_WRLCK) -> byte
     return fcntl.fcntl(descriptor, command, struct.pack(_FLOCK, kind, 0, 0, byte, 1, 0, 0))
 
 
-def try_lock(descriptor: int, slot: int) -> bool:
+_no_fork = threading.RLock()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_no_fork.acquire, after_in_parent=_no_fork.release, after_in_child=_no_fork.release)
+
+
+@contextlib.contextmanager
+def _opened_anew(descriptor: int) -> Iterator[int]:
+    """Open the file of a descriptor anew: a lock belongs to the file description.
+
+    Nobody forks meanwhile: the child would have the description, too, and keep the lock when this process dies.
+    """
+    with _no_fork:
+        own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            yield own
+        finally:
+            os.close(own)
+
+
+def draw_first_lock() -> int:
+    """Return where the locks of a new segment begin: far behind its end, and where no other's are."""
+    return 1 << 62 | int.from_bytes(os.urandom(6), "little") << SLOT_BITS
+
+
+def try_lock(table: NDArray[Any], descriptor: int, slot: int) -> bool:
     """Take the lock of a slot for the file description of a descriptor; return whether that was free."""
     try:
-        _ask(descriptor, _F_OFD_SETLK, LOCKS + slot)
+        _ask(descriptor, _F_OFD_SETLK, int(table[FIRST_LOCK]) + slot)
     except BlockingIOError:
         return False
     return True
@@ -91,8 +121,8 @@ class ProcessSlot:
 
     Attributes
     ----------
-    number : int
-        The process number.
+    index, number : int
+        The slot, and the process number.
     process : int
         The process that took it; a forked child does not hold it.
     """
@@ -102,26 +132,27 @@ class ProcessSlot:
 
         OSError if there is none.
         """
-        # Open anew, not duplicated: a lock belongs to the file description.
-        own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
-        try:
+        with _opened_anew(descriptor) as own:
             slot = self._lock_one(table, own)
             last = int(load(table, slot * SLOT_WORDS + NUMBER))  # E1 acquires from E2, E3
             if last > 0:
                 before(last)
             self._mapping = _map(own)
-        finally:
-            os.close(own)
         self.process = os.getpid()
+        self.index = slot
         self.number = slot | (abs(last) >> SLOT_BITS) + 1 << SLOT_BITS
         table[slot * SLOT_WORDS + PID] = self.process
         store(table, slot * SLOT_WORDS + NUMBER, self.number)  # E2 releases to E1
 
     def _lock_one(self, table: NDArray[Any], descriptor: int) -> int:
-        for slot in range(1, MOST_PROCESSES + 1):
-            taken = abs(int(load(table, slot * SLOT_WORDS + NUMBER))) >> SLOT_BITS  # E1 acquires from E2, E3
-            if taken + 1 < MOST_TAKEN and try_lock(descriptor, slot):
-                return slot
+        # First those of which nothing is left to recover: who is stopped there, with the lock, keeps nobody from that.
+        for clean in (True, False):
+            for slot in range(1, MOST_PROCESSES + 1):
+                last = int(load(table, slot * SLOT_WORDS + NUMBER))  # E1 acquires from E2, E3
+                # Any, the second time: others recover meanwhile.
+                usable = (last <= 0 or not clean) and (abs(last) >> SLOT_BITS) + 1 < MOST_TAKEN
+                if usable and try_lock(table, descriptor, slot):
+                    return slot
         raise OSError(
             f"all {MOST_PROCESSES} process slots are in use: a shared pool or queue can serve no more processes at once"
         )
@@ -130,7 +161,7 @@ class ProcessSlot:
         """Let go of the slot, once, in the process that took it, when nothing bears its number any more."""
         mapping, self._mapping = self._mapping, 0
         if mapping:
-            store(table, (self.number & MOST_PROCESSES) * SLOT_WORDS + NUMBER, -self.number)  # E3 releases to E1
+            store(table, self.index * SLOT_WORDS + NUMBER, -self.number)  # E3 releases to E1
             _libc().munmap(mapping, mmap.PAGESIZE)
 
 
@@ -153,23 +184,21 @@ def _map(descriptor: int) -> int:
     return int(address)
 
 
-def unlink_unused(path: str, descriptor: int) -> bool:
-    """Remove the name of a segment unless a process holds a slot of it; return whether it is gone.
+def unlink_unused(path: str, table: NDArray[Any], descriptor: int, own: Collection[int] = ()) -> bool:
+    """Remove the name of a segment unless a process holds a slot that is not `own`; return whether it is gone.
 
     The lock of slot 0 lets only one process at a time decide that.
     """
-    own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        if not try_lock(own, 0) or any(is_locked((), slot, own) for slot in range(1, MOST_PROCESSES + 1)):
+    with _opened_anew(descriptor) as opened:
+        others = {*range(1, MOST_PROCESSES + 1)}.difference(own)
+        if not try_lock(table, opened, 0) or any(is_locked(table, slot, opened) for slot in others):
             return False
-        unlink_same(path, own)
+        unlink_same(path, os.fstat(opened))
         return True
-    finally:
-        os.close(own)
 
 
-def unlink_same(path: str, descriptor: int) -> None:
-    """Remove a name if it is still that of the file of a descriptor."""
+def unlink_same(path: str, file: os.stat_result) -> None:
+    """Remove a name if it is still that of a file."""
     with contextlib.suppress(FileNotFoundError):
-        if os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(descriptor)):
+        if os.path.samestat(os.stat(path, follow_symlinks=False), file):
             os.unlink(path)

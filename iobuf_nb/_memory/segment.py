@@ -12,6 +12,7 @@ Layout: a page of header; the table of `process_slots`; then what is in it, each
 from __future__ import annotations
 
 import ast
+import atexit
 import contextlib
 import errno
 import mmap
@@ -20,6 +21,7 @@ import re
 import stat
 import sys
 import weakref
+import zlib
 from typing import Any
 
 import numpy as np
@@ -27,10 +29,11 @@ from numpy.typing import NDArray
 
 from .aligned import round_up
 from .process_slots import (
+    FIRST_LOCK,
     MOST_PROCESSES,
     SLOT_WORDS,
     ProcessSlot,
-    is_locked,
+    draw_first_lock,
     living,
     unlink_same,
     unlink_unused,
@@ -44,11 +47,11 @@ _MAGIC = 0x626E5F6675626F69  # "iobuf_nb"
 _ORDER = 0x0102030405060708
 _HEADER_BYTES = 4096
 _TEXT_AT = 512
-# Words of the header: the magic number is written last.
-_MAGIC_WORD, _ORDER_WORD, _LAYOUT_WORD, _SIZE_WORD, _TEXT_BYTES, _CREATOR, _UNIQUE, COUNTER = range(8)
+# Words of the header: the magic number is written last. That of the text is its length, and above that its CRC-32.
+_MAGIC_WORD, _ORDER_WORD, _LAYOUT_WORD, _SIZE_WORD, _TEXT_WORD, _CREATOR, _UNIQUE, COUNTER = range(8)
 _TABLE_WORDS = (MOST_PROCESSES + 1) * SLOT_WORDS
 FIRST = _HEADER_BYTES + 8 * _TABLE_WORDS  # offset of what is in it
-_NAME = re.compile(r"[^/\0]{1,200}")
+_NAME = re.compile(rb"[^/\0]{1,200}", re.DOTALL)
 
 
 def require_linux() -> None:
@@ -61,8 +64,12 @@ def path_of(name: Any) -> str:
     """Return the path of a named segment; TypeError or ValueError for what cannot be a name."""
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, not {name!r:.60}")
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"name must have 1 to 200 characters, none of them a slash, not {name!r:.60}")
+    try:
+        encoded = os.fsencode(name)
+    except UnicodeEncodeError:
+        encoded = b""
+    if not _NAME.fullmatch(encoded):
+        raise ValueError(f"name must have 1 to 200 bytes of UTF-8, none of them a slash or 0, not {name!r:.60}")
     return f"{FOLDER}/{PREFIX}{name}"
 
 
@@ -83,9 +90,13 @@ class Segment:
         self.descriptor, self.name = descriptor, name
         self.slot: ProcessSlot | None = None
         self._maker = os.getpid() if made else 0  # the process that removes the name
-        self._leave: weakref.finalize[Any, Any] = weakref.finalize(self, os.close, descriptor)
-        size = os.fstat(descriptor).st_size
-        mapping = mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._file = os.fstat(descriptor)
+        self._leave: weakref.finalize[Any, Any] = weakref.finalize(self, _close, descriptor, self._file)
+        size = self._file.st_size
+        try:
+            mapping = mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        except OSError as error:
+            raise MemoryError(f"the system cannot provide {size} bytes of address space: {error}") from None
         self.memory = np.frombuffer(mapping, np.uint8)
         self.header = self.memory[:_HEADER_BYTES].view(np.int64)
         self.table = self.memory[_HEADER_BYTES:FIRST].view(np.int64)
@@ -105,7 +116,8 @@ class Segment:
         made = cls(_new_file(FIRST + size, path), name, True)
         made.memory[_TEXT_AT : _TEXT_AT + len(text)] = np.frombuffer(text, np.uint8)
         unique = int.from_bytes(os.urandom(7), "little")
-        made.header[1:7] = _ORDER, LAYOUT, FIRST + size, len(text), os.getpid(), unique
+        made.table[FIRST_LOCK] = draw_first_lock()
+        made.header[1:7] = _ORDER, LAYOUT, FIRST + size, _sum_of(text), os.getpid(), unique
         made.header[_MAGIC_WORD] = _MAGIC
         made.contents = contents
         made.enter(nothing)
@@ -119,17 +131,15 @@ class Segment:
         require_linux()
         path = path_of(name)
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = _open(path)
         except FileNotFoundError:
             raise FileNotFoundError(
                 f"there is no shared {kind} of the name {name!r}: nobody has made it yet, or its creator has closed it"
             ) from None
-        except PermissionError:
-            raise PermissionError(f"the shared {kind} {name!r} belongs to another user") from None
         return cls._opened(descriptor, path, name, kind)
 
     @classmethod
-    def _opened(cls, descriptor: int, path: str, name: str | None, kind: str) -> Segment:
+    def _opened(cls, descriptor: int, path: str, name: str | None, kind: str | None) -> Segment:
         try:
             _require_sound(descriptor, path)
         except BaseException:
@@ -138,18 +148,15 @@ class Segment:
         opened = cls(descriptor, name, False)
         opened.contents = opened._read_contents(path)
         other = opened.contents["kind"]
-        if other != kind:
+        if kind not in (None, other):
             raise ValueError(f"{path} holds a {other}, not a {kind}: attach to it with {other}.attach")
         return opened
 
     def _read_contents(self, path: str) -> dict[str, Any]:
-        text = self.memory[_TEXT_AT : _TEXT_AT + int(self.header[_TEXT_BYTES])].tobytes()
-        try:
-            contents = ast.literal_eval(text.decode())
-            contents["kind"]
-        except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
-            raise ValueError(f"{path} is damaged: its header does not say what is in it") from None
-        return dict(contents)
+        text = self.memory[_TEXT_AT:_HEADER_BYTES][: int(self.header[_TEXT_WORD]) & 0xFFFFFFFF].tobytes()
+        if _sum_of(text) != self.header[_TEXT_WORD]:
+            raise ValueError(f"{path} is damaged: its header does not say what is in it")
+        return dict(ast.literal_eval(text.decode()))
 
     # ---- sending to other processes ----------------------------------------------------------------------------------
 
@@ -181,7 +188,7 @@ class Segment:
     def enter(self, recover: Any) -> int:
         """Take a process slot and return the process number; see `ProcessSlot` for `recover` and errors."""
         self.slot = ProcessSlot(self.table, self.descriptor, recover)
-        self.leave_at_exit(nothing)
+        self.leave_at_end(nothing)
         return self.slot.number
 
     def part(self, size: int, alignment: int) -> NDArray[np.uint8]:
@@ -192,32 +199,45 @@ class Segment:
             raise ValueError("the segment is damaged: it is smaller than what its header says is in it")
         return self.memory[start : self._at]
 
-    def leave_at_exit(self, in_use: Any) -> None:
-        """Let go of the slot when this object goes, or the program ends, unless `in_use(number)` then."""
+    def leave_at_end(self, in_use: Any) -> None:
+        """Let go of the slot when this object goes, unless `in_use(number)` then."""
         if self.slot is None:
             return
         self._leave.detach()
         path = None if self.name is None else path_of(self.name)
         self._leave = weakref.finalize(
-            self, _leave, self.slot, self.table, self.descriptor, path, self._maker == os.getpid(), in_use
+            self, _leave, self.slot, self.table, self.descriptor, self._file, path, self._maker == os.getpid(), in_use
         )
+        # When the program ends, other threads may still be at work: the lock goes with the last of them.
+        self._leave.atexit = False
+        if self.name is not None:
+            _named.add(self)
 
     def remove_name(self) -> None:
         """Remove the name, in the process that gave it."""
         if self.name is not None and self._maker == os.getpid():
-            unlink_same(path_of(self.name), self.descriptor)
+            unlink_same(path_of(self.name), self._file)
+
+    def remove_name_at_exit(self) -> None:
+        """Remove the name, in the process that gave it, or if nobody else holds a slot."""
+        self.remove_name()
+        if self.slot is not None and self.slot.process == os.getpid():
+            same = [each.slot for each in _named if each.slot and os.path.samestat(each._file, self._file)]
+            with contextlib.suppress(OSError):
+                unlink_unused(path_of(self.name), self.table, self.descriptor, [slot.index for slot in same])
 
     def renew(self, recover: Any) -> None:
         """In a forked child, take a slot of its own, if there is one."""
         self.slot = None
         with contextlib.suppress(OSError):
+            self.require_descriptor()
             self.enter(recover)
 
     def require_descriptor(self) -> None:
-        """Raise unless the descriptor is still that of the segment."""
-        if self.slot is None or not (is_locked(self.table, self.slot.number & MOST_PROCESSES, self.descriptor)):
+        """Raise OSError unless the descriptor is still that of the segment."""
+        if not _is_of(self.descriptor, self._file):
             raise OSError(
-                9,
+                errno.EBADF,
                 f"descriptor {self.descriptor} of the segment was closed by somebody: no death can be seen from here",
             )
 
@@ -233,12 +253,46 @@ class Segment:
         return {int(number): int(pid) for number, pid, *_ in rows if number > 0 and pid in alive}
 
 
+_named: weakref.WeakSet[Segment] = weakref.WeakSet()
+
+
+@atexit.register
+def _remove_names() -> None:
+    for segment in list(_named):
+        segment.remove_name_at_exit()
+
+
+def _sum_of(text: bytes) -> int:
+    return (zlib.crc32(text) & 0x7FFFFFFF) << 32 | len(text)
+
+
 def nothing(number: int) -> bool:
     """Return False: there is nothing that a process number could own."""
     return False
 
 
-def _leave(slot: ProcessSlot, table: NDArray[Any], descriptor: int, path: str | None, made: bool, in_use: Any) -> None:
+def _is_of(descriptor: int, file: os.stat_result) -> bool:
+    """Return whether a descriptor is open, and that of a file."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), file)
+    return False
+
+
+def _close(descriptor: int, file: os.stat_result) -> None:
+    """Close a descriptor, unless somebody has done so, and it may be another's by now."""
+    if _is_of(descriptor, file):
+        os.close(descriptor)
+
+
+def _leave(
+    slot: ProcessSlot,
+    table: NDArray[Any],
+    descriptor: int,
+    file: os.stat_result,
+    path: str | None,
+    made: bool,
+    in_use: Any,
+) -> None:
     if os.getpid() != slot.process:
         return
     if not in_use(slot.number):  # otherwise the slot is held as long as the process lives, and with it its buffers
@@ -246,11 +300,10 @@ def _leave(slot: ProcessSlot, table: NDArray[Any], descriptor: int, path: str | 
     if path is not None:
         with contextlib.suppress(OSError):
             if made:
-                unlink_same(path, descriptor)
+                unlink_same(path, file)
             else:
-                unlink_unused(path, descriptor)
-    with contextlib.suppress(OSError):
-        os.close(descriptor)
+                unlink_unused(path, table, descriptor)
+    _close(descriptor, file)
 
 
 def _new_file(size: int, path: str | None) -> int:
@@ -289,22 +342,27 @@ def _link(descriptor: int, path: str, name: Any) -> None:
         finally:
             os.close(folder)
         try:
-            there = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            continue  # removed meanwhile
-        except OSError as error:
-            raise FileExistsError(f"name={name!r} is taken by another user's file, {path}: {error.strerror}") from None
-        try:
-            _require_sound(there, path)
-            if not unlink_unused(path, there):
+            if not clean(name):
                 raise FileExistsError(
                     f"name={name!r} is in use by a shared pool or queue of living processes: "
                     "attach to it, or choose another name"
                 )
-        except ValueError as error:
+        except FileNotFoundError:
+            continue  # removed meanwhile
+        except (PermissionError, ValueError) as error:
             raise FileExistsError(f"name={name!r} is taken: {error}") from None
-        finally:
-            os.close(there)
+
+
+def _open(path: str) -> int:
+    """Open what has a name; OSError, or ValueError if it is no file."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise
+    except PermissionError:
+        raise PermissionError(f"{path} belongs to another user") from None
+    except OSError as error:
+        raise ValueError(f"{path} is no shared pool or queue of iobuf_nb: {error.strerror}") from None
 
 
 def _require_sound(descriptor: int, path: str) -> None:
@@ -330,6 +388,11 @@ def _require_sound(descriptor: int, path: str) -> None:
         raise ValueError(f"{path} is truncated: {about.st_size} of {words[_SIZE_WORD]} bytes")
 
 
+def _table_of(descriptor: int) -> NDArray[np.int64]:
+    """Return a copy of the table of a sound segment."""
+    return np.frombuffer(os.pread(descriptor, 8 * _TABLE_WORDS, _HEADER_BYTES), np.int64)
+
+
 def names() -> list[str]:
     """Return the names of all segments on this machine."""
     with contextlib.suppress(FileNotFoundError):
@@ -340,23 +403,17 @@ def names() -> list[str]:
 def describe(name: str) -> dict[str, Any]:
     """Return what a named segment holds, its size, and which processes use it; OSError or ValueError if unreadable."""
     path = path_of(name)
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    _require_sound(descriptor, path)
-    found = Segment(descriptor, name, False)  # which closes it
-    try:
-        contents = found._read_contents(path)
-        kept = {key: contents[key] for key in ("kind", "capacity")}
-        return {**kept, "bytes": len(found.memory), "processes": living(found.table, descriptor)}
-    except KeyError:
-        raise ValueError(f"{path} is damaged: its header does not say what is in it") from None
+    found = Segment._opened(_open(path), path, name, None)
+    kept = {key: found.contents[key] for key in ("kind", "capacity")}
+    return {**kept, "bytes": len(found.memory), "processes": living(found.table, found.descriptor)}
 
 
 def clean(name: str) -> bool:
     """Remove a named segment that no process uses; return whether it is gone."""
     path = path_of(name)
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = _open(path)
     try:
         _require_sound(descriptor, path)
-        return unlink_unused(path, descriptor)
+        return unlink_unused(path, _table_of(descriptor), descriptor)
     finally:
         os.close(descriptor)

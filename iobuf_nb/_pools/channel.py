@@ -200,9 +200,10 @@ class Channel(Handle, ReprMixin):
             if name is not None:
                 raise ValueError(f"name={name!r} needs a pool that is made with shared=True, or with a name of its own")
             self._segment, self.pool = None, pool
-            self._finish(BoundedQueue(capacity, pool.capacity), fetch_add(pool._local, CHANNELS, 1) + 1)
+            number = fetch_add(pool._local, CHANNELS, 1) + 1  # V8 only counts
+            self._finish(BoundedQueue(capacity, pool.capacity), number)
             return
-        number = fetch_add(pool._segment.header, COUNTER, 1) + 1
+        number = fetch_add(pool._segment.header, COUNTER, 1) + 1  # V8 only counts
         contents = {"kind": self._KIND, "capacity": capacity, "number": number, "pool": pool._segment.reference()}
         self._share(Segment.make(contents, sharing.bytes_of(sharing.queue_bytes(capacity)), name), pool)
 

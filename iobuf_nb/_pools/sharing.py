@@ -14,6 +14,7 @@ from .._free import free_list
 from .._free.owners import ROWS, place_of
 from .._free.processes import CLOSED, DESCRIPTOR, IDENTITY, LOCAL_WORDS, NUMBER_SHIFT, take_from
 from .._free.queue import LINE_PAIR, SLOTS
+from .._jit import check
 from .._memory.aligned import MAX_ITEMS, round_up
 from .._memory.segment import FIRST, Segment, nothing
 
@@ -36,8 +37,8 @@ def require_shareable(checked: bool, page_size: int | None, huge_pages: bool) ->
         raise ValueError("checked must be True for a shared pool: what a dead process held is found by its owners")
     if huge_pages:
         raise ValueError("huge_pages must be False for a shared pool: its memory is a file")
-    if page_size is not None and page_size > mmap.PAGESIZE:
-        raise ValueError(f"page_size must be at most {mmap.PAGESIZE} for a shared pool, not {page_size}")
+    if page_size is not None:
+        check.power_of_two("page_size of a shared pool", page_size, 1, mmap.PAGESIZE)
 
 
 def queue_slots(capacity: int) -> int:
@@ -74,7 +75,7 @@ def join(pool: Any) -> None:
     if segment.slot is None:
         segment.enter(functools.partial(take_from, pool._core))
     _set_identity(pool, segment.number)
-    segment.leave_at_exit(functools.partial(owns, pool._owners))
+    segment.leave_at_end(functools.partial(owns, pool._owners))
 
 
 def join_in_child(handle: Any) -> None:
@@ -89,7 +90,7 @@ def join_in_child(handle: Any) -> None:
         if segment.slot is None:
             handle._local[CLOSED] = 1
             warnings.warn(f"{handle!r} is closed in this child: no process slot is free", RuntimeWarning, stacklevel=2)
-        segment.leave_at_exit(functools.partial(owns, handle._owners))
+        segment.leave_at_end(functools.partial(owns, handle._owners))
 
 
 def make_pool(

@@ -7,8 +7,8 @@ import functools
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from types import BuiltinFunctionType
 from typing import Any
 
@@ -115,6 +115,11 @@ class Crew:
         if self._errors:
             raise self._errors[0]
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether some of the threads have not ended."""
+        return bool(self._at_work[0])
+
     def fail(self, error: BaseException) -> None:
         """Record an error and stop all threads."""
         self._errors.append(error)
@@ -142,3 +147,20 @@ class Crew:
             # Y1 releases to Y2. Mutant: "a thread is counted out by a relaxed access"
             fetch_add(self._at_work, 0, -1, "seq_cst")
             self._ended.put(None)
+
+
+@contextmanager
+def nothing_lost(pool: BufferPool, crew: Crew) -> Iterator[None]:
+    """Return, after an error in a ``with`` block, what this thread still has of a pool since it began.
+
+    Ctrl-C may come after a get and before the next line. An unchecked pool does not tell what was lost.
+    """
+    before = pool.holders() if pool.checked else {}
+    try:
+        yield
+    except BaseException:
+        if pool.checked and not crew.is_at_work:
+            for index, owner in pool.holders().items():
+                if owner == threading.get_ident() and index not in before:
+                    pool.put(index)
+        raise

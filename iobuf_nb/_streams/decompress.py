@@ -20,6 +20,7 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 from .parts import (
+    INPUT_BYTES,
     Broken,
     Fragment,
     bgzip_blocks,
@@ -44,7 +45,6 @@ _LIBRARIES = {  # of each format, the fastest first
     "xz": ("lzma",),
 }
 LONGEST_MAGIC = 6
-_INPUT_BYTES = 1 << 17
 _OUTPUT_BYTES = 1 << 18  # the most that is decompressed at once and then copied: it stays in the processor's cache
 
 
@@ -206,7 +206,7 @@ def open_reader(fd: int, name: str, how: str, threads: int) -> Reader:
         raise OSError(errno.EBADMSG, f"No {kind} data: it begins with {head!r}", name)
     if kind == "zstd" and not regular:
         threads = 1  # whole frames would be awaited before the first byte
-    file = io.BufferedReader(raw, _INPUT_BYTES)
+    file = io.BufferedReader(raw, INPUT_BYTES)
     library = None if kind == "raw" else _library(kind)
     return Reader(name, kind, _engines(file, kind, library, threads, name))
 
@@ -270,27 +270,38 @@ class _Chunks:
         return size
 
 
-class _Zstandard:
-    """An engine: python-zstandard, which decompresses into views; to it this is the file that holds the frames."""
+class _Frames:
+    """The frames of zstd as a file: each read returns the next piece."""
 
-    def __init__(self, library: Any, pieces: Iterator[Fragment]) -> None:
+    def __init__(self, pieces: Iterator[Fragment]) -> None:
         self._pieces = pieces
-        self._offset = 0
-        self._error = library.ZstdError
-        self._stream = library.ZstdDecompressor().stream_reader(self, read_across_frames=True)
+        self.offset = 0  # of the last piece
+        self._size = 0
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1) -> bytes:
         piece = next(self._pieces, None)
         if piece is None:
             return b""
-        self._offset = piece.offset
+        self.offset, self._size = piece.offset, len(piece.data)
         return piece.data
+
+    def tell(self) -> int:
+        return self.offset + self._size
+
+
+class _Zstandard:
+    """An engine: python-zstandard, which decompresses into views."""
+
+    def __init__(self, library: Any, frames: _Frames) -> None:
+        self._frames = frames
+        self._error = library.ZstdError
+        self._stream = library.ZstdDecompressor().stream_reader(frames, read_across_frames=True)
 
     def __call__(self, view: memoryview) -> int:
         try:
             return self._stream.readinto(view)
         except self._error as error:
-            raise Broken(str(error), self._offset) from error
+            raise Broken(str(error), self._frames.offset) from error
 
 
 class _Inflate:
@@ -340,8 +351,8 @@ class _Sequence:
 
     Parameters
     ----------
-    file, read
-        The input, which tells the position; what returns its next bytes, none at the end.
+    tell, read
+        What return the position of the input, and its next bytes, none at the end.
     kind, library, name
         The format and its library; the source in warnings.
     given : bytes
@@ -349,24 +360,27 @@ class _Sequence:
     """
 
     def __init__(
-        self, file: io.BufferedReader[Any], read: Callable[[], bytes], kind: str, library: Any, name: str, given: bytes
+        self, tell: Callable[[], int], read: Callable[[], bytes], kind: str, library: Any, name: str, given: bytes
     ) -> None:
-        self._file = file
+        self._tell = tell
         self._read = read
         self._new = functools.partial(_DECOMPRESSORS[kind], library)
         self._rules = _RULES.get(kind, _Rules())
         self._name = name
         self._given = given
-        self._member: Any = self._new() if file.tell() == len(given) else None
+        self._offset = 0  # of what the member was given last
+        self._member: Any = None
 
     def __call__(self, view: memoryview) -> int:
         while self._member or self._begin():
             if self._member.needs_input and not self._given:
                 self._given = self._read()
                 if not self._given:
-                    raise Broken("The data is cut off", self._file.tell())
+                    raise Broken("The data is cut off", self._tell())
             given, self._given = self._given, b""
-            with blaming(self._file.tell() - len(given)):
+            if given:
+                self._offset = self._tell() - len(given)
+            with blaming(self._offset):
                 data = self._member.decompress(given, min(len(view), _OUTPUT_BYTES))
             if self._member.eof:
                 self._given = self._member.unused_data or b""
@@ -391,7 +405,7 @@ class _Sequence:
             if not more:
                 break
             self._given += more
-        offset = self._file.tell() - len(self._given)
+        offset = self._tell() - len(self._given)
         if padding and zeros % padding:
             raise Broken(f"Padding of {zeros} zeros", offset)
         if not self._given:
@@ -429,7 +443,8 @@ def _engines(
     if kind == "raw":
         yield file.readinto
         return
-    read: Callable[[], bytes] = functools.partial(file.read1, _INPUT_BYTES)
+    tell = file.tell
+    read: Callable[[], bytes] = functools.partial(file.read1, INPUT_BYTES)
     given = b""
     if kind == "gzip" and threads > 1:
         rest = bytearray()
@@ -445,9 +460,9 @@ def _engines(
             with closing(in_parallel(frames, functools.partial(unzstd, library), threads)) as chunks:
                 yield _Chunks(chunks)
             pieces = chain(taken, pieces)
+        source = _Frames(pieces)
         if hasattr(library, "ZstdDecompressionReader"):  # python-zstandard
-            yield _Zstandard(library, pieces)
+            yield _Zstandard(library, source)
             return
-        read = functools.partial(next, (piece.data for piece in pieces), b"")
-        given = read()
-    yield _Sequence(file, read, kind, library, name, given)
+        tell, read = source.tell, source.read
+    yield _Sequence(tell, read, kind, library, name, given)

@@ -78,7 +78,13 @@ def plain_reader(source: Opened, is_stopped: Callable[[], bool]) -> ReadInto:
 
 
 class Feed:
-    """Divides what `readinto` returns into pieces."""
+    """Divides what `readinto` returns into pieces.
+
+    Attributes
+    ----------
+    position : int
+        How many bytes of the source were handed out, or left out before.
+    """
 
     def __init__(self, name: str, units: Units, plan: Plan, readinto: ReadInto) -> None:
         self._name = printable(name)
@@ -88,19 +94,20 @@ class Feed:
         self._rest: NDArray[np.uint8] = np.empty(0, np.uint8)  # read, and not handed out, behind neighbours
         self._before = 0
         self._ended = False
-        self._position = 0
+        self.position = 0
         self._begin()
 
     def _begin(self) -> None:
         """Read up to where the first piece begins."""
         units = self._units
         if not units.delimiter:
-            left = self._position = units.start + units.skip * units.record
+            left = self.position = units.start + units.skip * units.record
             chunk = np.empty(_CHUNK, np.uint8)
             while left:
                 n = self._readinto(chunk[: min(left, _CHUNK)].data)
                 if n == 0:
                     self._ended = True
+                    self.position -= left
                     break
                 left -= n
             return
@@ -112,39 +119,40 @@ class Feed:
             n = self._readinto(chunk.data)
             if n == 0:
                 self._ended = True
+                self.position = at
                 return
             data = chunk[:n].tobytes()[max(line.first - at, 0) :]
             at += n
             kept += data
             line.feed(data)
             del kept[: max(len(kept) - _CHUNK - 2 * len(units.delimiter), 0)]
-        self._position = line.position
+        self.position = line.position
         self._rest = np.frombuffer(bytes(kept[len(kept) - (at - line.position) :]), np.uint8) if at else self._rest
 
     def fill(self, memory: NDArray[np.uint8]) -> Piece | None:
         """Fill a buffer, which has room for a step and PAD, with the next piece; None at the end."""
         plan, stop = self._plan, self._units.stop
-        if stop is not None and self._position >= stop:
+        if stop is not None and self.position >= stop:
             return None  # before a read that may wait
         have = min(len(self._rest), plan.step)
         memory[:have] = self._rest[:have]
         self._rest = self._rest[have:]
         most = plan.step
         if stop is not None and not self._units.delimiter:
-            most = max(min(most, self._before + stop - self._position), have)
+            most = max(min(most, self._before + stop - self.position), have)
         while have < most and not self._ended and len(self._rest) == 0:
             n = self._readinto(memory[have:most].data)
             self._ended = n == 0
             have += n
         over = self._ended and len(self._rest) == 0
-        if stop is not None and not self._units.delimiter and self._position + have - self._before >= stop:
-            have, over = self._before + max(stop - self._position, 0), True
+        if stop is not None and not self._units.delimiter and self.position + have - self._before >= stop:
+            have, over = self._before + max(stop - self.position, 0), True
         piece = self._lines(memory, have, over) if self._units.delimiter else self._records(have, over)
         end = piece.before + piece.n
         keep = min(plan.before, end)
         self._rest = np.concatenate((memory[end - keep : have], self._rest))
         self._before = keep
-        self._position += piece.n
+        self.position += piece.n
         memory[end + piece.after : end + piece.after + PAD] = 0
         return piece if piece.n else None
 
@@ -153,29 +161,29 @@ class Feed:
         there = have - self._before
         n = min(plan.length, there if over else (there - plan.after) // plan.record * plan.record)
         if n % plan.record:
-            at = self._position + n - n % plan.record
+            at = self.position + n - n % plan.record
             raise ValueError(f"{self._name} ends at offset {at} inside a record of {plan.record} bytes")
-        return Piece(n, self._position, self._before, min(plan.after, there - n))
+        return Piece(n, self.position, self._before, min(plan.after, there - n))
 
     def _lines(self, memory: NDArray[np.uint8], have: int, over: bool) -> Piece:
         plan, units = self._plan, self._units
         text = memory[:have].tobytes()
         n = have
-        if units.stop is not None and self._position >= units.stop:
-            return Piece(0, self._position, 0, 0)
-        if units.stop is not None and self._position + have >= units.stop:
-            line = LineStart(units.delimiter, units.stop - self._position, 0)
+        if units.stop is not None and self.position >= units.stop:
+            return Piece(0, self.position, 0, 0)
+        if units.stop is not None and self.position + have >= units.stop:
+            line = LineStart(units.delimiter, units.stop - self.position, 0)
             line.feed(text[line.first :])
             if line.position is not None:
-                return Piece(line.position, self._position, 0, 0)
+                return Piece(line.position, self.position, 0, 0)
         if not over:
             n = units.last_cut(text)
             if n == 0:
                 raise ValueError(
-                    f"{self._name} has a line at offset {self._position} that is longer than a piece, {plan.step} "
+                    f"{self._name} has a line at offset {self.position} that is longer than a piece, {plan.step} "
                     "bytes: tier, or the buffers of pool, must be larger"
                 )
-        return Piece(n, self._position, 0, 0)
+        return Piece(n, self.position, 0, 0)
 
 
 def get_buffer(pool: BufferPool, is_stopped: Callable[[], bool], first: bool) -> int:
@@ -184,6 +192,9 @@ def get_buffer(pool: BufferPool, is_stopped: Callable[[], bool], first: bool) ->
     A pool that does not wait is waited for all the same, unless this is the `first` buffer: workers return theirs.
     """
     while not is_stopped():
+        index = pool.try_get()  # much quicker than a wait, if there is one
+        if index >= 0:
+            return index
         try:
             return int(pool.get(timeout=LOOK_S))
         except WouldBlock:

@@ -22,7 +22,7 @@ from .._memory.aligned import aligned_mem
 from .._pools.bounded_queue import BoundedQueue
 from .._pools.pool import BufferPool
 from .._threads.outcomes import WouldBlock
-from .crew import LOOK_S, Crew, compile_methods, put_back, require_real_threads
+from .crew import LOOK_S, Crew, compile_methods, nothing_lost, put_back, require_real_threads
 from .errors import StreamError
 from .feed import Feed, MakeReader, Stopped, get_buffer
 from .kernel import Prepared
@@ -175,7 +175,7 @@ class Job:
                 finally:
                     self.pool.put(buffer)
 
-        self._run_on(source, plan, words, crew, work)
+        self.base += self._run_on(source, plan, words, crew, work)
 
     def run_fed(self, source: Opened, index: int, units: Units, reader: MakeReader) -> None:
         """Run the kernel over what this thread reads, while the workers process what it has read."""
@@ -206,27 +206,30 @@ class Job:
                 number = 0
                 while True:
                     buffer = get_buffer(self.pool, is_stopped, first=number == 0)
-                    handed_over = False
+                    memory = buffer_memory(self.pool, buffer, plan.step + PAD)
+                    piece = None
                     try:
-                        memory = buffer_memory(self.pool, buffer, plan.step + PAD)
                         piece = feed.fill(memory)
-                        if piece is None:
-                            break
-                        rows[buffer, :6] = memory.ctypes.data, *piece[:2], number, *piece[2:]
-                        ready.put(buffer)  # raises if a worker has failed
-                        handed_over = True
                     finally:
-                        if not handed_over:
+                        if piece is None:
                             self.pool.put(buffer)
+                    if piece is None:
+                        break
+                    rows[buffer, :6] = memory.ctypes.data, *piece[:2], number, *piece[2:]
+                    if not ready.try_put(buffer):
+                        self.pool.put(buffer)
+                        raise Stopped
                     number += 1
                     self.report(self.bytes + int(words[DONE]), None)
+                self.base += feed.position
             ready.close()
 
         self.watch.start()
-        try:
-            self._run_on(source, plan, words, crew, work, pump)
-        finally:
-            put_back(ready, self.pool)
+        with nothing_lost(self.pool, crew):
+            try:
+                self._run_on(source, plan, words, crew, work, pump)
+            finally:
+                put_back(ready, self.pool)
 
     def run_ring(self, source: Opened, index: int) -> None:
         """Read a source with io_uring in this thread, and let the workers process what has arrived."""
@@ -268,15 +271,15 @@ class Job:
                 compile_for(close_queue, ready)
             self.watch.start()
             try:
-                self._run_on(source, plan, words, crew, work, pump)
+                self.base += self._run_on(source, plan, words, crew, work, pump)
             finally:
                 put_back(ready, self.pool)
 
     def _run_on(
         self, source: Opened, plan: Plan, words: NDArray[np.int64], crew: Crew,
         work: Callable[[int], None], first: Callable[[], None] | None = None,
-    ) -> None:  # fmt: skip
-        """Run a crew on one source, and see whether it has changed."""
+    ) -> int:  # fmt: skip
+        """Run a crew on one source, and see whether it has changed; return how many bytes were processed."""
         size = None if source.fed else source.size or None
 
         def report() -> None:
@@ -290,8 +293,8 @@ class Job:
             raise source.changed(done)  # some file systems report sizes that mean nothing
         source.leave_at(done)
         self._count(words)
-        self.base += done
         self.report(self.bytes, self.bytes if size else None)
+        return done
 
     def _plan_for(self, source: Opened, index: int) -> Plan:
         return self.plan._replace(

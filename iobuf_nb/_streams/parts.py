@@ -21,7 +21,8 @@ _BGZIP_HEADER = re.compile(rb"\x1f\x8b\x08\x04.{6}\x06\0BC\x02\0(..)", re.DOTALL
 _BGZIP_HEADER_BYTES = 18
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_BLOCK = 1 << 17  # the most that a block of zstd holds, compressed or not
-_FRAME_PIECES = 256  # frames of more pieces are no parts: they would take too much memory
+_FRAME_BLOCKS = 255  # frames of more blocks are no parts: they would take too much memory
+INPUT_BYTES = 1 << 17
 _BATCH_BYTES = (
     1 << 20
 )  # parts are decompressed together until they may be this large: a thread is then busy for a while
@@ -43,10 +44,11 @@ class Member(NamedTuple):
 
 
 class Fragment(NamedTuple):
-    """The header of a zstd frame, or one of its blocks."""
+    """A piece of a zstd frame: what was read of it at once."""
 
     data: bytes
     offset: int
+    blocks: int  # that begin in it
     last: bool  # whether the frame ends with it
 
 
@@ -97,20 +99,18 @@ def inflate(library: Any, part: Member) -> bytes:
 
 def zstd_pieces(file: BufferedReader[Any]) -> Iterator[Fragment]:
     """Yield the frames of zstd in pieces, without the skippable ones."""
-    while True:
-        offset = file.tell()
-        magic = file.read(4)
-        if not magic:
-            return
-        magic += _exactly(file, 4 - len(magic))
+    data = _Ahead(file)
+    while data.size or data.read():
+        magic = data.look(0, 4)
         if is_skippable(magic):
-            left = int.from_bytes(_exactly(file, 4), "little")
+            left = 8 + int.from_bytes(data.look(4, 4), "little")
             while left:
-                left -= len(_exactly(file, min(left, _BATCH_BYTES)))
+                data.need(1)
+                left -= len(data.take(left))
         elif magic == _ZSTD_MAGIC:
-            yield from _frame(file, offset)
+            yield from _frame(data)
         else:
-            raise Broken("No frame of zstd begins here", offset)
+            raise Broken("No frame of zstd begins here", data.offset)
 
 
 def zstd_frames(pieces: Iterator[Fragment], rest: list[Fragment]) -> Iterator[Member]:
@@ -118,12 +118,13 @@ def zstd_frames(pieces: Iterator[Fragment], rest: list[Fragment]) -> Iterator[Me
     frame: list[Fragment] = []
     for piece in pieces:
         frame.append(piece)
-        if piece.last:
-            yield Member(b"".join(each.data for each in frame), len(frame) * _ZSTD_BLOCK, frame[0].offset)
-            frame = []
-        elif len(frame) == _FRAME_PIECES:
+        blocks = sum(each.blocks for each in frame)
+        if blocks > _FRAME_BLOCKS:
             rest += frame
             return
+        if piece.last:
+            yield Member(b"".join(each.data for each in frame), blocks * _ZSTD_BLOCK, frame[0].offset)
+            frame = []
 
 
 def unzstd(library: Any, part: Member) -> bytes:
@@ -178,23 +179,73 @@ def _batches(parts: Iterator[Member]) -> Iterator[list[Member]]:
         yield batch
 
 
-def _frame(file: BufferedReader[Any], offset: int) -> Iterator[Fragment]:
-    """Yield a frame of zstd whose magic number has been read."""
-    descriptor = _exactly(file, 1)
-    flags = descriptor[0]
+class _Ahead:
+    """Compressed data, of which headers are looked at before it is taken."""
+
+    def __init__(self, file: BufferedReader[Any]) -> None:
+        self._file = file
+        self._data = b""
+        self._taken = 0
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are."""
+        return len(self._data) - self._taken
+
+    @property
+    def offset(self) -> int:
+        """The offset of the first of them in the file."""
+        return self._file.tell() - self.size
+
+    def read(self) -> bool:
+        """Read on; return False at the end of the file."""
+        data = self._file.read1(INPUT_BYTES)
+        self._data, self._taken = self._data[self._taken :] + data, 0
+        return bool(data)
+
+    def need(self, size: int) -> None:
+        """Read on until there are `size` bytes."""
+        while self.size < size:
+            if not self.read():
+                raise Broken("The data is cut off", self._file.tell())
+
+    def look(self, at: int, size: int) -> bytes:
+        """Return `size` bytes at a position from the first on, without taking them."""
+        self.need(at + size)
+        return self._data[self._taken + at : self._taken + at + size]
+
+    def take(self, most: int) -> bytes:
+        """Return the first bytes and take them: `most`, or all that there are."""
+        data = self._data[self._taken : self._taken + most]
+        self._taken += len(data)
+        return data
+
+
+def _frame(data: _Ahead) -> Iterator[Fragment]:
+    """Yield a frame of zstd. Its headers are followed through what is read at once, which is then yielded."""
+    flags = data.look(4, 1)[0]
     single = flags >> 5 & 1  # a single segment: the size of the window is that of the content
-    length = (1 - single) + (0, 1, 2, 4)[flags & 3] + (single, 2, 4, 8)[flags >> 6]
-    yield Fragment(_ZSTD_MAGIC + descriptor + _exactly(file, length), offset, False)
-    last = False
-    while not last:
-        offset = file.tell()
-        header = _exactly(file, 3)
-        fields = int.from_bytes(header, "little")
-        last, repeated, size = bool(fields & 1), fields >> 1 & 3 == 1, fields >> 3
-        if size > _ZSTD_BLOCK:
-            raise Broken(f"A block of zstd says that it has {size} bytes", offset)
-        checksum = 4 if last and flags & 4 else 0
-        yield Fragment(header + _exactly(file, (1 if repeated else size) + checksum), offset, last)
+    at = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3] + (single, 2, 4, 8)[flags >> 6]  # where the next block begins
+    last = ended = False
+    while not ended:
+        blocks = 0
+        while not last and at + 3 <= data.size:
+            fields = int.from_bytes(data.look(at, 3), "little")
+            repeated, size = fields >> 1 & 3 == 1, fields >> 3
+            if size > _ZSTD_BLOCK:
+                if at:
+                    break  # what comes before may be broken, too
+                raise Broken(f"A block of zstd says that it has {size} bytes", data.offset)
+            last = bool(fields & 1)
+            at += 3 + (1 if repeated else size) + (4 if last and flags & 4 else 0)
+            blocks += 1
+        ended = last and at <= data.size
+        offset = data.offset
+        piece = data.take(at)
+        at -= len(piece)
+        yield Fragment(piece, offset, blocks, ended)
+        if not ended:
+            data.need(1 if at else 3)
 
 
 def _exactly(file: BufferedReader[Any], size: int) -> bytes:

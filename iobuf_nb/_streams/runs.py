@@ -11,7 +11,7 @@ from .decompress import LONGEST_MAGIC, open_reader, recognised
 from .feed import ReadInto, plain_reader
 from .job import Job
 from .mapping import ALWAYS, MEASURE, NEVER
-from .output import NOWHERE
+from .output import IN_TURN, NOWHERE, PLACED
 from .pieces import UNKNOWN
 from .source import Opened, Source
 from .table import LARGE_BYTES, Table
@@ -69,6 +69,7 @@ class _Runs:
         elif source.path is None or not self._add_path(source, source.path, index):
             self.flush()
             with source.opened(self._direct) as opened:
+                self._require_other(opened)
                 self._run(opened, index)
         if len(self._table) >= _GROUP:
             self.flush()
@@ -112,6 +113,7 @@ class _Runs:
             if looked_at and recognised(os.pread(opened.fd, LONGEST_MAGIC, opened.first)) == "raw":
                 return False
             self._require_file(opened.name, False)
+            self._require_other(opened)
             self.flush()
             if source.path is None and opened.seekable:
                 os.lseek(opened.fd, opened.first, os.SEEK_SET)  # a buffered file has read ahead
@@ -180,6 +182,15 @@ class _Runs:
     def _require_file(self, name: str, regular: bool) -> None:
         if self._engine in ("uring", "mmap") and not regular:
             raise ValueError(f"engine={self._engine!r} needs regular files, and {name} is not one")
+
+    def _require_other(self, opened: Opened) -> None:
+        """Refuse a file or pipe into which the output goes; a terminal or socket may take what it did not give."""
+        plan = self._job.plan
+        either = plan.output in (PLACED, IN_TURN) and (opened.seekable or opened.is_pipe)
+        if either and os.path.sameopenfile(opened.fd, plan.target):
+            raise ValueError(
+                f"output must not be the file or pipe that is read, {opened.name:.60}: pass a path, or another file"
+            )
 
     def _run(self, opened: Opened, index: int) -> None:
         """Read one open source."""

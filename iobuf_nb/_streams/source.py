@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import glob
 import mmap
 import os
@@ -22,6 +23,7 @@ from ..syscalls import recv
 from .turns import BYTES, CONNECTED, MESSAGES
 
 _PACKET_BYTES = 4096  # PIPE_BUF: a packet of a pipe in packet mode (O_DIRECT), which the reading end cannot detect
+_USUAL_PIPE, _LARGE_PIPE = 1 << 16, 1 << 18  # bytes that a pipe holds as Linux makes it, and while it is streamed
 _MESSAGE_BYTES = 1 << 20  # longer messages are an error
 _LONGEST_PATH = 4096
 _PTY_MASTER = os.makedev(5, 2)
@@ -178,6 +180,7 @@ class Opened:
         self.own: int | None = None
         if self.is_pipe:
             self.unit = _PACKET_BYTES
+            _enlarge(fd)
         elif stat.S_ISSOCK(status.st_mode):
             kind = _type_of_socket(fd)
             if kind == socket.SOCK_STREAM:
@@ -274,6 +277,13 @@ def changed(name: str, done: int, size: int) -> OSError:
 def printable(name: str) -> str:
     r"""Return a name as printable text: undecodable bytes appear as ``\xff``."""
     return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def _enlarge(fd: int) -> None:
+    """Let a pipe hold more than usual, if nobody has chosen its size: reader and writer then wake each other less."""
+    with suppress(OSError, AttributeError):  # the user has too many large pipes; the system is not Linux
+        if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) == _USUAL_PIPE:
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _LARGE_PIPE)
 
 
 def _type_of_socket(fd: int) -> int:

@@ -30,12 +30,9 @@ def make_states(state: Any, count: int) -> list[Any]:
     """Return a state for each of `count` workers: copies of `state`, or the results of calling it."""
     if not callable(state):
         _require_changeable(state)
-        states = [_copied(state, {}) for _ in range(count)]
-    else:
-        states = [state() for _ in range(count)]
-        for each in states:
-            _require_changeable(each)
-    kinds = [type_of(each) for each in states]
+        return [_copied(state, {}) for _ in range(count)]
+    states = [state() for _ in range(count)]
+    kinds = [_require_changeable(each) for each in states]
     for kind in kinds:
         if kind != kinds[0]:
             raise TypeError(
@@ -54,13 +51,15 @@ def type_of(state: Any) -> Any:
         raise TypeError(f"state must be something that numba kernels accept, not {state!r:.60}") from None
 
 
-def _require_changeable(state: Any) -> None:
+def _require_changeable(state: Any) -> Any:
+    """Return the type of a state that kernels can change; refuse another."""
     kind = type_of(state)
     if state is not None and not _can_change(state, kind):
         raise TypeError(
             f"state must be something that a kernel can change in place, such as np.zeros(1), not a {kind}, "
             f"{state!r:.60}: the changes of a kernel would be lost"
         )
+    return kind
 
 
 def _can_change(value: Any, kind: Any) -> bool:

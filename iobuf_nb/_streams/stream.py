@@ -102,6 +102,7 @@ def stream(
         get copies of its pieces. Bytes that are also the name of a file are refused.
         Messages of sockets, or of pipes in packet mode, are joined but never cut: one of more than 1 MiB is an error.
         An empty message ends datagrams, which have no other end.
+        A pipe that holds the usual 64 KiB is enlarged to 256 KiB, if the system allows it; one of another size is left.
         Several sources form one stream, but no piece spans two of them.
     kernel : function compiled by ``numba.njit``
         Called as ``kernel(buffer, n, offset, state)``: a contiguous array of `n` items, which is the kernel's own until
@@ -279,6 +280,8 @@ def stream(
                 pool = stack.enter_context(own_pool(most, size if engine == "uring" else size + SLACK))
         elif not isinstance(pool, BufferPool):
             raise TypeError(f"pool must be a BufferPool, not {pool!r:.60}")
+        elif tier is not None or buffers is not None:
+            raise ValueError("pool has its own number and size of buffers: leave out tier and buffers, or pool")
         plan = units.plan(pool, direct, "ring" if engine == "uring" else "own" if owned else "given")
         room = plan.step // plan.item if output_items is None else output_items
         states = make_states(state, 1 if ordered else count)

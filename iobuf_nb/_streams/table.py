@@ -39,8 +39,10 @@ from .mapping import MAPPED_AT, MAPPED_BYTES, SEARCHED_AT
 from .pieces import SCRATCH_WORDS, UNKNOWN
 from .source import Opened, changed
 
-_COLUMNS = [FD, LEFT, CLAIMS_END, CLAIMS, LENGTH, MEMORY, ORIGIN, LOW, HIGH, TOTAL, BASE, INODE, MAPPING, INDEX, KNOWN]
-
+_COLUMNS = [
+    FD, LEFT, CLAIMS_END, CLAIMS, LENGTH, MEMORY, ORIGIN, LOW, HIGH, TOTAL, BASE, INODE, MAPPING, INDEX, KNOWN, SHORT,
+    MAPPED_BYTES,
+]  # fmt: skip
 
 LARGE_BYTES = 1 << 26  # of files for which it is worth while to find out how to read them best
 _TOGETHER = 16  # pieces of a large file at most: each worker then maps whole parts of the page table
@@ -124,6 +126,8 @@ class Table:
                 mapping,
                 index,
                 known,
+                UNKNOWN,
+                origin + total,
             )
         )
         if fd or memory:
@@ -170,8 +174,6 @@ class Table:
         if not self._rows:
             return
         rows[:, _COLUMNS] = self._rows
-        rows[:, SHORT] = UNKNOWN
-        rows[:, MAPPED_BYTES] = rows[:, ORIGIN] + rows[:, TOTAL]
         ours = (rows[:, FD] == 0) & (rows[:, MEMORY] == 0)
         rows[:, PATH] = np.where(ours, self._addresses(self._paths, len(self)), 0)
 

@@ -4,10 +4,12 @@ import faces
 import numpy as np
 import pytest
 from numba.core.errors import TypingError
-from support import place
+from support import in_both_kinds, place
 
 from iobuf_nb import BoundedQueue, PoolClosed, WouldBlock
 from iobuf_nb._free.queue import HEAD, LINE_PAIR, SLOTS, TAIL
+
+kind = in_both_kinds(globals(), "BoundedQueue")
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 3, 7, 8, 9, 64, 1000, 1025])
@@ -146,8 +148,9 @@ def test_finds_its_place_from_stale_hints(face, capacity, behind):
     assert [face.try_put(queue, 0) for _ in range(capacity + 1)] == [True] * capacity + [False]
 
 
-def test_shows_itself():
+def test_shows_itself(kind):
     queue = BoundedQueue(4)
     queue.put(1)
-    assert repr(queue) == "BoundedQueue(capacity=4, limit=4, size=1, closed=False)"
+    shared = ", shared=True, name=None" if kind == "shared" else ""
+    assert repr(queue) == f"BoundedQueue(capacity=4, limit=4, size=1, closed=False{shared})"
     assert "25.0 %" in queue._repr_html_() and "<meter" in queue._repr_html_()

@@ -16,7 +16,7 @@ from iobuf_nb._free import owners as owner
 from iobuf_nb._pools import fork, magazine
 from iobuf_nb._pools.bounded_queue import BoundedQueue
 
-from . import cases, coroutines, forks, magazines, mutants_of_streams, owners, times
+from . import cases, coroutines, forks, magazines, mutants_of_processes, mutants_of_streams, owners, times
 from .scheduler import Violation
 
 
@@ -142,18 +142,18 @@ BUGS = [
             ("a putter counts itself in after its last try", waiting.wait_to_put, TRY_AGAIN, r"\2\3\1"),
             (
                 "a waiter counts itself in by a plain store",
-                waiting._enter,
+                waiting.enter,
                 r"fetch_add\((.*), waiters, 1, .*\)",
                 r"store(\1, waiters, load(\1, waiters) + 1)",
             ),
             (
                 "a waiter counts itself in with a relaxed access",
-                waiting._enter,
+                waiting.enter,
                 r'(waiters, 1, )"seq_cst"',
                 r'\1"relaxed"',
             ),
-            ("a getter that is woken gives up", waiting.wait_to_get, r"( *)(_leave.*\n)", r"\1\2\1return item\n"),
-            ("a putter that is woken gives up", waiting.wait_to_put, r"( *)(_leave.*\n)", r"\1\2\1return result\n"),
+            ("a getter that is woken gives up", waiting.wait_to_get, r"( *)(leave.*\n)", r"\1\2\1return item\n"),
+            ("a putter that is woken gives up", waiting.wait_to_put, r"( *)(leave.*\n)", r"\1\2\1return result\n"),
             ("a waker does not change the event", waiting.notify, r"fetch_add\(.*\)", "pass"),
             (
                 "a waker changes the event after it wakes",
@@ -174,9 +174,9 @@ BUGS = [
             ("a bulk put leaves every other slot out", queue.put_items, r"= (_next\(.*\))", r"= _next(queue, \1)"),
             ("a bulk get leaves every other slot out", queue.get_items, r"= (_next\(.*\))", r"= _next(queue, \1)"),
             ("a get does not check for putters", waiting.get_and_wake, r"load\(.*PUTTERS.*\)", "False"),
-            ("close wakes no thread", waiting.close_queue, r"wake\(.*\)", "pass"),
-            ("close wakes only one", waiting.close_queue, "ALL_WAITERS", "1"),
-            ("close does not change the events", waiting.close_queue, r"fetch_add\(.*\)", "pass"),
+            ("close wakes no thread", waiting.wake_everybody, r"wake\(.*\)", "pass"),
+            ("close wakes only one", waiting.wake_everybody, "ALL_WAITERS", "1"),
+            ("close does not change the events", waiting.wake_everybody, r"fetch_add\(.*\)", "pass"),
             ("close wakes before it closes", waiting.close_queue, r"(    store.*\n)([\s\S]*)", r"\2\1"),
             (
                 "a getter checks whether the queue is closed after it found nothing",
@@ -192,8 +192,8 @@ BUGS = [
             (
                 "a buffer is free before its owner word is",
                 free_list.give,
-                r"(    )(status = .*)\n",
-                r"\1release(pool._queue, index)\n\1\2\n\1return status\n",
+                r"(    identity = [\s\S]*)    if status == OK:\n *(release.*)\n",
+                r"    \2\n\1",
             ),
             (
                 "an owner word is freed by a plain store",
@@ -374,5 +374,6 @@ BUGS = [
         ],
     ),
     *mutants_of_streams.BUGS,
+    *mutants_of_processes.BUGS,
 ]
 MUTANTS = [Mutant(*bug, among) for among, bugs in BUGS for bug in bugs]

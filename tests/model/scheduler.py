@@ -23,7 +23,7 @@ import math
 import random
 from dataclasses import dataclass
 
-from .memories import SC
+from .memories import SC, Access
 from .threads import Complaint, Restart, Threads
 
 MAX_STEPS = 400
@@ -60,14 +60,17 @@ class Search:
         alone=None,
         forked=None,
         clock=None,
+        locks=None,
+        always=None,
         words=(),
     ):
-        self.threads = Threads(program, memory, words, clock)
+        self.threads = Threads(program, memory, dict.fromkeys((*(locks or {}).values(), *words)), clock)
         self.memory, self.spec, self.check = self.threads.memory, spec, check
         self.bounded = preemptions is not None
         self.left = deaths, risings, preemptions, None
         self.limit, self.known = alone, {}
-        self.forked, self.clock = forked, clock
+        self.forked, self.clock, self.always = forked, clock, always
+        self.locks = {thread: self.threads.number(*word) for thread, word in (locks or {}).items()}
 
     def start(self):
         nodes = tuple(self.threads.finished)
@@ -147,14 +150,23 @@ class Search:
                 yield f"u{thread}", None, self.risen((*state[:4], (deaths, risings - 1, preemptions, last)), thread)
             if (node.access or node.on) and deaths:
                 after = (*nodes[:thread], self.threads.dead(node), *nodes[thread + 1 :])
-                yield f"k{thread}", None, (memory, after, explained, results, (deaths - 1, risings, preemptions, last))
+                left = deaths - 1, risings, preemptions, last
+                yield f"k{thread}", None, (self.unlocked(memory, thread), after, explained, results, left)
         for thread, after in self.memory.drains(memory):
             yield f"d{thread}", None, (after, *state[1:])
+
+    def unlocked(self, memory, thread):
+        """Return the memory after the system has let go of the lock of a thread that died, when all else was done."""
+        if thread not in self.locks:
+            return memory
+        return self.memory.perform(memory, thread, Access("store", self.locks[thread], "seq_cst", (0,)))[0][1]
 
     def look(self, state, moves):
         """Raise AssertionError if something is wrong with a state."""
         memory, nodes, explained, results, _ = state
         assert not isinstance(explained, Complaint), explained
+        if self.always:
+            self.always([node for node in nodes if node.access or node.on])
         if self.limit is not None:
             for thread, node in enumerate(nodes):
                 if node.access:
@@ -225,6 +237,10 @@ def explore(program, spec=None, check=None, most=math.inf, **options):
     clock : callable, optional
         Returns what the clock says, which may be a word that a thread moves on; then a sleep with a limit ends by
         itself.
+    locks : dict, optional
+        For threads that are processes, (array, index) of the word that the system sets to 0 when they die.
+    always : callable, optional
+        Called in every state with the nodes of the threads that are in an operation.
     forked : callable, optional
         Called in every state in which a thread is between two operations, with the shared arrays as a child would have
         them that this thread forks.

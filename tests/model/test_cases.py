@@ -2,11 +2,13 @@
 
 import pytest
 
-from . import cases, coroutines, crews, forks, magazines, owners, scheduler, streams, times
+from . import cases, coroutines, crews, forks, magazines, owners, processes, scheduler, streams, times
 
 PROGRAMS = (cases, magazines, owners, coroutines, times, forks, streams, crews)
-ALL = [case for programs in PROGRAMS for case in (*programs.CASES, *programs.LARGE)]
-BOUNDED = [case for case in ALL if "preemptions" in case.options or case.walk is not scheduler.explore]
+ALL = [*(case for programs in PROGRAMS for case in (*programs.CASES, *programs.LARGE)), *processes.CASES]
+BOUNDED = [
+    case for case in (*ALL, *processes.LARGE) if "preemptions" in case.options or case.walk is not scheduler.explore
+]
 
 
 def run(case, record_property):
@@ -20,6 +22,12 @@ def run(case, record_property):
 
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_no_schedule_breaks_it(case, record_property):
+    run(case, record_property)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", processes.LARGE, ids=lambda case: case.name)
+def test_nor_that_of_larger_ones(case, record_property):
     run(case, record_property)
 
 

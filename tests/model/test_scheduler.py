@@ -7,7 +7,7 @@ from iobuf_nb._threads.parking import park, wake
 from iobuf_nb.atomics import compare_and_swap, load, store
 
 from . import scheduler
-from .memories import TSO, Relaxed
+from .memories import SC, TSO, Relaxed
 from .specs import Spec
 
 
@@ -89,11 +89,34 @@ def test_an_operation_whose_thread_died_may_have_taken_effect_or_not():
     assert {results for results in found if not results[0]} == {((), (("get", 0),)), ((), (("get", 1),))}
 
 
+@pytest.mark.parametrize("memory", [SC, TSO, Relaxed])
+def test_the_system_lets_go_of_the_lock_of_what_died_after_all_its_stores(memory):
+    def program():
+        words = np.array([0, 1], np.int64)
+
+        def look(got):
+            return load(words, 1), load(words, 0)
+
+        return [words], [
+            [("set", lambda got: store(words, 0, 1)), ("set", lambda got: store(words, 0, 2))],
+            [("look", look)],
+        ]
+
+    found = set()
+
+    def check(results):
+        found.update((len(results[0]), seen) for _, seen in results[1])
+
+    scheduler.explore(program, None, check, memory=memory, locks={0: (0, 1)}, deaths=1)
+    assert (1, (0, 1)) in found and (1, (1, 1)) in found
+    assert all(value == ended for ended, (locked, value) in found if not locked)
+
+
 def test_sleepers_are_woken_whichever_they_be_and_may_get_up_unwoken():
     def program():
         words = np.zeros(1, np.int64)
-        sleepers = [[("sleep", lambda got: park(words, 0, 0, 1))] for _ in range(2)]
-        return [words], [*sleepers, [("wake", lambda got: wake(words, 0, 1))]]
+        sleepers = [[("sleep", lambda got: park(words, 0, 0, 1, False))] for _ in range(2)]
+        return [words], [*sleepers, [("wake", lambda got: wake(words, 0, 1, False))]]
 
     with pytest.raises(scheduler.Violation, match="sleep and none will wake them"):
         scheduler.explore(program, risings=1)
@@ -106,11 +129,11 @@ def test_a_park_sees_what_is_newest_in_its_word():
 
         def wait(got):
             while not load(words, 0, "relaxed"):
-                park(words, 0, 0, 1)
+                park(words, 0, 0, 1, False)
 
         def end(got):
             store(words, 0, 1, "relaxed")
-            wake(words, 0, 1)
+            wake(words, 0, 1, False)
 
         return [words], [[("wait", wait)], [("end", end)]]
 

@@ -76,6 +76,10 @@ class Threads:
     def add(self, array, i):
         self.words[self.address(self.shared[array], i)] = (len(self.words), array, i)
 
+    def number(self, array, i):
+        """Return the number of a word that was named from the start."""
+        return self.words[self.address(self.shared[array], i)][0]
+
     def word(self, words, i, writes):
         """Return the number of a word, or -1 if it is never written."""
         address = self.address(words, i)

@@ -6,7 +6,6 @@ import importlib
 import lzma
 import os
 import socket
-import struct
 import sys
 import threading
 from contextlib import closing
@@ -17,7 +16,6 @@ from archives import (
     LIBRARIES,
     MAKERS,
     bgzip,
-    bgzip_block,
     both_ways,
     drain,
     every_maker,
@@ -26,7 +24,6 @@ from archives import (
     read,
     skippable,
     zstd,
-    zstd_of_unknown_size,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,7 +32,7 @@ from streaming import fed, text
 from support import content, python
 
 from iobuf_nb import BufferPool, StreamError, WouldBlock, stream
-from iobuf_nb._streams import decompress, parts
+from iobuf_nb._streams import decompress
 from iobuf_nb._streams.decompress import check_decompress, open_reader
 
 lz4 = pytest.importorskip("lz4.frame")
@@ -216,82 +213,6 @@ def test_one_thread_needs_no_others(file, monkeypatch):
         assert drain(open_reader(fd, "pipe", "auto", 4)) == data
 
 
-def test_no_more_than_some_batches_are_ahead(monkeypatch):
-    """Parts are taken as results are, so that memory is bounded."""
-    taken = 0
-
-    def endless():
-        nonlocal taken
-        while True:
-            taken += 1
-            yield parts.Member(b"", parts._BATCH_BYTES, 0)
-
-    results = parts.in_parallel(endless(), lambda part: b"x", 3)
-    for done in range(1, 50):
-        assert next(results) == b"x"
-        assert taken <= done + 3 + 2
-    results.close()
-
-
-def test_a_batch_is_full_as_soon_as_it_can_be():
-    sizes = [parts._BATCH_BYTES // 4, parts._BATCH_BYTES * 32, parts._BATCH_BYTES * 32, 1]
-    batches = parts._batches(parts.Member(b"", size, 0) for size in sizes)
-    assert [[part.most for part in batch] for batch in batches] == [sizes[:2], sizes[2:3], sizes[3:]]
-
-
-@pytest.mark.parametrize("large", [zstd, zstd_of_unknown_size], ids=["size known", "size unknown"])
-def test_a_frame_that_is_too_large_is_read_in_sequence(file, large, monkeypatch):
-    sizes = []
-
-    def unzstd(library, part):
-        found = parts.unzstd(library, part)
-        sizes.append(len(found))
-        return found
-
-    monkeypatch.setattr(decompress, "unzstd", unzstd)
-    data = bytes(range(256)) * 4096 * 33
-    small = text(200_000)
-    archive = zstd(small) + large(data) + zstd(small)
-    with open(file(archive), "rb") as opened:
-        assert drain(open_reader(opened.fileno(), "archive", "zstd", 2), 1 << 20) == small + data + small
-    assert sizes == [len(small)]
-
-
-def test_bgzip_may_go_on_as_gzip(file):
-    data = text(200_000)
-    assert read(file, bgzip(data) + gzip.compress(data) + bgzip(data), "gzip", 3) == 3 * data
-    assert read(file, bgzip(data) + bytes(999), "gzip", 3) == data
-
-
-@pytest.mark.parametrize("library", LIBRARIES["gzip"])
-def test_blocks_of_bgzip_may_be_full(file, library):
-    data = text(1 << 18)
-    with only("gzip", library):
-        assert read(file, bgzip(data, block=1 << 16), "gzip", 2) == data
-
-
-def test_parts_that_lie(file):
-    block = bytearray(bgzip_block(b"data"))
-    for size, match in ((10, "has 11 bytes"), (len(block) - 2, "cut off|end where"), (len(block) + 9, "end where")):
-        block[16:18] = struct.pack("<H", size)
-        expect_broken(file, bytes(block) + bgzip(b"more"), "gzip", 2, match)
-    frame = zstd(b"data" * 100)
-    assert frame[:5] == b"\x28\xb5\x2f\xfd\x64" and struct.unpack("<H", frame[5:7]) == (400 - 256,)
-    for size, match in (
-        (2**62, "says that it holds"),
-        (0, "corrupt|unknown|mismatch|match"),
-        (399, "orrupt|match|size"),
-    ):
-        lying = b"\x28\xb5\x2f\xfd\xe4" + struct.pack("<Q", size) + frame[7:]
-        for threads in (1, 2):
-            with pytest.raises(OSError, match="Broken zstd data"):
-                read(file, lying, "zstd", threads)
-        if size > 400:
-            expect_broken(file, lying, "zstd", 2, match)
-    too_long = b"\x28\xb5\x2f\xfd\x20\x00" + struct.pack("<I", (1 << 17) + 1 << 3)[:3]
-    expect_broken(file, too_long, "zstd", 2, "A block of zstd says that it has 131073 bytes")
-
-
 # ---- broken ----------------------------------------------------------------------------------------------------------
 
 
@@ -452,7 +373,7 @@ def test_no_library_is_imported_before_it_is_needed():
     program = "import sys, iobuf_nb, iobuf_nb._streams.decompress; print(*sys.modules)"
     modules = python("-c", program).stdout.split()
     assert "iobuf_nb._streams.decompress" in modules
-    assert not {"isal", "zlib_ng", "zstandard", "lz4", "compression.zstd"} & set(modules)
+    assert not {"isal", "zlib_ng", "zstandard", "lz4"} & set(modules)
 
 
 # ---- through a stream ------------------------------------------------------------------------------------------------

@@ -1,11 +1,14 @@
 """Feeds: parts of pipes and sockets, and their pieces with neighbours, are those of files and of slices."""
 
+import gzip
+import sys
+
 import numpy as np
 import pytest
 from numba import njit
 from streaming import fed, text
 
-from iobuf_nb import stream
+from iobuf_nb import BufferPool, stream
 
 LINES = b"\n".join([b"", *(text(k, k).replace(b"\n", b"-") for k in range(60)), b"the last line"])
 
@@ -81,8 +84,70 @@ def test_pieces_have_their_neighbours(kind, tier):
     assert (found == padded[:-2] + padded[1:-1] + padded[2:]).all()
 
 
+@njit
+def places(buffer, n, offset, state, output):
+    """Tell where a piece begins and ends."""
+    output[0], output[1] = offset, offset + n
+    return 2
+
+
+@pytest.mark.parametrize("lines", [{}, {"delimiter": b"\n"}])
+@pytest.mark.parametrize(
+    "start, stop, skip, end", [(100, None, 0, 3000), (0, None, 5, 3000), (200, 900, 2, 900), (5000, None, 0, 3000)]
+)
+def test_what_follows_a_part_of_a_pipe_begins_behind_it(file, lines, start, stop, skip, end):
+    data = (b"x" * 49 + b"\n") * 60
+    options = {"start": start, "stop": stop, "skip": skip, "collect": "i8", **lines}
+    after = file(b"y" * 20_000 + b"\n")
+    with fed("pipe", data, 300) as reader:
+        found = stream([reader, after], places, **options).collected.reshape(-1, 2)
+    alone = stream(after, places, **options).collected.reshape(-1, 2) + end
+    assert found[len(found) - len(alone) :].tolist() == alone.tolist()
+
+
 def test_what_is_refused():
     with pytest.raises(ValueError, match="ends at offset 10 inside a record of 4 bytes"):
         collected("pipe", bytes(11), core, record=4, start=2, collect="u1")
     with pytest.raises(ValueError, match="has a line at offset 1 that is longer than a piece, 64 bytes"):
         collected("pipe", b"\n" + bytes(100) + b"\n", core, delimiter=b"\n", skip=1, tier=64, collect="u1")
+
+
+@njit
+def nothing(buffer, n, offset, state):
+    pass
+
+
+@pytest.mark.usefixtures("untraced")
+@pytest.mark.parametrize("kept", [False, True])
+def test_ctrl_c_anywhere_loses_no_buffer(file, threads_end, kept):
+    """Also between a get and the next line: here it comes before each of the instructions of what feeds the workers."""
+    path = file(gzip.compress(bytes(6000)))
+    for wanted in range(10_000):
+        passed = 0
+
+        def interrupt(frame, event, argument, wanted=wanted):
+            nonlocal passed
+            if frame.f_code.co_name not in ("pump", "get_buffer"):
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode":
+                passed += 1
+                if passed > wanted:
+                    raise KeyboardInterrupt
+            return interrupt
+
+        with BufferPool(3, 2048) as pool:
+            mine = [pool.get()] if kept else []
+            sys.settrace(interrupt)
+            try:
+                stream(path, nothing, pool=pool, workers=2, decompress="gzip")
+            except KeyboardInterrupt:
+                pass
+            else:
+                break
+            finally:
+                sys.settrace(None)
+                assert [*pool.holders()] == mine
+                for index in mine:
+                    pool.put(index)
+    assert wanted > 100

@@ -267,6 +267,38 @@ def test_the_output_may_be_the_source(file):
     assert path.read_bytes() == b"abc" * 10_000
 
 
+@pytest.mark.parametrize("options", [{}, {"stop": 100}, {"decompress": "auto"}, {"engine": "mmap"}])
+def test_a_descriptor_is_not_source_and_output_at_once(file, options):
+    path = file(b"abc" * 10_000)
+    other = file(b"else", "other")
+    with open(path, "r+b", buffering=0) as opened, open(path, "r+b", buffering=0) as again:
+        for source in (opened, opened.fileno(), again, [other, opened]):
+            with pytest.raises(ValueError, match="output must not be the file or pipe that is read, .*: pass a path"):
+                stream(source, keep, output=opened.fileno(), tier=4096, **options)
+        assert opened.tell() == again.tell() == 0 or options
+    assert path.read_bytes()[8:] == (b"abc" * 10_000)[8:]
+
+
+def test_a_pipe_is_not_source_and_output_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    fd = os.open(tmp_path / "pipe", os.O_RDWR)
+    try:
+        with pytest.raises(ValueError, match="output must not be the file or pipe that is read"):
+            stream(fd, keep, output=fd)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.usefixtures("threads_end")
+def test_a_socket_may_be_source_and_output_at_once():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"echo")
+        theirs.shutdown(socket.SHUT_WR)
+        assert stream(ours, keep, output=ours).written == 4
+        assert theirs.recv(10) == b"echo"
+
+
 def test_a_new_file_has_the_usual_mode(file, tmp_path):
     before = os.umask(0o027)
     try:

@@ -385,6 +385,35 @@ def test_a_connection_that_breaks(pool):
         stream(receiver, check, state=fresh(20_000), pool=pool, progress=break_off)
 
 
+@pytest.mark.parametrize(("before", "after"), [(None, 1 << 18), (1 << 12, 1 << 12), (1 << 19, 1 << 19)])
+def test_a_pipe_of_the_usual_size_is_enlarged(pool, before, after):
+    data = text(3000)
+    reader, writer = os.pipe()
+    try:
+        if before is not None:
+            fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, before)
+        syscalls.write_full(writer, data)
+        os.close(writer)
+        expect(stream(reader, check, state=fresh(len(data)), pool=pool), data)
+        assert fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ) == after
+    finally:
+        os.close(reader)
+
+
+def test_a_pipe_that_may_not_be_enlarged_is_read_as_it_is(pool, monkeypatch):
+    def refuse(fd, command, *argument):
+        if command == fcntl.F_SETPIPE_SZ:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return control(fd, command, *argument)
+
+    control = fcntl.fcntl
+    data = text(300_000)
+    with fed("pipe", data, 1000) as reader:
+        monkeypatch.setattr(fcntl, "fcntl", refuse)
+        expect(stream(reader, check, state=fresh(len(data)), pool=pool), data)
+        assert control(reader, fcntl.F_GETPIPE_SZ) == 1 << 16
+
+
 def test_a_descriptor_that_does_not_block(pool):
     data = text(300_000)
     with fed("pipe", data, 1000) as reader:

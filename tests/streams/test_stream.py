@@ -189,6 +189,8 @@ class Unnumbered:
         ({"buffers": 2**31, "tier": 2**20}, ValueError, "buffers . tier must be an integer from 1 to .* not 22517998"),
         ({"source": [Unnumbered()]}, TypeError, "source .a file descriptor. must be .* not '7'"),
         ({"pool": 3}, TypeError, "pool must be a BufferPool, not 3"),
+        ({"pool": BufferPool(2, 4096), "tier": 4096}, ValueError, "pool has its own number and size of buffers"),
+        ({"pool": BufferPool(2, 4096), "buffers": 2}, ValueError, "leave out tier and buffers, or pool"),
         ({"record": 0}, ValueError, "record must be .* not 0"),
         (
             {"record": 17, "tier": 16},
