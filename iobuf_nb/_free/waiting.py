@@ -17,6 +17,13 @@ word is a *flag* that says only that somebody may be parked:
 A waiter whose flag Z3 lowered has read the event before Z4: it does not park, or is woken, and raises the flag again.
 A waiter or waker may be killed after it took a wake-up from another, so nobody parks longer than LOOK_NS; and who has
 waited that long looks for buffers of dead processes (`processes`).
+
+Spinning across processes
+    To park and be woken costs as much as SPIN_NS of spinning, which is won where the other process is at work on
+    another processor, and lost where it is not. So a wait spins for SPIN_NS at most, and only while the queue's *debt*
+    is small: each spin in vain raises the debt, each that found something lowers it, and so does, by a 32nd, a wait
+    that did not spin. On a busy machine that is one spin in vain in 33 waits. Before it parks, a wait yields once,
+    which spares the wake-up where the other process waits for the same processor.
 """
 
 from __future__ import annotations
@@ -38,10 +45,16 @@ from .queue import (
     PUT_EVENT,
     PUTTERS,
     SHARED,
+    SPIN_DEBT,
     get_item,
     put_item,
     put_items,
 )
+
+SPIN_NS = 20_000
+_SPIN_LOST = 32  # what a spin in vain adds to the debt
+_MOST_DEBT = 3 * _SPIN_LOST  # with more nobody spins
+_SHORT_TURN = 3  # of `spin`: 8 pauses, a third of a microsecond
 
 
 @kernel
@@ -160,6 +173,26 @@ def leave(words, waiters, seen, found, end):
 
 
 @kernel
+def spin_shared(words, waiters, turn, spent_ns):
+    """Spin for a third of a microsecond, or yield the processor once; return the next turn, SPIN_TURNS to park."""
+    debt = load(words, waiters + SPIN_DEBT, "relaxed")
+    if debt <= _MOST_DEBT and spent_ns <= SPIN_NS:
+        spin(_SHORT_TURN)
+        return 1
+    store(words, waiters + SPIN_DEBT, debt + _SPIN_LOST if turn else debt - 1, "relaxed")
+    spin(SPIN_TURNS)  # lets the other process run, if it is waiting for this processor
+    return SPIN_TURNS
+
+
+@kernel
+def repay_spin(words, waiters, turn):
+    """Lower the debt after a wait that has found something in turn `turn`, if it spun until then."""
+    debt = load(words, waiters + SPIN_DEBT, "relaxed") if 0 < turn < SPIN_TURNS else 0
+    if debt:
+        store(words, waiters + SPIN_DEBT, max(debt - _SPIN_LOST, 0), "relaxed")
+
+
+@kernel
 def wait_to_get(source, timeout_ns):
     """Take an item from a queue, or an index from a pool, waiting until there is one.
 
@@ -168,11 +201,14 @@ def wait_to_get(source, timeout_ns):
     words = source._words
     end = _end_of_wait(words, timeout_ns)
     shared = load(words, PROCESS) == SHARED  # N4 reads a constant
-    look = min(end, now_ns() + LOOK_NS) if shared and timeout_ns else FOREVER_NS
+    begin = now_ns()
+    look = min(end, begin + LOOK_NS) if shared and timeout_ns else FOREVER_NS
     turn = 0
     while True:
         item = source._get_or_closed()
         if item != EMPTY:
+            if shared:
+                repay_spin(words, GETTERS, turn)
             return item
         now = now_ns()
         if now >= look:
@@ -183,8 +219,11 @@ def wait_to_get(source, timeout_ns):
         if now >= end:
             return EMPTY
         if turn < SPIN_TURNS:
-            spin(turn)
-            turn += 1
+            if shared:
+                turn = spin_shared(words, GETTERS, turn, now - begin)
+            else:
+                spin(turn)
+                turn += 1
             continue
         check_signals()
         if not shared and process_id() != load(words, PROCESS):  # N4 reads a constant
@@ -201,18 +240,25 @@ def wait_to_put(queue, item, timeout_ns):
     """Append `item` to a queue, waiting until there is room: 0, or what `wait_to_get` returns if it cannot."""
     words = queue._words
     end = _end_of_wait(words, timeout_ns)
+    shared = load(words, PROCESS) == SHARED  # N4 reads a constant
+    begin = now_ns()
     turn = 0
     while True:
         result = queue._put_or_closed(item)
-        if result != EMPTY or now_ns() >= end:
+        now = now_ns()
+        if result != EMPTY or now >= end:
+            if shared and result != EMPTY:
+                repay_spin(words, PUTTERS, turn)
             return result
         if turn < SPIN_TURNS:
-            spin(turn)
-            turn += 1
+            if shared:
+                turn = spin_shared(words, PUTTERS, turn, now - begin)
+            else:
+                spin(turn)
+                turn += 1
             continue
         check_signals()
-        owner = load(words, PROCESS)  # N4 reads a constant
-        if owner != SHARED and process_id() != owner:
+        if not shared and process_id() != load(words, PROCESS):  # N4 reads a constant
             return FORKED
         seen = enter(words, PUTTERS)
         result = queue._put_or_closed(item)  # the last try: a get that has not seen this putter is seen here

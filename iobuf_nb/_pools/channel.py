@@ -269,6 +269,11 @@ class Channel(Handle, ReprMixin):
     def _take(self) -> int:
         return take_next(self._core)
 
+    @is_in_kernels(take_next)
+    def _take_at_once(self) -> int:
+        """Do as `_take` does, in a kernel; in Python, where the C method has tried before and `_wait` will, nothing."""
+        return EMPTY
+
     @is_in_kernels(take_next_or_closed)
     def _get_or_closed(self) -> int:
         return take_next_or_closed(self._core)
@@ -388,7 +393,7 @@ class Channel(Handle, ReprMixin):
         Waiting releases the GIL and ends with KeyboardInterrupt on Ctrl-C in the main thread; see `BufferPool.get`.
         """
         limit = limit_ns(True, timeout)
-        index = self._take()
+        index = self._take_at_once()
         if index < 0:
             index = self._wait(limit)
             if index == CLOSED:
