@@ -87,7 +87,7 @@ PROCESS_START = Workload(
     "Processes, attach",
     "A new process unpickles a shared pool and gets a buffer; earlier ones have filled the cache of compiled code.",
     "How long does a worker take until it works, once it has imported the package?",
-    "s",
+    "CPU s",
     (Target((ATTACH,), (), "<= 0.5", "A pool of workers should start without a noticeable pause."),),
 )
 PROCESSES = PROCESS_PAIRS, PROCESS_KILLED, ONE_WAY, ONE_WAY_SMALL, ROUND_TRIP, ROUND_TRIP_APART, PROCESS_START
