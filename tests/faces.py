@@ -112,6 +112,42 @@ def length(magazines):
     return len(magazines)
 
 
+def send(channel, index):
+    channel.send(index)
+
+
+def send_within(channel, index, timeout):
+    channel.send(index, timeout)
+
+
+def try_send(channel, index):
+    return channel.try_send(index)
+
+
+def receive(channel):
+    return channel.receive()
+
+
+def receive_within(channel, timeout):
+    return channel.receive(timeout)
+
+
+def try_receive(channel):
+    return channel.try_receive()
+
+
+def send_many(channel, indices):
+    return channel.send_many(indices)
+
+
+def receive_many(channel, out):
+    return channel.receive_many(out)
+
+
+def recover(pool):
+    return pool.recover()
+
+
 def once(waiter):
     waiter.once()
 

@@ -15,12 +15,12 @@ from ..workloads.processes import PROCESS_START
 
 SCRIPT = """
 import pickle, time
-start = time.perf_counter()
+start = time.process_time()
 import iobuf_nb
-imported = time.perf_counter()
+imported = time.process_time()
 pool = pickle.loads(bytes.fromhex({pickled!r}))
 index = pool.get()
-done = time.perf_counter()
+done = time.process_time()
 pool.put(index)
 print(imported - start, done - imported)
 """

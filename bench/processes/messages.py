@@ -7,6 +7,7 @@ turn, and those that are not wait for their command in a read.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import statistics
 import time
@@ -18,9 +19,9 @@ import numpy as np
 
 from ..names import CHANNEL_IN_KERNELS
 from ..table import Settings, Table
-from ..workloads.processes import ONE_WAY, ONE_WAY_SMALL, ROUND_TRIP
+from ..workloads.processes import ONE_WAY, ONE_WAY_SMALL, ROUND_TRIP, ROUND_TRIP_APART
 from ..workloads.workload import Workload
-from .ways import WAYS, Message, Way, absent, fork
+from .ways import COPY, WAYS, Message, Way, absent, fork
 
 LIMIT = 60  # seconds that a sample may take; one that works takes less than one
 BATCHES = 5  # of a sample
@@ -84,7 +85,7 @@ def limited() -> Iterator[None]:
 class OneWay:
     """Messages that another process sends to this one."""
 
-    def __init__(self, make: Callable[[int], Way], size: int) -> None:
+    def __init__(self, make: type[Way], size: int) -> None:
         self.way, self.message = make(size), message_of(size)
         self.other = Other(lambda: partial(self.way.send_all(), self.message.copy()))
 
@@ -112,10 +113,10 @@ class OneWay:
 
 
 class RoundTrip:
-    """Messages to another process, which answers each."""
+    """Messages to another process, which answers each with the same."""
 
-    def __init__(self, make: Callable[[int], Way], size: int) -> None:
-        self.there, self.back, self.message = make(size), make(size), message_of(size)
+    def __init__(self, make: type[Way], size: int) -> None:
+        self.there, self.back, self.message = make(size, COPY), make(size, COPY), message_of(size)
         self.other = Other(self._answer)
 
     def _answer(self) -> Callable[[int], None]:
@@ -123,9 +124,10 @@ class RoundTrip:
         answer = self.message.copy()
 
         def work(n: int) -> None:
-            for _ in range(n):
-                answer[0] = receive()
-                send(answer)
+            for k in range(n):
+                answer[0] = k
+                if receive() == answer.tobytes():
+                    send(answer)
 
         return work
 
@@ -141,7 +143,7 @@ class RoundTrip:
 
     def sample(self, n: int) -> float:
         """Return the median in microseconds."""
-        message, rest, times = self.message.copy(), int(self.message[1:].sum()), []
+        message, times = self.message.copy(), []
         self.other.tell(n)
         for k in range(n):
             message[0] = k
@@ -149,12 +151,28 @@ class RoundTrip:
             self.send(message)
             found = self.receive()
             times.append(time.perf_counter_ns() - start)
-            assert found == k + 2 * rest, "the answer is to another message"
+            assert found == message.tobytes(), "the answer is to another message"
         return statistics.median(times) / 1e3
 
 
+class RoundTripApart(RoundTrip):
+    """The same, where each process has a processor of its own while they work."""
+
+    def _answer(self) -> Callable[[int], None]:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        return super()._answer()
+
+    def sample(self, n: int) -> float:
+        everywhere = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(everywhere)})
+        try:
+            return super().sample(n)
+        finally:
+            os.sched_setaffinity(0, everywhere)
+
+
 def measured(
-    workload: Workload, kind: Any, size: int, n: int, settings: Settings, ways: dict[str, Callable[[int], Way]]
+    workload: Workload, kind: Any, size: int, n: int, settings: Settings, ways: dict[str, type[Way]]
 ) -> list[Table]:
     """Measure `n` messages of `size` bytes a sample on each of these ways."""
     missing = absent()
@@ -194,6 +212,9 @@ def small(settings: Settings) -> list[Table]:
 
 
 def round_trips(settings: Settings) -> list[Table]:
-    """Measure messages of 64 bytes, there and back."""
+    """Measure messages of 64 bytes, there and back, where Linux runs the processes and where each has a processor."""
     ways = {name: make for name, make in WAYS.items() if name != CHANNEL_IN_KERNELS}
-    return measured(ROUND_TRIP, RoundTrip, 64, count(settings), settings, ways)
+    tables = measured(ROUND_TRIP, RoundTrip, 64, count(settings), settings, ways)
+    if len(os.sched_getaffinity(0)) > 1:
+        tables += measured(ROUND_TRIP_APART, RoundTripApart, 64, count(settings), settings, ways)
+    return tables

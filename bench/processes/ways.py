@@ -1,7 +1,7 @@
 """Ways for messages to go from one process to another: ours, those of the standard library and those from PyPI.
 
 A message is an array of int64. Every sender copies it into memory that the receiver can read, or into what copies it
-there, and every receiver adds up all of it, where it lies.
+there, and every receiver touches all of it: it adds it up where it lies, or copies it out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import queue
 import tempfile
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,29 +36,35 @@ from ..names import (
 
 Message = NDArray[np.int64]
 Send = Callable[[Message], object]
-Receive = Callable[[], int]
-ROOM = 16  # messages on their way at once, where that can be chosen
+Receive = Callable[[], Any]
+MEMORY, MOST_ROOM = 1 << 20, 256  # bytes and messages on their way at once, where that can be chosen
 
 fork = multiprocessing.get_context("fork")
 
 
-def total(data: Any) -> int:
-    """Add up what came."""
-    return int(np.frombuffer(data, np.int64).sum())
+class Touch(NamedTuple):
+    """What a receiver does with a message."""
+
+    array: Callable[[Message], Any]  # that lies in an array
+    data: Callable[[Any], Any]  # that lies in anything else that has bytes
+
+
+SUM = Touch(lambda array: int(array.sum()), lambda data: int(np.frombuffer(data, np.int64).sum()))
+COPY = Touch(np.ndarray.tobytes, bytes)
 
 
 class Way:
     """A way for messages of `size` bytes: made before the processes part, then opened by each of them at its end."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, touch: Touch = SUM) -> None:
+        self.size, self.room, self.touch = size, min(MEMORY // size, MOST_ROOM), touch
 
     def sender(self) -> Send:
         """Open the end that sends: return what sends a message."""
         raise NotImplementedError
 
     def receiver(self) -> Receive:
-        """Open the end that receives: return what receives a message and adds it up."""
+        """Open the end that receives: return what receives a message and touches it."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -84,9 +90,9 @@ class Way:
 class Shared(Way):
     """A channel over a shared pool."""
 
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self.pool = BufferPool(ROOM, shape=size // 8, dtype=np.int64, shared=True)
+    def __init__(self, size: int, touch: Touch = SUM) -> None:
+        super().__init__(size, touch)
+        self.pool = BufferPool(self.room, shape=size // 8, dtype=np.int64, shared=True)
         self.channel = Channel(self.pool)
 
     def sender(self) -> Send:
@@ -100,11 +106,11 @@ class Shared(Way):
         return send
 
     def receiver(self) -> Receive:
-        pool, channel = self.pool, self.channel
+        pool, channel, touch = self.pool, self.channel, self.touch.array
 
-        def receive() -> int:
+        def receive() -> Any:
             index = channel.receive()
-            found = int(pool.value(index).sum())
+            found = touch(pool.value(index))
             pool.put(index)
             return found
 
@@ -146,15 +152,15 @@ class SharedInKernels(Shared):
 class Queued(Way):
     """`multiprocessing.Queue`."""
 
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self.queue = fork.Queue(ROOM)
+    def __init__(self, size: int, touch: Touch = SUM) -> None:
+        super().__init__(size, touch)
+        self.queue = fork.Queue(self.room)
 
     def sender(self) -> Send:
         return lambda message: self.queue.put(message.tobytes())
 
     def receiver(self) -> Receive:
-        return lambda: total(self.queue.get())
+        return lambda: self.touch.data(self.queue.get())
 
     def close(self) -> None:
         self.queue.close()
@@ -163,15 +169,15 @@ class Queued(Way):
 class Piped(Way):
     """`multiprocessing.Pipe(False)`: a pipe."""
 
-    def __init__(self, size: int, duplex: bool = False) -> None:
-        super().__init__(size)
+    def __init__(self, size: int, touch: Touch = SUM, duplex: bool = False) -> None:
+        super().__init__(size, touch)
         self.output, self.input = fork.Pipe(duplex)
 
     def sender(self) -> Send:
         return lambda message: self.input.send_bytes(message.data)
 
     def receiver(self) -> Receive:
-        return lambda: total(self.output.recv_bytes())
+        return lambda: self.touch.data(self.output.recv_bytes())
 
     def close(self) -> None:
         self.output.close()
@@ -181,17 +187,19 @@ class Piped(Way):
 class PipedBothWays(Piped):
     """`multiprocessing.Pipe(True)`: a pair of sockets."""
 
-    def __init__(self, size: int) -> None:
-        super().__init__(size, True)
+    def __init__(self, size: int, touch: Touch = SUM) -> None:
+        super().__init__(size, touch, True)
 
 
 class Fifo(Way):
     """A queue of `faster-fifo`, without the pickling that it does unless told otherwise."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, touch: Touch = SUM) -> None:
         faster_fifo: Any = importlib.import_module("faster_fifo")
-        super().__init__(size)
-        self.queue = faster_fifo.Queue(ROOM * (size + 16), ROOM, loads=lambda data: data, dumps=lambda data: data)
+        super().__init__(size, touch)
+        self.queue = faster_fifo.Queue(
+            self.room * (size + 16), self.room, loads=lambda data: data, dumps=lambda data: data
+        )
 
     def sender(self) -> Send:
         def send(message: Message) -> None:
@@ -206,14 +214,14 @@ class Fifo(Way):
         return send
 
     def receiver(self) -> Receive:
-        return lambda: total(self.queue.get(timeout=60))
+        return lambda: self.touch.data(self.queue.get(timeout=60))
 
 
 class ZeroMQ(Way):
     """A PUSH and a PULL socket of `pyzmq` over ipc."""
 
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
+    def __init__(self, size: int, touch: Touch = SUM) -> None:
+        super().__init__(size, touch)
         self.folder = tempfile.TemporaryDirectory()
         self.address = f"ipc://{self.folder.name}/socket"
         self.context: Any = None
@@ -223,7 +231,7 @@ class ZeroMQ(Way):
         zmq: Any = importlib.import_module("zmq")
         self.context = zmq.Context()
         socket = self.context.socket(getattr(zmq, kind))
-        socket.set_hwm(ROOM)
+        socket.set_hwm(self.room)
         return socket
 
     def sender(self) -> Send:
@@ -234,7 +242,7 @@ class ZeroMQ(Way):
     def receiver(self) -> Receive:
         socket = self.open("PULL")
         socket.bind(self.address)
-        return lambda: total(socket.recv(copy=False).buffer)
+        return lambda: self.touch.data(socket.recv(copy=False).buffer)
 
     def close(self) -> None:
         if self.context is not None:
@@ -247,8 +255,8 @@ class Iceoryx(Way):
 
     made = 0
 
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
+    def __init__(self, size: int, touch: Touch = SUM) -> None:
+        super().__init__(size, touch)
         Iceoryx.made += 1
         self.name = f"iobuf_nb benchmark {os.getpid()} {Iceoryx.made}"
 
@@ -259,7 +267,7 @@ class Iceoryx(Way):
         node = iceoryx2.NodeBuilder.new().create(iceoryx2.ServiceType.Ipc)
         name = iceoryx2.ServiceName.new(self.name)
         data = node.service_builder(name).publish_subscribe(iceoryx2.Slice[ctypes.c_uint8])
-        data = data.enable_safe_overflow(False).subscriber_max_buffer_size(ROOM)
+        data = data.enable_safe_overflow(False).subscriber_max_buffer_size(self.room)
         return iceoryx2, data.open_or_create(), node.service_builder(name).event().open_or_create()
 
     def bytes_at(self, address: int) -> Any:
@@ -285,17 +293,17 @@ class Iceoryx(Way):
         subscriber, listener = data.subscriber_builder().create(), event.listener_builder().create()
         second = iceoryx2.Duration.from_millis(1000)
 
-        def receive() -> int:
+        def receive() -> Any:
             while (sample := subscriber.receive()) is None:
                 listener.timed_wait(second)
-            found = total(self.bytes_at(sample.payload_ptr))
+            found = self.touch.data(self.bytes_at(sample.payload_ptr))
             sample.delete()
             return found
 
         return receive
 
 
-WAYS: dict[str, Callable[[int], Way]] = {
+WAYS: dict[str, type[Way]] = {
     CHANNEL: Shared,
     CHANNEL_IN_KERNELS: SharedInKernels,
     MP_QUEUE: Queued,

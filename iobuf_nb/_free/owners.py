@@ -280,11 +280,6 @@ def holders(owners: NDArray[np.int64], bulks: NDArray[np.int64]) -> dict[int, in
     return {int(index): int(names[index]) for index in np.flatnonzero(by_index)}
 
 
-def count_out(owners: NDArray[np.int64]) -> int:
-    """Return how many buffers are checked out."""
-    return int(np.count_nonzero(owners) - np.count_nonzero(in_transit(owners)))
-
-
 def in_transit(owners: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which owner words are those of channels."""
     return (owners < FREE) & (owners > -MOST_CHANNELS)

@@ -66,7 +66,7 @@ def thread_of(word: int) -> int:
 @hot
 def own_shared(pool, index, identity):
     """Record this thread as the owner of `index`; False if its entry in the queue was stale."""
-    # V1 acquires from V2, V3, V4: the buffer, as its last owner left it. V1 releases to V0.
+    # B1 acquires from B2, B3, B4: the buffer, as its last owner left it. B1 releases to B0.
     # Mutant: "a get takes what it finds in the queue"
     return compare_and_swap(pool._owners, owner_at(pool, index), FREE, owner_word(identity))
 
@@ -75,9 +75,9 @@ def own_shared(pool, index, identity):
 def disown_shared(pool, index, identity):
     """Take `index`, which is in range, from its owner: OK or NOT_OUT."""
     place = owner_at(pool, index)
-    owner = load(pool._owners, place)  # V0 acquires from V1, V2, V7
+    owner = load(pool._owners, place)  # B0 acquires from B1, B2, B7
     if owner > FREE and (owner ^ identity) >> NUMBER_SHIFT == 0:
-        store(pool._owners, place, FREE)  # V2 releases to V1. Mutant: "a put frees by a relaxed store"
+        store(pool._owners, place, FREE)  # B2 releases to B1. Mutant: "a put frees by a relaxed store"
         return OK
     return _disown_foreign(pool, place, owner)
 
@@ -86,7 +86,7 @@ def disown_shared(pool, index, identity):
 def _disown_foreign(pool, place, owner):
     """Take a buffer from what was seen to be its owner, in another process: OK, or NOT_OUT if it has another by now."""
     out_of_line()
-    # V3 releases to V0, V1. Mutant: "a put takes from another process by a plain store"
+    # B3 releases to B0, B1. Mutant: "a put takes from another process by a plain store"
     return OK if owner > FREE and compare_and_swap(pool._owners, place, owner, FREE) else NOT_OUT
 
 
@@ -96,15 +96,15 @@ def disown_all_shared(pool, indices, n, identity):
     marked = 0
     while marked < n and 0 <= indices[marked] < pool.capacity:
         place = owner_at(pool, indices[marked])
-        owner = load(pool._owners, place)  # V0 acquires from V1, V2, V7
-        # V5 releases to V0: a mark, which only this thread removes, or who recovers what it had.
+        owner = load(pool._owners, place)  # B0 acquires from B1, B2, B7
+        # B5 releases to B0: a mark, which only this thread removes, or who recovers what it had.
         # Mutant: "a shared bulk put may name a buffer twice"
         if owner <= FREE or not compare_and_swap(pool._owners, place, owner, -owner_word(identity)):
             break
         marked += 1
     word = FREE if marked == n else owner_word(identity)
     for k in range(marked):
-        store(pool._owners, owner_at(pool, indices[k]), word)  # V2 releases to V0, V1
+        store(pool._owners, owner_at(pool, indices[k]), word)  # B2 releases to B0, B1
     return -1 if marked == n else marked
 
 
@@ -151,8 +151,8 @@ def take_from(pool, number):
     found = 0
     for index in range(pool.capacity):
         place = owner_at(pool, index)
-        owner = load(pool._owners, place)  # V0 acquires from V1, V2, V5, V7
-        # V4 releases to V0, V1. Mutant: "recovery frees by a plain store"
+        owner = load(pool._owners, place)  # B0 acquires from B1, B2, B5, B7
+        # B4 releases to B0, B1. Mutant: "recovery frees by a plain store"
         if abs(owner) >> NUMBER_SHIFT == number and compare_and_swap(pool._owners, place, owner, FREE):
             put_and_wake(pool._queue, index)
             found += 1
@@ -167,7 +167,7 @@ def put_lost(pool):
     found = 0
     for index in range(pool.capacity):
         # Mutant: "recovery does not look for buffers that are in no queue"
-        if not queued[index] and load(pool._owners, owner_at(pool, index)) == FREE:  # V0 acquires from V2, V3, V4
+        if not queued[index] and load(pool._owners, owner_at(pool, index)) == FREE:  # B0 acquires from B2, B3, B4
             # If there is no room, the queue has stale entries; this one is found again when they are gone.
             put_and_wake(pool._queue, index)
             found += 1
@@ -200,9 +200,11 @@ def give_away(pool, index, transit):
     if index < 0 or index >= pool.capacity:
         return OUT_OF_RANGE
     place = owner_at(pool, index)
-    owner = load(pool._owners, place)  # V0 acquires from V1, V2, V7
-    # V6 releases to V0, V7: what was written into the buffer. Mutant: "a sent buffer keeps its owner"
-    if owner > FREE and compare_and_swap(pool._owners, place, owner, transit):
+    owner = load(pool._owners, place)  # B0 acquires from B1, B2, B7
+    # B6 releases to B7: what was written into the buffer. B6 is ordered with B9: a receiver that finds a closed
+    # channel empty looks for what was sent before (B9), and later the sender finds it closed (C2).
+    # Mutants: "a sent buffer keeps its owner", "a buffer is sent by a compare-and-swap that is not seq_cst"
+    if owner > FREE and compare_and_swap(pool._owners, place, owner, transit, "seq_cst"):
         return OK
     return NOT_OUT
 
@@ -210,14 +212,14 @@ def give_away(pool, index, transit):
 @hot
 def is_out(pool, index):
     """Return whether an index is in range and its buffer checked out."""
-    # V0 acquires from V1, V2, V7
+    # B0 acquires from B1, B2, B7
     return 0 <= index < pool.capacity and load(pool._owners, owner_at(pool, index)) > FREE
 
 
 @hot
 def take_over(pool, index, transit):
     """Own a buffer that came through a channel; False if its entry there was stale."""
-    # V7 acquires from V6. V7 releases to V0. Mutant: "a receiver takes what it finds in the channel"
+    # B7 acquires from B6. B7 releases to B0. Mutant: "a receiver takes what it finds in the channel"
     return compare_and_swap(pool._owners, owner_at(pool, index), transit, owner_now(pool))
 
 
@@ -231,8 +233,9 @@ def send_lost(pool, queue, transit):
     mark_items(queue, queued)
     found = 0
     for index in range(pool.capacity):
-        # V0 acquires from V6. Mutant: "nobody looks for what is in transit and in no queue"
-        lost = not queued[index] and load(pool._owners, owner_at(pool, index)) == transit
+        # B9 is ordered with B6. Mutants: "nobody looks for what is in transit and in no queue",
+        # "what is in transit is looked for by acquire loads"
+        lost = not queued[index] and load(pool._owners, owner_at(pool, index), "seq_cst") == transit
         if lost and put_and_wake(queue, index):
             found += 1
     return found

@@ -72,6 +72,7 @@ TURNS = GETTERS + 6  # puts since, every other one of which hands over
 HANDED = GETTERS + 7  # the address of the handed queue's members; 0: no coroutine has ever waited
 HANDED_AT = GETTERS + 8  # time of the last handover, in nanoseconds
 STALE = GETTERS + 9  # requests whose buffers lay in the handed queue for too long
+SPIN_DEBT = 10  # the word so far behind GETTERS, or PUTTERS: see `spin_shared` of `waiting`
 SLOTS = 4 * LINE_PAIR
 FIRST_PAUSES, MOST_PAUSES = 64, 512  # of some 40 ns: shorter ones do not end a race between two cores
 

@@ -10,13 +10,20 @@ Each side writes one word and then reads the other's, so at least one of them se
 Where processes share the words, a count of waiters would stay raised for ever once one of them is killed. There the
 word is a *flag* that says only that somebody may be parked:
 
-- a waiter reads the event (Y1), raises the flag (Y2), tries once more, and parks;
-- a waker that finds the flag (N1) changes the event and wakes one; if nobody was parked, it lowers the flag (Y3),
-  changes the event (Y4), and wakes all.
+- a waiter reads the event (Z1), raises the flag (Z2), tries once more, and parks;
+- a waker that finds the flag (N1) changes the event and wakes one; if nobody was parked, it lowers the flag (Z3),
+  changes the event (Z4), and wakes all.
 
-A waiter whose flag Y3 lowered has read the event before Y4: it does not park, or is woken, and raises the flag again.
+A waiter whose flag Z3 lowered has read the event before Z4: it does not park, or is woken, and raises the flag again.
 A waiter or waker may be killed after it took a wake-up from another, so nobody parks longer than LOOK_NS; and who has
 waited that long looks for buffers of dead processes (`processes`).
+
+Spinning across processes
+    To park and be woken costs as much as SPIN_NS of spinning, which is won where the other process is at work on
+    another processor, and lost where it is not. So a wait spins for SPIN_NS at most, and only while the queue's *debt*
+    is small: each spin in vain raises the debt, each that found something lowers it, and so does, by a 32nd, a wait
+    that did not spin. On a busy machine that is one spin in vain in 33 waits. Before it parks, a wait yields once,
+    which spares the wake-up where the other process waits for the same processor.
 """
 
 from __future__ import annotations
@@ -38,10 +45,16 @@ from .queue import (
     PUT_EVENT,
     PUTTERS,
     SHARED,
+    SPIN_DEBT,
     get_item,
     put_item,
     put_items,
 )
+
+SPIN_NS = 20_000
+_SPIN_LOST = 32  # what a spin in vain adds to the debt
+_MOST_DEBT = 3 * _SPIN_LOST  # with more nobody spins
+_SHORT_TURN = 3  # of `spin`: 8 pauses, a third of a microsecond
 
 
 @kernel
@@ -61,11 +74,11 @@ def notify(queue, event):
 def notify_processes(words, event, count):
     """Wake up to `count` threads, of any process, that wait for `event`; lower the flag if there was none."""
     out_of_line()
-    fetch_add(words, event, 1, "seq_cst")  # N2 releases to Y1
+    fetch_add(words, event, 1, "seq_cst")  # N2 releases to Z1
     if wake(words, event, count, True) == 0:
-        # Y3 is ordered with Y2, before Y4. Mutant: "the flag is lowered after the event has changed"
+        # Z3 is ordered with Z2, before Z4. Mutant: "the flag is lowered after the event has changed"
         store(words, event - 1, 0, "seq_cst")
-        # Y4 releases to Y1. Mutant: "a waker that lowers the flag does not change the event"
+        # Z4 releases to Z1. Mutant: "a waker that lowers the flag does not change the event"
         fetch_add(words, event, 1, "seq_cst")
         wake(words, event, ALL_WAITERS, True)
 
@@ -82,7 +95,7 @@ def notify_loops(queue):
 def put_and_wake(queue, item):
     """Append `item` and wake a getter; False if the queue is full."""
     done = put_item(queue, item)
-    # N1 is ordered with W1, Y2, H1, L6, after P2. Mutants: "a put checks for getters before it puts",
+    # N1 is ordered with W1, Z2, H1, L6, after P2. Mutants: "a put checks for getters before it puts",
     # "a put checks for getters with an acquire load", "a put does not check for getters"
     if done and load(queue._words, GETTERS, "seq_cst"):
         notify(queue, GET_EVENT)
@@ -93,7 +106,7 @@ def put_and_wake(queue, item):
 def put_all_and_wake(queue, items, begin, end):
     """Append items[begin:end], for which there must be room, and wake as many getters."""
     put_items(queue, items, begin, end)
-    # N1 is ordered with W1, Y2, H1, L6, after P2. Mutant: "a bulk put wakes only one"
+    # N1 is ordered with W1, Z2, H1, L6, after P2. Mutant: "a bulk put wakes only one"
     waiting = load(queue._words, GETTERS, "seq_cst")
     if waiting and load(queue._words, PROCESS) == SHARED:  # N4 reads a constant
         notify_processes(queue._words, GET_EVENT, end - begin)
@@ -106,7 +119,7 @@ def put_all_and_wake(queue, items, begin, end):
 def get_and_wake(queue):
     """Take the oldest item and wake a putter; EMPTY if there is none."""
     item = get_item(queue)
-    # M1 is ordered with W1, Y2, after G2. Mutant: "a get does not check for putters"
+    # M1 is ordered with W1, Z2, after G2. Mutant: "a get does not check for putters"
     if item >= 0 and load(queue._words, PUTTERS, "seq_cst"):
         notify(queue, PUT_EVENT)
     return item
@@ -115,8 +128,9 @@ def get_and_wake(queue):
 @hot
 def offer(queue, item):
     """Append `item` unless the queue is full or closed."""
-    # C2 acquires from C1. Mutant: "a put into a closed queue succeeds"
-    return load(queue._words, CLOSED_FLAG) == 0 and put_and_wake(queue, item)
+    # C2 acquires from C1; seq_cst for `give_away`. Mutants: "a put into a closed queue succeeds",
+    # "a send looks whether the channel is closed by an acquire load"
+    return load(queue._words, CLOSED_FLAG, "seq_cst") == 0 and put_and_wake(queue, item)
 
 
 @kernel
@@ -131,9 +145,9 @@ def _end_of_wait(words, timeout_ns):
 def enter(words, waiters):
     """Count this thread in among the `waiters`, and return what their event word holds."""
     if load(words, PROCESS) == SHARED:  # N4 reads a constant
-        # Y1 acquires from N2, Y4, C3. Mutant: "a waiter raises the flag before it reads the event"
+        # Z1 acquires from N2, Z4, C3. Mutant: "a waiter raises the flag before it reads the event"
         seen = load(words, waiters + 1, "seq_cst")
-        # Y2 is ordered with N1, M1, Y3: then the caller tries once more. Mutant: "a waiter does not raise the flag"
+        # Z2 is ordered with N1, M1, Z3: then the caller tries once more. Mutant: "a waiter does not raise the flag"
         store(words, waiters, 1, "seq_cst")
         return seen
     # W1 is ordered with N1, M1, K1, K2: then the caller tries once more.
@@ -169,6 +183,26 @@ def watch(words, waiters, seen):
 
 
 @kernel
+def spin_shared(words, waiters, turn, spent_ns):
+    """Spin for a third of a microsecond, or yield the processor once; return the next turn, SPIN_TURNS to park."""
+    debt = load(words, waiters + SPIN_DEBT, "relaxed")
+    if debt <= _MOST_DEBT and spent_ns <= SPIN_NS:
+        spin(_SHORT_TURN)
+        return 1
+    store(words, waiters + SPIN_DEBT, debt + _SPIN_LOST if turn else debt - 1, "relaxed")
+    spin(SPIN_TURNS)  # lets the other process run, if it is waiting for this processor
+    return SPIN_TURNS
+
+
+@kernel
+def repay_spin(words, waiters, turn):
+    """Lower the debt after a wait that has found something in turn `turn`, if it spun until then."""
+    debt = load(words, waiters + SPIN_DEBT, "relaxed") if 0 < turn < SPIN_TURNS else 0
+    if debt:
+        store(words, waiters + SPIN_DEBT, max(debt - _SPIN_LOST, 0), "relaxed")
+
+
+@kernel
 def wait_to_get(source, timeout_ns):
     """Take an item from a queue, or an index from a pool, waiting until there is one.
 
@@ -177,11 +211,14 @@ def wait_to_get(source, timeout_ns):
     words = source._words
     end = _end_of_wait(words, timeout_ns)
     shared = load(words, PROCESS) == SHARED  # N4 reads a constant
-    look = min(end, now_ns() + LOOK_NS) if shared and timeout_ns else FOREVER_NS
+    begin = now_ns()
+    look = min(end, begin + LOOK_NS) if shared and timeout_ns else FOREVER_NS
     turn = 0
     while True:
         item = source._get_or_closed()
         if item != EMPTY:
+            if shared:
+                repay_spin(words, GETTERS, turn)
             return item
         now = now_ns()
         if now >= look:
@@ -192,8 +229,11 @@ def wait_to_get(source, timeout_ns):
         if now >= end:
             return EMPTY
         if turn < SPIN_TURNS:
-            spin(turn)
-            turn += 1
+            if shared:
+                turn = spin_shared(words, GETTERS, turn, now - begin)
+            else:
+                spin(turn)
+                turn += 1
             continue
         check_signals()
         if not shared and process_id() != load(words, PROCESS):  # N4 reads a constant
@@ -210,18 +250,25 @@ def wait_to_put(queue, item, timeout_ns):
     """Append `item` to a queue, waiting until there is room: 0, or what `wait_to_get` returns if it cannot."""
     words = queue._words
     end = _end_of_wait(words, timeout_ns)
+    shared = load(words, PROCESS) == SHARED  # N4 reads a constant
+    begin = now_ns()
     turn = 0
     while True:
         result = queue._put_or_closed(item)
-        if result != EMPTY or now_ns() >= end:
+        now = now_ns()
+        if result != EMPTY or now >= end:
+            if shared and result != EMPTY:
+                repay_spin(words, PUTTERS, turn)
             return result
         if turn < SPIN_TURNS:
-            spin(turn)
-            turn += 1
+            if shared:
+                turn = spin_shared(words, PUTTERS, turn, now - begin)
+            else:
+                spin(turn)
+                turn += 1
             continue
         check_signals()
-        owner = load(words, PROCESS)  # N4 reads a constant
-        if owner != SHARED and process_id() != owner:
+        if not shared and process_id() != load(words, PROCESS):  # N4 reads a constant
             return FORKED
         seen = enter(words, PUTTERS)
         result = queue._put_or_closed(item)  # the last try: a get that has not seen this putter is seen here
@@ -243,7 +290,7 @@ def wake_everybody(queue):
     """Wake all waiting threads and event loops."""
     shared = load(queue._words, PROCESS) == SHARED  # N4 reads a constant
     for event in (GET_EVENT, PUT_EVENT):
-        # C3 releases to W2, Y1. Mutant: "close does not change the events"
+        # C3 releases to W2, Z1. Mutant: "close does not change the events"
         fetch_add(queue._words, event, 1, "seq_cst")
         wake(queue._words, event, ALL_WAITERS, shared)
     notify_loops(queue)

@@ -154,7 +154,7 @@ class Segment:
 
     def _read_contents(self, path: str) -> dict[str, Any]:
         text = self.memory[_TEXT_AT:_HEADER_BYTES][: int(self.header[_TEXT_WORD]) & 0xFFFFFFFF].tobytes()
-        if _sum_of(text) != self.header[_TEXT_WORD]:
+        if not text or _sum_of(text) != self.header[_TEXT_WORD]:
             raise ValueError(f"{path} is damaged: its header does not say what is in it")
         return dict(ast.literal_eval(text.decode()))
 

@@ -84,7 +84,10 @@ def take_next_or_closed(channel):
     out_of_line()
     closed = load(channel._queue._words, CLOSED_FLAG, "seq_cst")  # C2 acquires from C1
     index = take_next(channel)
-    if closed and index == EMPTY and resend(channel):
+    if closed and index == EMPTY:
+        # What was on its way when the channel was closed has come, or is put there now; what is sent later is refused.
+        # Mutant: "a receiver from a closed channel does not look for what is on its way"
+        resend(channel)
         index = take_next(channel)
     return CLOSED if closed and index == EMPTY else index
 
@@ -200,10 +203,10 @@ class Channel(Handle, ReprMixin):
             if name is not None:
                 raise ValueError(f"name={name!r} needs a pool that is made with shared=True, or with a name of its own")
             self._segment, self.pool = None, pool
-            number = fetch_add(pool._local, CHANNELS, 1) + 1  # V8 only counts
+            number = fetch_add(pool._local, CHANNELS, 1) + 1  # B8 only counts
             self._finish(BoundedQueue(capacity, pool.capacity), number)
             return
-        number = fetch_add(pool._segment.header, COUNTER, 1) + 1  # V8 only counts
+        number = fetch_add(pool._segment.header, COUNTER, 1) + 1  # B8 only counts
         contents = {"kind": self._KIND, "capacity": capacity, "number": number, "pool": pool._segment.reference()}
         self._share(Segment.make(contents, sharing.bytes_of(sharing.queue_bytes(capacity)), name), pool)
 
@@ -265,6 +268,11 @@ class Channel(Handle, ReprMixin):
     @is_in_kernels(take_next)
     def _take(self) -> int:
         return take_next(self._core)
+
+    @is_in_kernels(take_next)
+    def _take_at_once(self) -> int:
+        """Do as `_take` does, in a kernel; in Python, where the C method has tried before and `_wait` will, nothing."""
+        return EMPTY
 
     @is_in_kernels(take_next_or_closed)
     def _get_or_closed(self) -> int:
@@ -385,7 +393,7 @@ class Channel(Handle, ReprMixin):
         Waiting releases the GIL and ends with KeyboardInterrupt on Ctrl-C in the main thread; see `BufferPool.get`.
         """
         limit = limit_ns(True, timeout)
-        index = self._take()
+        index = self._take_at_once()
         if index < 0:
             index = self._wait(limit)
             if index == CLOSED:

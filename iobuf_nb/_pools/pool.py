@@ -133,8 +133,7 @@ class _Pool(Allocator[Value]):
             self._queue = BoundedQueue(min(capacity + LINE_PAIR, MAX_ITEMS), capacity)
             self._queue._put_first(capacity)
             self._owners = aligned_mem(sharing.owner_bytes(capacity), 8 * LINE_PAIR).view(np.int64)
-            self._local = self._queue._words[CLOSED_FLAG:]
-            self._slots = self._local  # never used
+            self._slots = self._local = self._queue._words[CLOSED_FLAG:]  # the slots are never used
         else:
             slots = sharing.queue_slots(capacity)
             words = sharing.words(segment, sharing.queue_bytes(slots))
@@ -279,10 +278,12 @@ class _Pool(Allocator[Value]):
     def holding_processes(self) -> dict[int, int]:
         """Return the process that has each checked-out buffer of a shared pool: from index to process identifier.
 
-        A snapshot; 0 for a process that is dead. ValueError if the pool is not shared. Python only.
+        A snapshot; 0 for a process that is dead. ValueError if the pool is not shared, OSError as in `recover`. Python
+        only.
         """
         if self._segment is None:
             raise ValueError("holding_processes() needs a shared pool: this one belongs to one process")
+        self._segment.require_descriptor()
         processes = self._segment.processes()
         return {i: processes.get(word >> NUMBER_SHIFT, 0) for i, word in sharing.holders(self).items()}
 
@@ -357,7 +358,7 @@ class _Pool(Allocator[Value]):
         """Return how many buffers are checked out, by this process if the pool is shared."""
         if self._segment is not None:
             return sharing.owns(self._owners, self._segment.number)
-        return owners.count_out(self._owners) if self.checked else self.capacity - self.available()
+        return len(self.holders()) if self.checked else self.capacity - self.available()
 
     def _warn_of_leaks(self, how: str, out: int) -> None:
         if out == 0:
@@ -367,8 +368,9 @@ class _Pool(Allocator[Value]):
             names = {thread.ident: thread.name for thread in threading.enumerate()}
             holders = self.holders()
             if self._segment is not None:
-                mine = self.holding_processes()
-                holders = {index: owner for index, owner in holders.items() if mine.get(index) == os.getpid()}
+                words = sharing.holders(self)
+                mine = {index for index, word in words.items() if word >> NUMBER_SHIFT == self._segment.number}
+                holders = {index: owner for index, owner in holders.items() if index in mine}
             held = [f"{i} by {names.get(owner, f'thread {owner}')}" for i, owner in list(holders.items())[:8]]
             message += ": " + ", ".join(held) + (", ..." if out > len(held) else "")
         warnings.warn(message, ResourceWarning, stacklevel=3)

@@ -98,20 +98,14 @@ def make_pool(
     kind: str, capacity: int, shape: tuple[int, ...], dtype: np.dtype[Any], arena_bytes: int, name: str | None
 ) -> Segment:
     """Return a new segment for a pool."""
-    descr = _description(dtype)
+    descr = None
+    with contextlib.suppress(ValueError):  # of fields that overlap or are out of order
+        descr = np.lib.format.dtype_to_descr(dtype)
     if descr is None or np.lib.format.descr_to_dtype(descr) != dtype:
         raise TypeError(f"dtype must be one that a text can describe, in a shared pool, not {dtype}")
     contents = {"kind": kind, "capacity": capacity, "shape": shape, "dtype": descr}
     sizes = arena_bytes, queue_bytes(queue_slots(capacity)), owner_bytes(capacity)
     return Segment.make(contents, bytes_of(*sizes), name)
-
-
-def _description(dtype: np.dtype[Any]) -> Any:
-    """Return the description of a dtype, without metadata; None if there is none, as of fields that overlap."""
-    with warnings.catch_warnings(), contextlib.suppress(ValueError):
-        warnings.simplefilter("ignore", UserWarning)
-        return np.lib.format.dtype_to_descr(dtype)
-    return None
 
 
 def dtype_of(contents: dict[str, Any]) -> np.dtype[Any]:
@@ -131,7 +125,8 @@ def _set_identity(pool: Any, number: int) -> None:
 
 
 def owns(owners: NDArray[np.int64], number: int) -> int:
-    """Return how many buffers a process number has; none for 0, of a process without a slot."""
+    """Return how many buffers a process number has."""
+    # A use that was refused has the number 0, as have words that name nobody.
     return int(np.count_nonzero(np.abs(owners) >> NUMBER_SHIFT == number)) if number else 0
 
 

@@ -23,8 +23,10 @@ from support import (
 )
 
 from iobuf_nb import BoundedQueue, PoolClosed, WouldBlock
-from iobuf_nb._free.queue import GETTERS, PUTTERS
+from iobuf_nb._free.queue import GETTERS, PUTTERS, SPIN_DEBT
+from iobuf_nb._free.waiting import SPIN_NS, repay_spin, spin_shared
 from iobuf_nb._jit.instructions import wrap
+from iobuf_nb._threads.parking import SPIN_TURNS
 from iobuf_nb.atomics import load, store
 
 
@@ -304,3 +306,38 @@ def test_threads_other_than_the_main_one_leave_signals_alone():
     thread.join()
     assert results == [0]
     pool.put(0)
+
+
+def spins(words, waiters, found):
+    """Return whether a wait of processes spins before it parks, or finds something while it does."""
+    if spin_shared(words, waiters, 0, 0) == SPIN_TURNS:
+        return False
+    if found:
+        repay_spin(words, waiters, 1)
+    else:
+        assert spin_shared(words, waiters, 1, SPIN_NS + 1) == SPIN_TURNS
+    return True
+
+
+@pytest.mark.parametrize("waiters", [GETTERS, PUTTERS])
+def test_spins_across_processes_are_rare_where_they_are_in_vain(waiters):
+    queue = BoundedQueue(2)
+    words, others = queue._words, queue._words.copy()
+    others[waiters + SPIN_DEBT] = 0
+    waits = [spins(words, waiters, False) for _ in range(1000)]
+    assert all(waits[:4]) and sum(waits) == 4 + (1000 - 4) // 33
+    words[waiters + SPIN_DEBT] -= 1000  # some time later
+    assert all(spins(words, waiters, True) for _ in range(100))
+    assert words[waiters + SPIN_DEBT] <= 0
+    words[waiters + SPIN_DEBT] = 0
+    assert (words == others).all()  # nothing else is written
+
+
+def test_what_was_not_found_by_spinning_repays_nothing():
+    words = BoundedQueue(2)._words
+    words[GETTERS + SPIN_DEBT] = 50
+    for turn in (0, SPIN_TURNS):
+        repay_spin(words, GETTERS, turn)
+        assert words[GETTERS + SPIN_DEBT] == 50
+    repay_spin(words, GETTERS, 1)
+    assert words[GETTERS + SPIN_DEBT] == 18

@@ -24,7 +24,7 @@ LOOPS = []  # the words in which it stands, by the number of the eventfd
 def notify_eventfd(fd):
     """Count up the word of a loop, and wake it: an eventfd is beyond the seam."""
     fetch_add(LOOPS[fd], HEARD, 1, "seq_cst")
-    wake(LOOPS[fd], HEARD, ALL_WAITERS)
+    wake(LOOPS[fd], HEARD, ALL_WAITERS, False)
 
 
 def look(pool, got):
@@ -47,7 +47,7 @@ def await_one(pool):
             if index >= 0:
                 return index
             ask_again(pool._queue)
-            park(pool._queue._words, HEARD, seen, FOREVER_NS)
+            park(pool._queue._words, HEARD, seen, FOREVER_NS, False)
 
     return "G", operation  # it is a get whose answer is never EMPTY
 

@@ -69,7 +69,7 @@ def crew_case(threads):
 def add(words, i, value, order):
     """Stand for fetch_add, and wake who naps until the word changes."""
     fetch_add(words.view(np.ndarray), i, value, order)
-    wake(words.view(np.ndarray), i, ALL_WAITERS)
+    wake(words.view(np.ndarray), i, ALL_WAITERS, False)
 
 
 class CrewCase(Case):
@@ -84,7 +84,7 @@ def napping(words, i, order):
     """Load a word for a loop that naps while it is not 0; there is no need to look again before it changes."""
     value = load(words, i, order)
     if value:
-        park(words, i, value, FOREVER_NS)
+        park(words, i, value, FOREVER_NS, False)
     return value
 
 

@@ -1,13 +1,14 @@
 """Deliberate bugs in what processes share; in the form of `mutants`."""
 
-from iobuf_nb._free import processes, waiting
+from iobuf_nb._free import free_list, processes, waiting
 from iobuf_nb._memory.process_slots import ProcessSlot
+from iobuf_nb._pools import channel as channels
 
 from .processes import CASES
 
 SWAP, BY_STORE = r"compare_and_swap\((.*), \w+, (\w+)\)", r"store(\1, \2) is None"
 
-STAMPED, IN_TIME = ([case for case in CASES if sign in case.name] for sign in ("stamps", "+"))
+STAMPED, IN_TIME, CLOSING = ([case for case in CASES if sign in case.name] for sign in ("stamps", "+", "|| CV"))
 
 BUGS = [
     (
@@ -64,6 +65,21 @@ BUGS = [
                 r"compare_and_swap\((.*), transit, (.*)\)",
                 r"store(\1, \2) is None",
             ),
+            ("a send that finds no room leaves its buffer in transit", channels.give, "not take_over.*:", "False:"),
+            (
+                "a receiver from a closed channel does not look for what is on its way",
+                channels.take_next_or_closed,
+                r" *resend.*\n",
+                "",
+            ),
+            (
+                "a receiver from a closed channel looks again only for what was lost",
+                channels.take_next_or_closed,
+                r"( *)resend\(channel\)\n *(index = .*\n)",
+                r"\1if resend(channel):\n\1    \2",
+            ),
+            ("a bulk get takes what it finds in the queue", free_list.take_many, r"if own(\(.*\)):", r"if own\1 or 1:"),
+            ("a get gives up at a stale entry", free_list.take, r"take_next_late\(.*\)", "EMPTY"),
             ("nobody looks for what is in transit and in no queue", processes.send_lost, r"lost = .*", "lost = False"),
             (
                 "a waiter raises the flag before it reads the event",
@@ -84,6 +100,19 @@ BUGS = [
                 r"(store.*\n) *fetch_add.*\n",
                 r"\1",
             ),
+        ],
+    ),
+    (
+        CLOSING,
+        [
+            (
+                "a buffer is sent by a compare-and-swap that is not seq_cst",
+                processes.give_away,
+                '"seq_cst"',
+                '"acq_rel"',
+            ),
+            ("what is in transit is looked for by acquire loads", processes.send_lost, '"seq_cst"', '"acquire"'),
+            ("a send looks whether the channel is closed by an acquire load", waiting.offer, '"seq_cst"', '"acquire"'),
         ],
     ),
     (STAMPED, [("a put frees by a relaxed store", processes.disown_shared, "place, FREE", 'place, FREE, "relaxed"')]),

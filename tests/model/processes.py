@@ -5,7 +5,7 @@ word LOCKED stands for that, and becomes 0 when the thread dies. At every end a 
 must then find each buffer exactly once, unless it is in the hands of a process that lives.
 """
 
-import os
+import contextlib
 from functools import partial
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -16,27 +16,27 @@ from iobuf_nb import BoundedQueue, Channel
 from iobuf_nb._free import free_list, processes, waiting
 from iobuf_nb._free.owners import FREE, owner_at
 from iobuf_nb._free.processes import IDENTITY, NUMBER_SHIFT
-from iobuf_nb._free.queue import put_item
+from iobuf_nb._free.queue import LINE_PAIR, put_item
 from iobuf_nb._memory import process_slots
+from iobuf_nb._memory.aligned import aligned_mem
 from iobuf_nb._memory.process_slots import LOCKED, NUMBER, SLOT_BITS, SLOT_WORDS, ProcessSlot
 from iobuf_nb._pools import channel as channels
 from iobuf_nb._pools import pool as pools
 from iobuf_nb._pools import sharing
 from iobuf_nb._threads.gil import LOOK_NS
-from iobuf_nb._threads.outcomes import EMPTY, NOT_OUT, OK
+from iobuf_nb._threads.outcomes import CLOSED, EMPTY, NOT_OUT, OK
 from iobuf_nb.atomics import compare_and_swap, fetch_add, load, store
 
 from . import cases
 from .cases import case
-from .memories import TSO, Relaxed
+from .memories import SC, TSO, Relaxed
 from .specs import Spec
 from .specs import pool as pooled
 
 SLOTS = 7  # of a segment
 DEAD, IDLE, SURVIVOR = 5, 6, 7  # slots: of a process that is dead, one that lives and does nothing, one that recovers
-PARTS = QUEUE, OWNERS, TABLE, SENT, CLOCK, DATA = range(6)  # the shared arrays
+QUEUE, OWNERS, TABLE, SENT = range(4)  # the first of the shared arrays
 clock = np.zeros(1, np.int64)
-here = SimpleNamespace(table=None)  # of the program that runs
 
 
 def word_of(slot, word=LOCKED):
@@ -47,12 +47,12 @@ def first_number(slot):
     return slot | 1 << SLOT_BITS
 
 
-def try_lock(descriptor, slot):
-    return compare_and_swap(here.table, word_of(slot), 0, 1, "seq_cst")
+def try_lock(table, descriptor, slot):
+    return compare_and_swap(table, word_of(slot), 0, 1, "seq_cst")
 
 
-#: A mapping is named after its slot.
-LIBC = SimpleNamespace(munmap=lambda slot, size: store(here.table, word_of(slot), 0, "seq_cst"))
+#: Instead of a mapping there is the table, and the word that says whether its slot is locked.
+LIBC = SimpleNamespace(munmap=lambda mapping, size: store(*mapping, 0, "seq_cst"))
 
 
 class Case(cases.Case):
@@ -63,7 +63,7 @@ class Case(cases.Case):
         (sharing, "_SPARE_SLOTS", 2),
         # The locks, which are the system's.
         (process_slots, "try_lock", try_lock),
-        (process_slots, "_opened_anew", lambda descriptor: os.open(os.devnull, os.O_RDONLY)),
+        (process_slots, "_opened_anew", contextlib.nullcontext),
         (process_slots, "_map", lambda descriptor: 1),
         (process_slots, "_libc", lambda: LIBC),
     )
@@ -104,25 +104,22 @@ def process_case(capacity, scripts, before="", held=(), room=None, stamps=False,
 
     What has come to pass `before`, to a buffer each: a dead process holds it (h), has marked it in a bulk put (m), has
     freed it but not queued it (f), has sent it (s), has not queued it in the channel (t); an idle one holds it (i). e:
-    buffer 0 has another entry in the queue.
+    the last buffer has another entry in the queue.
     """
     room = room or capacity
 
     def program():
-        shared = [
-            np.zeros(size, np.int64)
-            for size in (
-                sharing.queue_bytes(sharing.queue_slots(capacity)) // 8,
-                sharing.owner_bytes(capacity) // 8,
-                (SLOTS + 1) * SLOT_WORDS,
-                sharing.queue_bytes(room) // 8,
-            )
-        ]
+        sizes = (
+            sharing.queue_bytes(sharing.queue_slots(capacity)),
+            sharing.owner_bytes(capacity),
+            8 * SLOT_WORDS * (SLOTS + 1),
+            sharing.queue_bytes(room),
+        )
+        shared = [aligned_mem(size, 8 * LINE_PAIR).view(np.int64) for size in sizes]
         clock[0] = 0
-        here.table = table = shared[TABLE]
+        table = shared[TABLE]
         table[LOCKED::SLOT_WORDS] = 1  # nobody can take the slots that are left
-        queue = BoundedQueue._over(None, aligned(shared[SENT]), room, capacity)
-        shared[QUEUE], shared[SENT] = aligned(shared[QUEUE]), queue._words
+        queue = BoundedQueue._over(None, shared[SENT], room, capacity)
         joins = scripts[0].startswith("J")
 
         def process(slot, alive=1):
@@ -142,8 +139,7 @@ def process_case(capacity, scripts, before="", held=(), room=None, stamps=False,
         data = np.zeros(capacity, np.int64)
         made[:] = [everybody, sent, survivor, data]
         codes = [letters(each, data if stamps else None) for each in everybody]
-        locals_ = [each.pool._local for each in everybody]
-        return [*shared, clock, data, *locals_], [
+        return [*shared, clock, data, *(each.pool._local for each in everybody)], [
             [("has", lambda got, mine=mine: got.extend(mine)), *(code[letter] for letter in script), ("holds", tuple)]
             for code, script, mine in zip(codes, scripts, holding, strict=True)
         ]
@@ -154,7 +150,7 @@ def process_case(capacity, scripts, before="", held=(), room=None, stamps=False,
         living = [each.slot - 1 for each in everybody if table[word_of(each.slot)]]
         words = [int(owners[owner_at(survivor.pool, index)]) for index in range(capacity)]
         kept = [index for t in living for name, got in results[t] if name == "holds" for index in got]
-        kept += [index for node in asleep for index in node.got]
+        kept += [index for node in sleepers for index in node.got]
         kept += [index for index, word in enumerate(words) if word >> NUMBER_SHIFT == first_number(IDLE)]
         with patch.object(processes, "is_locked", lambda slots, slot, descriptor: slots[word_of(slot)]):
             processes.recover(survivor.pool)
@@ -170,16 +166,18 @@ def process_case(capacity, scripts, before="", held=(), room=None, stamps=False,
                 sent += index in first_sent
                 came = sum(name in "TVYN" and index in np.atleast_1d(result) for name, result in ended)
                 assert sent <= came + (index in received), "what was sent was not received"
+        closed = any(name == "V" and result == CLOSED for name, result in ended)
+        assert deaths or not (closed and received), "a receiver was told that nothing was left, and then it came"
         assert sum(name.isdigit() and result == OK for name, result in ended) <= 1, "two puts of one buffer were done"
         if stamps:
             assert data.sum() == sum(name == "G" and result >= 0 for name, result in ended), "a stamp was overwritten"
 
     def always(nodes):
-        asleep[:] = [node for node in nodes if node.on]
+        sleepers[:] = [node for node in nodes if node.on]
         out = [index for node in nodes for index in holds(node.name, node.got)]
         assert len(out) == len(set(out)), "a buffer has two owners that live"
 
-    made, asleep = [], []
+    made, sleepers = [], []
     exact = set("".join(scripts)) <= set("GP.") and not before and not held
     options = {"always": always}
     if deaths:
@@ -189,18 +187,11 @@ def process_case(capacity, scripts, before="", held=(), room=None, stamps=False,
     return program, Spec(frozenset(range(capacity)), steps) if exact else None, check, options
 
 
-def aligned(words):
-    """Return as many words, where the words of a queue may lie."""
-    whole = np.zeros(len(words) + 16, np.int64)
-    first = -whole.ctypes.data // 8 % 16
-    return whole[first : first + len(words)]
-
-
 def steps(free, name, got):
     if name in "GP":
         yield from pooled(free, name, got)
     else:
-        yield {".": None, "holds": got, "has": None}[name], free
+        yield {".": 1, "holds": got, "has": None}[name], free
 
 
 def drained(take, source):
@@ -219,7 +210,8 @@ def happened(letter, dead, idle):
     """Let something have come to pass; return with which buffer."""
     pool, channel = dead.pool, dead.channel
     if letter == "e":
-        return put_item(pool._queue, 0) and None
+        put_item(pool._queue, pool.capacity - 1)
+        return None
     index = free_list.take(idle.pool if letter == "i" else pool)
     place = owner_at(pool, index)
     if letter == "m":
@@ -304,7 +296,8 @@ def letters(process, data):
 
     def leave(got):
         slot = ProcessSlot.__new__(ProcessSlot)
-        slot.number, slot._mapping = first_number(process.slot), process.slot
+        slot.index, slot.number = process.slot, first_number(process.slot)
+        slot._mapping = table, word_of(process.slot)
         slot.release(table)
 
     code = {
@@ -328,7 +321,7 @@ def letters(process, data):
         "+": lambda got: fetch_add(clock, 0, LOOK_NS, "seq_cst"),
         "J": join,
         "L": leave,
-        ".": lambda got: load(table, word_of(process.slot), "relaxed") and None,
+        ".": lambda got: load(table, word_of(process.slot), "relaxed"),
     }
     for index in range(pool.capacity):
         code[str(index)] = lambda got, index=index: free_list.give(pool, index)
@@ -361,6 +354,7 @@ IN_TIME = [
     (1, ("G.", "X", "+")),
     (1, ("P.", "X", "+"), "", (1,)),
     (1, ("S.", "Y", "+"), "", (1,)),
+    (1, (".", "X", "+"), "h"),
     (1, (".", "Y", "+"), "t"),
 ]
 WAITS = [
@@ -387,6 +381,9 @@ CASES = [
     made(2, ("GP", "GP")),
     made(1, ("0", "0"), "i"),
     made(1, ("M",), "", (1,)),
+    made(1, ("B", "G"), "e"),
+    made(2, ("W", "P"), "iee", (0, 1)),
+    made(2, ("S", "T"), "s", (1,), 1),
     made(1, ("W", "R"), "h"),
     made(1, ("W", "P", "R"), "", (0, 1), preemptions=2),
     made(1, ("V", "K", "E"), "", (0, 1), preemptions=2),
@@ -409,6 +406,7 @@ CASES = [
     *(made(*arguments, stamps=True, memory=Relaxed) for arguments in STAMPED),
     *(one(*arguments, memory=Relaxed) for arguments in (GETS[1], *MESSAGES[:2])),
     *(made(*arguments, memory=Relaxed) for arguments in WAITS[1:4]),
+    *(made(1, ("S", "CV"), "", (1,), memory=memory) for memory in (SC, TSO, Relaxed)),
 ]
 #: Those that take seconds, and where they would take more, only part of their schedules.
 LARGE = [
@@ -423,6 +421,8 @@ LARGE = [
     two(1, ("S.", "ETP.", "RG"), "", (1,), preemptions=1),
     one(1, ("T.", "R", "ET"), "s", preemptions=2),
     one(1, ("R", "X", "+"), "h"),
+    made(1, ("S", "C", "V"), "", (1,)),
+    made(1, ("S", "C", "V"), "", (1,), memory=Relaxed, preemptions=3),
     *(one(*arguments, risings=1) for arguments in IN_TIME[1:3]),
     asleep(*SLEEPS[4], preemptions=2),
     asleep(*SLEEPS[5], preemptions=1),

@@ -107,7 +107,7 @@ def touch(address):
 def let_go(fd):
     if load(system.leases, fd // MOST, "relaxed") // HELD_BY == fd + 1:
         fetch_and(system.leases, fd // MOST, WANTED, "relaxed")
-        wake(system.leases, fd // MOST, ALL_WAITERS)
+        wake(system.leases, fd // MOST, ALL_WAITERS, False)
 
 
 def fcntl(fd, command, argument):
@@ -129,7 +129,7 @@ def write_file(got):
     """Open the first file to write to it, which waits until no worker has a lease of it."""
     want_lease(got)
     while (held := fetch_or(system.leases, 0, 0, "relaxed")) >= HELD_BY:
-        park(system.leases, 0, held, FOREVER_NS)
+        park(system.leases, 0, held, FOREVER_NS, False)
 
 
 def write_output(number, fd, address, size, place):

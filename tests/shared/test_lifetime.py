@@ -78,20 +78,6 @@ def test_a_dead_process_number_is_told_from_a_later_one_of_the_same_process():
     assert pool.recover() == 1
 
 
-@pytest.mark.parametrize(
-    "dtype", [{"names": ["a", "b"], "formats": ["i4", "i4"], "offsets": [0, 0], "itemsize": 4}], ids=["overlap"]
-)
-def test_a_dtype_that_no_text_describes_is_refused_by_name(dtype):
-    with pytest.raises(TypeError, match="dtype must be one that a text can describe"):
-        BufferPool(2, shape=1, dtype=np.dtype(dtype), shared=True)
-
-
-def test_metadata_of_a_dtype_stays_behind_without_a_warning(recwarn):
-    pool = BufferPool(2, shape=1, dtype=np.dtype("i4", metadata={"unit": "m"}), shared=True)
-    assert pool.dtype == np.dtype("i4")
-    assert [str(warning.message) for warning in recwarn] == []
-
-
 def test_names_can_be_seen_and_described(name):
     pool = BufferPool(2, 64, name=name)
     assert segment.describe(name)["processes"] == [os.getpid()]
