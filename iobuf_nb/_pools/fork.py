@@ -17,6 +17,7 @@ An unchecked pool cannot tell a checked-out buffer from one in transit: in the c
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -44,6 +45,9 @@ def mend() -> None:
     for handle in handles:
         if isinstance(handle, (BufferPool, ItemPool)) and handle._segment is None:
             mend_pool(handle)
+    for handle in handles:  # last, because a warning may be an error
+        if isinstance(handle, BufferPool) and handle._segment is not None and handle._segment.slot is None:
+            warnings.warn(f"{handle!r} is closed in this child: no process slot is free", RuntimeWarning, stacklevel=2)
 
 
 def mend_pool(pool: Any) -> None:

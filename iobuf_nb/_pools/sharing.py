@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import mmap
-import warnings
 from typing import Any
 
 import numpy as np
@@ -90,7 +89,6 @@ def join_in_child(handle: Any) -> None:
         _set_identity(handle, segment.number)
         if segment.slot is None:
             handle._local[CLOSED] = 1
-            warnings.warn(f"{handle!r} is closed in this child: no process slot is free", RuntimeWarning, stacklevel=2)
         segment.leave_at_end(functools.partial(owns, handle._owners))
 
 

@@ -4,6 +4,8 @@ import enum
 import multiprocessing
 import os
 import pickle
+import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -82,3 +84,23 @@ def test_names_can_be_seen_and_described(name):
     pool = BufferPool(2, 64, name=name)
     assert segment.describe(name)["processes"] == [os.getpid()]
     pool.close()
+
+
+@needs_fork
+def test_a_child_without_a_process_slot_mends_its_other_pools(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: told.append(str(what.exc_value)))
+    pool, private = BufferPool(2, 64, shared=True), BufferPool(2, 64)
+    index = private.get()
+    private._owners[private._owners.nonzero()] *= -1  # as while io_uring has it
+    more = [pickle.loads(pickle.dumps(pool)) for _ in range(254)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        child = os.fork()
+        if child == 0:
+            private.put(index)
+            os._exit(7 if pool.closed and private.available() == 2 and "no process slot is free" in told[0] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    private._owners[private._owners.nonzero()] *= -1
+    private.put(index)
+    del more
