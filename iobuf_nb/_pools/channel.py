@@ -144,7 +144,8 @@ class Channel(Handle, ReprMixin):
     `send` takes a buffer from its owner, `receive` gives it to the receiver, which puts it back into the pool or sends
     it on. In between it belongs to nobody: what is in a channel survives its sender, and a receiver that died before it
     had it. Buffers come in the order in which they were sent; one that was in the hands of a process when it was killed
-    may come later.
+    may come later. What is still in a channel when the last process lets go of it is lost to the pool, `recover`
+    included: receive it before.
 
     Any number of threads and processes may send and receive. All but waits and `close` is lock-free.
 

@@ -217,6 +217,9 @@ class _Pool(Allocator[Value]):
         and put. A buffer that its loop has not fetched within 50 ms, because the loop is blocked or closed, can be got
         by others.
 
+        Of a shared pool: a thread sleeps until a put in any process, or for 50 ms, and then the coroutines that wait
+        in its loop try again, in their order. No put is kept for them.
+
         Examples
         --------
         >>> import asyncio
