@@ -154,7 +154,8 @@ class ProcessSlot:
                 if usable and try_lock(table, descriptor, slot):
                     return slot
         raise OSError(
-            f"all {MOST_PROCESSES} process slots are in use: a shared pool or queue can serve no more processes at once"
+            f"all {MOST_PROCESSES} process slots are in use, or have been taken {MOST_TAKEN - 1} times: "
+            "a shared pool or queue can serve no more processes at once, and a million in all"
         )
 
     def release(self, table: NDArray[Any]) -> None:
