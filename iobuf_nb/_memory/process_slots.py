@@ -153,11 +153,9 @@ class ProcessSlot:
                 usable = (last <= 0 or not clean) and (abs(last) >> SLOT_BITS) + 1 < MOST_TAKEN
                 if usable and try_lock(table, descriptor, slot):
                     return slot
-        worn = any(abs(int(number)) >> SLOT_BITS == MOST_TAKEN - 1 for number in table[SLOT_WORDS::SLOT_WORDS])
-        taken = f", or have been taken {MOST_TAKEN - 1:,} times," if worn else ""
         raise OSError(
-            f"all {MOST_PROCESSES} process slots are in use{taken}: "
-            "a shared pool or queue can serve no more processes at once"
+            f"all {MOST_PROCESSES} process slots are in use, or have been taken {MOST_TAKEN - 1} times: "
+            "a shared pool or queue can serve no more processes at once, and a million in all"
         )
 
     def release(self, table: NDArray[Any]) -> None:

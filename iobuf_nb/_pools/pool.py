@@ -371,9 +371,8 @@ class _Pool(Allocator[Value]):
             names = {thread.ident: thread.name for thread in threading.enumerate()}
             holders = self.holders()
             if self._segment is not None:
-                words = sharing.holders(self)
-                mine = {index for index, word in words.items() if word >> NUMBER_SHIFT == self._segment.number}
-                holders = {index: owner for index, owner in holders.items() if index in mine}
+                mine = sharing.holders(self, self._segment.number)
+                holders = {index: thread_of(word) for index, word in mine.items()}
             held = [f"{i} by {names.get(owner, f'thread {owner}')}" for i, owner in list(holders.items())[:8]]
             message += ": " + ", ".join(held) + (", ..." if out > len(held) else "")
         warnings.warn(message, ResourceWarning, stacklevel=3)

@@ -128,11 +128,12 @@ def owns(owners: NDArray[np.int64], number: int) -> int:
     return int(np.count_nonzero(np.abs(owners) >> NUMBER_SHIFT == number)) if number else 0
 
 
-def holders(pool: Any) -> dict[int, int]:
-    """Return the owner word of each buffer that is checked out, by index."""
+def holders(pool: Any, number: int = 0) -> dict[int, int]:
+    """Return the owner word of each buffer that is checked out, by that process number if one is given, by index."""
     indices = np.arange(pool.capacity)
     names = np.abs(pool._owners[place_of(pool.capacity, indices)])  # a snapshot: other processes go on
-    return {int(index): int(names[index]) for index in np.flatnonzero(names >> NUMBER_SHIFT)}
+    numbers = names >> NUMBER_SHIFT
+    return {int(index): int(names[index]) for index in np.flatnonzero(numbers == number if number else numbers)}
 
 
 def attach(cls: Any, reference: Any) -> Any:
