@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,6 @@ from .._free.waiting import close_queue, get_and_wake, offer, put_and_wake, wait
 from .._jit import check
 from .._jit.compile import hot
 from .._jit.faces import in_kernels, is_in_kernels, kernel_face
-from .._jit.handle import Handle
 from .._jit.methods import NO_ROOM, UNDECIDED, Operations, replace_methods
 from .._memory.aligned import MAX_ITEMS, aligned_mem
 from .._memory.segment import Segment, nothing
@@ -30,7 +29,7 @@ _SPARE_BITS = 10  # limit <= capacity << 10 leaves 2**52 puts before a state can
 
 
 @kernel_face(QueueType)
-class BoundedQueue(Handle, ReprMixin):
+class BoundedQueue(sharing.Shareable, ReprMixin):
     """A lock-free bounded FIFO queue of integers, the same in Python and in kernels.
 
     Any number of threads may put and get concurrently. Everything but `close` and a `get` or `put` that waits is
@@ -139,9 +138,6 @@ class BoundedQueue(Handle, ReprMixin):
         assert words.ctypes.data % (8 * LINE_PAIR) == 0, "the cursors must start cache lines of their own"
         assert max(capacity, limit) <= 1 << self._index_bits, "slots and items must fit below the state"
         self._describe(QUEUE_TYPE)
-
-    def __reduce__(self) -> Any:
-        return super().__reduce__() if self._segment is None else sharing.reduce(self)
 
     @in_kernels
     def _rescue(self) -> int:
@@ -256,7 +252,8 @@ class BoundedQueue(Handle, ReprMixin):
     def close(self) -> None:
         """Refuse further puts; gets drain the queue and then raise Closed. Closing twice is not an error.
 
-        A shared queue is closed for all processes. If this process gave it its name, that is removed.
+        A shared queue is closed for all processes. If this process gave it its name, that is removed; in a kernel, when
+        it ends.
 
         A put concurrent with `close` may still land after a get has found the queue closed and empty: close it after
         its producers have finished.

@@ -26,7 +26,7 @@ from .._free.waiting import close_queue, get_and_wake, offer, wait_to_get, wait_
 from .._jit import check
 from .._jit.compile import hot, kernel, out_of_line
 from .._jit.faces import in_kernels, is_in_kernels, kernel_face
-from .._jit.handle import Handle, HandleType
+from .._jit.handle import HandleType
 from .._jit.methods import NO_ROOM, UNDECIDED, Operations, replace_methods
 from .._memory.segment import COUNTER, Segment, nothing
 from .._threads.clock import limit_ns
@@ -116,8 +116,9 @@ def give_many(channel, indices, n):
         if not is_out(channel.pool, indices[k]):
             return -1 - k
     for k in range(n):
-        if give(channel, indices[k]) != OK:
-            return k
+        status = give(channel, indices[k])
+        if status != OK:
+            return -1 - k if status == NOT_OUT else k  # it is named twice
     return n
 
 
@@ -138,7 +139,7 @@ def close_channel(channel):
 
 
 @kernel_face(ChannelType)
-class Channel(Handle, ReprMixin):
+class Channel(sharing.Shareable, ReprMixin):
     """A bounded queue that hands buffers of a pool on, also between processes; the same in Python and in kernels.
 
     `send` takes a buffer from its owner, `receive` gives it to the receiver, which puts it back into the pool or sends
@@ -295,6 +296,14 @@ class Channel(Handle, ReprMixin):
     def _rescue(self) -> int:
         return resend(self._core)
 
+    @is_in_kernels(resend)
+    def recover(self) -> int:
+        """Put into the channel what was on its way there, or out of it, when a process died; return how many buffers.
+
+        A `receive` that waits does so by itself; it is for those that only try. Any process may call it at any time.
+        """
+        return resend(self._core)
+
     @in_kernels
     def _send_many(self, indices: NDArray[np.int64]) -> int:
         return give_many(self._core, elements(indices), len(indices))
@@ -421,7 +430,8 @@ class Channel(Handle, ReprMixin):
         Raises
         ------
         IndexError, ValueError
-            As in `send`, for the first index that is refused; no buffer has been sent.
+            As in `send`, for the first index that is refused; no buffer has been sent, or only those before it if that
+            index is named twice.
         TypeError
             `indices` is not such an array.
         """
@@ -505,7 +515,8 @@ class Channel(Handle, ReprMixin):
     def close(self) -> None:
         """Refuse further sends, in all processes; receivers get what is left and then Closed.
 
-        Closing twice is not an error. If this process gave the channel its name, that is removed.
+        Closing twice is not an error. If this process gave the channel its name, that is removed; in a kernel, when it
+        ends.
         """
         close_queue(self._queue)
         if self._segment is not None:

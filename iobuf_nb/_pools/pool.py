@@ -349,7 +349,8 @@ class _Pool(Allocator[Value]):
         Checked-out buffers stay valid and may be put back. In Python a ResourceWarning names them; in a kernel, `close`
         does not warn. A checked pool that is dropped unclosed with buffers checked out warns too.
 
-        A shared pool is closed for this process alone; if this process gave it its name, that is removed.
+        A shared pool is closed for this process alone. If this process gave it its name, that is removed; in a kernel,
+        when it ends.
         """
         if not self.closed:
             close_pool(self._core)
@@ -390,9 +391,6 @@ class _Pool(Allocator[Value]):
         if hasattr(self, "_members") and self.checked and not self._local[CLOSED_WORD]:
             self._warn_of_leaks("dropped", self._out())
 
-    def __reduce__(self) -> Any:
-        return super().__reduce__() if self._segment is None else sharing.reduce(self)
-
     def _figures(self) -> dict[str, object]:
         in_use = self.capacity - self.available()
         figures: dict[str, object] = {"capacity": self.capacity, "in_use": in_use, "checked": self.checked}
@@ -405,7 +403,7 @@ class _Pool(Allocator[Value]):
 
 
 @kernel_face(BufferPoolType)
-class BufferPool(_Pool[NDArray[Element]], Generic[Element]):
+class BufferPool(_Pool[NDArray[Element]], sharing.Shareable, Generic[Element]):
     """A lock-free pool of buffers in one aligned arena, the same in Python and in kernels.
 
     All memory is allocated, zeroed, when the pool is made. `get` checks out a free buffer and returns its index,
@@ -560,7 +558,7 @@ class BufferPool(_Pool[NDArray[Element]], Generic[Element]):
         self._build(arena, layout, capacity, checked, nonblocking)
 
     @classmethod
-    def attach(cls, name: str) -> Self:
+    def attach(cls: type[BufferPool[Any]], name: str) -> BufferPool[Any]:
         """Return the shared pool of a name, as another process of the same user has made it. Python only.
 
         Parameters

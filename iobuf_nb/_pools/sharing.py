@@ -15,6 +15,7 @@ from .._free.owners import ROWS, place_of
 from .._free.processes import CLOSED, DESCRIPTOR, IDENTITY, LOCAL_WORDS, NUMBER_SHIFT, take_from
 from .._free.queue import LINE_PAIR, SLOTS
 from .._jit import check
+from .._jit.handle import Handle
 from .._memory.aligned import MAX_ITEMS, round_up
 from .._memory.segment import FIRST, Segment, nothing
 
@@ -22,6 +23,27 @@ _LINES = 8 * LINE_PAIR
 _SPARE_SLOTS = (
     256  # of a free queue, for entries that are stale: at most one for each thread that was stopped in between
 )
+
+
+class Shareable(Handle):
+    """What pools, queues and channels have in common that processes may share."""
+
+    __slots__ = ()
+
+    _segment: Segment | None
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes can use it. Python only."""
+        return self._segment is not None
+
+    @property
+    def name(self) -> str | None:
+        """The name by which others can attach to it, if it has one. Python only."""
+        return None if self._segment is None else self._segment.name
+
+    def __reduce__(self) -> Any:
+        return super().__reduce__() if self._segment is None else (attach, (type(self), self._segment.reference()))
 
 
 def is_shared(shared: Any, name: Any) -> bool:
@@ -101,14 +123,20 @@ def make_pool(
         descr = np.lib.format.dtype_to_descr(dtype)
     if descr is None or np.lib.format.descr_to_dtype(descr) != dtype:
         raise TypeError(f"dtype must be one that a text can describe, in a shared pool, not {dtype}")
-    contents = {"kind": kind, "capacity": capacity, "shape": shape, "dtype": descr}
+    contents = {"kind": kind, "capacity": capacity, "shape": shape, "dtype": descr, "aligned": dtype.isalignedstruct}
     sizes = arena_bytes, queue_bytes(queue_slots(capacity)), owner_bytes(capacity)
     return Segment.make(contents, bytes_of(*sizes), name)
 
 
 def dtype_of(contents: dict[str, Any]) -> np.dtype[Any]:
     """Return the dtype that `make_pool` wrote down."""
-    return np.lib.format.descr_to_dtype(contents["dtype"])
+    made: Any = np.lib.format.descr_to_dtype(contents["dtype"])
+    if not contents["aligned"]:
+        return made
+    formats, offsets = zip(*(made.fields[name][:2] for name in made.names), strict=True)
+    fields: Any = {"names": made.names, "formats": formats, "offsets": offsets, "itemsize": made.itemsize}
+    fields["aligned"] = True
+    return np.dtype(fields)
 
 
 def local_words(segment: Segment) -> NDArray[np.int64]:
@@ -139,11 +167,6 @@ def holders(pool: Any, number: int = 0) -> dict[int, int]:
 def attach(cls: Any, reference: Any) -> Any:
     """Return the object of a segment that another process has pickled."""
     return cls._attached(Segment.referred(reference, cls._KIND))
-
-
-def reduce(instance: Any) -> Any:
-    """Return what pickle needs of a shared object."""
-    return attach, (type(instance), instance._segment.reference())
 
 
 assert FIRST % _LINES == 0, "the words of a segment must start on cache lines of their own"

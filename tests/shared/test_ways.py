@@ -8,6 +8,7 @@ import textwrap
 from concurrent.futures import ProcessPoolExecutor
 
 import faces
+import numpy as np
 import pytest
 import workers
 from support import assert_whole, run, said
@@ -256,3 +257,22 @@ def test_recover_leaves_a_private_pool_alone(face):
         assert sorted(taken) == [-1, 0, 1, 2, 3]
         for index in taken[:-1] if taken[-1] < 0 else sorted(taken)[1:]:
             face.put(pool, index)
+
+
+def test_an_aligned_struct_is_one_where_it_is_attached(name):
+    dtype = np.dtype([("a", "i1"), ("b", "f8")], align=True)
+    with BufferPool(2, shape=3, dtype=dtype, name=name) as pool:
+        again = BufferPool.attach(name)
+        assert again.dtype == dtype and again.dtype.isalignedstruct
+        assert again._numba_type_ is pool._numba_type_ is BufferPool(2, shape=3, dtype=dtype)._numba_type_
+        assert (again.shared, again.name) == (True, name)
+
+
+def test_an_index_that_is_sent_twice_at_once_is_refused():
+    pool = BufferPool(2, 16, shared=True)
+    channel = Channel(pool)
+    first, second = pool.get(), pool.get()
+    with pytest.raises(ValueError, match=f"{first} was put already or never got"):
+        channel.send_many(np.array([first, first, second]))
+    assert (channel.receive(), channel.try_receive()) == (first, -1)
+    pool.put_many(np.array([first, second]))
