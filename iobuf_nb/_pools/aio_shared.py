@@ -18,10 +18,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from .._free.queue import GETTERS
+from .._free.queue import GETTERS, NONBLOCKING_FLAG
 from .._free.waiting import enter, leave, watch
 from .._threads.gil import LOOK_NS
 from .._threads.outcomes import CLOSED, EMPTY, Closed, WouldBlock
+from ..atomics import load
 
 #: For each event loop what its threads wait for, by queue and word.
 _changes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, asyncio.Future[None]]]
@@ -67,6 +68,8 @@ async def until(
 ) -> int:
     """Return what `attempt` does once that is not EMPTY; raise Closed or WouldBlock with the sentences given."""
     loop = asyncio.get_running_loop()
+    if load(queue._words, NONBLOCKING_FLAG):  # W5 acquires from S1 of `_pools.pool`
+        timeout = 0.0
     end = math.inf if timeout is None else loop.time() + timeout
     look = loop.time() + LOOK_NS / 1e9
     while True:

@@ -100,7 +100,12 @@ class BoundedQueue(sharing.Shareable, ReprMixin):
     def attach(cls, name: str) -> Self:
         """Return the shared queue of a name, as another process of the same user has made it. Python only.
 
-        Parameters and errors are those of `BufferPool.attach`.
+        Parameters and other errors are those of `BufferPool.attach`.
+
+        Raises
+        ------
+        TypeError, ValueError, FileNotFoundError, PermissionError
+            As there.
 
         Examples
         --------

@@ -227,8 +227,8 @@ class Channel(sharing.Shareable, ReprMixin):
 
         Raises
         ------
-        ValueError
-            `pool` is not the pool of this channel.
+        TypeError, ValueError, FileNotFoundError, PermissionError
+            As there, or `pool` is not the pool of this channel.
         """
         return cls._attached(Segment.named(name, cls._KIND), pool)
 

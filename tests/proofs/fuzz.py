@@ -43,6 +43,7 @@ from iobuf_nb import (
     Backoff,
     BoundedQueue,
     BufferPool,
+    Channel,
     ItemPool,
     Magazine,
     MagazineSet,
@@ -180,6 +181,10 @@ PYTHON_ONLY = {
         "alease",
         "magazine",
         "register",
+        "asend",
+        "areceive",
+        "attach",
+        "holding_processes",
         "nonblocking",
         "for_size",
         "ItemPool.value",
@@ -205,6 +210,8 @@ def looks(thing):
         return thing.available(), held, thing.closed, thing.nonblocking, values
     if isinstance(thing, Magazine):
         return thing.was_size(), thing.size, looks(thing.pool)
+    if isinstance(thing, Channel):
+        return thing._words.tobytes(), looks(thing.pool)
     if isinstance(thing, MagazineSet):
         return [looks(magazine) for magazine in thing]
     if isinstance(thing, BoundedQueue):

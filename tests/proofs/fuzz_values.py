@@ -17,6 +17,7 @@ from iobuf_nb import (
     Backoff,
     BoundedQueue,
     BufferPool,
+    Channel,
     ItemPool,
     Magazine,
     MagazineSet,
@@ -295,11 +296,13 @@ GOOD = {
     "decompress": [lambda rng, self: rng.choice([None, None, "auto", "gzip", "zip"])],
     "progress": [lambda *_: False, lambda *_: lambda done, size: None],
     "owners": [lambda *_: None],
+    "name": [lambda *_: None],
+    "shared": [lambda *_: False, lambda *_: True],
 }
 
 
 # With many values that are allowed, these would take seconds, wait for what never comes, or write to any descriptor.
-ONLY_GOOD = {"state", "output", "progress", "combine", "timeout_ms"}
+ONLY_GOOD = {"name", "state", "output", "progress", "combine", "timeout_ms"}
 
 
 def _nonblocking(queue):
@@ -326,6 +329,16 @@ def _queue(rng):
     return queue
 
 
+def _channel(rng):
+    pool = BufferPool(4, 16)
+    channel = Channel(pool, rng.randint(1, 4))
+    channel._words[NONBLOCKING_FLAG] = 1
+    for index in [pool.get() for _ in range(rng.randint(0, 4))]:
+        if rng.random() < 0.5:
+            channel.try_send(index)
+    return channel if rng.random() < 0.8 else _closed(channel)
+
+
 def _magazine(rng):
     source = BufferPool(4, 16, checked=rng.random() < 0.7).magazine(2)
     source.pool.nonblocking = True
@@ -336,6 +349,7 @@ def _magazine(rng):
 
 
 MAKE = {
+    Channel: _channel,
     BoundedQueue: _queue,
     BufferPool: lambda rng: _used(rng, BufferPool(4, 16, checked=rng.random() < 0.7)),
     ItemPool: lambda rng: _used(rng, ItemPool("abcd", checked=rng.random() < 0.7)),
