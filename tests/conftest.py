@@ -27,6 +27,13 @@ def pytest_ignore_collect(collection_path):
     return True if needs_interpreter(collection_path) and collection_path not in (MODEL, WHY_NOT) else None
 
 
+def pytest_collection_finish(session):
+    items = [item for item in session.items if item.path.name == "test_interpreted.py" and hasattr(item, "callspec")]
+    if items and not session.config.option.collectonly:
+        items[0].module.begin([item.callspec.params["group"] for item in items])
+        session.config.add_cleanup(items[0].module.end)
+
+
 @pytest.fixture(params=["python", "kernel"])
 def face(request):
     """Run the test twice: calling methods from Python, and inside kernels."""

@@ -3,8 +3,10 @@
 import functools
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 TESTS = Path(__file__).parent
 PYTEST = ["pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-W", "ignore:overflow"]
 PYTEST += ["-o", "faulthandler_timeout=200", "-o", "faulthandler_exit_on_timeout=true"]  # for one test
+POLITE = ["nice", "-n", "19"] if shutil.which("nice") else []  # who has something to do goes first
 COMPILED_ONLY = re.compile(r"^pytestmark = .*\bmark\.compiled\b", re.MULTILINE)
 MUTANTS = "model/test_mutants.py"  # takes as long as the rest of its folder
 
@@ -38,6 +41,35 @@ TRACED = [name for name in GROUPS if not name.startswith("model")]
 
 pytestmark = [pytest.mark.compiled, pytest.mark.proof]
 
+_begun = {}  # what runs beside the other tests: for each group its process, and the file for what that prints
+
+
+def begin(groups):
+    """Begin with the model checker, which takes longest and measures no time, beside tests that use one processor."""
+    for group in groups:
+        if group not in TRACED:
+            command = [*POLITE, sys.executable, "-m", *PYTEST, *map(str, GROUPS[group])]
+            printed = tempfile.TemporaryFile("w+")  # noqa: SIM115
+            environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+            process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=printed, stderr=subprocess.STDOUT)
+            _begun[group] = process, printed
+
+
+def end():
+    """End what nobody waits for any more."""
+    for process, printed in _begun.values():
+        process.kill()
+        process.wait()
+        printed.close()
+
+
+def ended(group):
+    """Wait for what has begun; return how it went."""
+    process, printed = _begun[group]
+    process.wait()
+    printed.seek(0)
+    return subprocess.CompletedProcess(process.args, process.returncode, printed.read(), "")
+
 
 @pytest.fixture(scope="module")
 def interpret(request, tmp_path_factory):
@@ -57,6 +89,8 @@ def interpret(request, tmp_path_factory):
 
         @functools.cache
         def run(group):
+            if group in _begun:
+                return executor.submit(ended, group)
             traced = ["coverage", "run", "-m"] if group in TRACED else []
             return executor.submit(python, *traced, *PYTEST, *map(str, GROUPS[group]))
 

@@ -127,7 +127,7 @@ def test_kills_at_random_instants(method, kills, record_property):
     )
 
 
-@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [2, pytest.param(60, marks=pytest.mark.long)])
 def test_messages_between_four_processes(seconds, record_property):
     n, rounds = 20_000, 0
     pool = BufferPool(8, shape=WORDS, dtype="i8", shared=True)
