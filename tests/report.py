@@ -32,6 +32,7 @@ PROOFS = {
     7: ("pytest tests/processes tests/jit/test_cache.py", "", True),
     8: ("pytest tests/test_interpreted.py", "", False),
     9: ("pytest tests/model/test_cases.py -k process", INTERPRETED, True),
+    10: ("pytest tests/shared/test_kills.py", "", True),
 }
 
 
