@@ -48,6 +48,7 @@ with pool.magazine() as mine:
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sysconfig.get_platform() != "linux-x86_64", reason="wheels with code are for Linux on x86-64")
 def test_with_the_code_of_a_wheel_nothing_is_compiled(tmp_path):
     wheel = built("wheel", tmp_path / "dist", IOBUF_NB_COMPILED="1")

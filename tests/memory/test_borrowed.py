@@ -170,7 +170,7 @@ def test_a_callers_containers_keep_the_memory():
     assert dropped.memory() is None
 
 
-@pytest.mark.proof
+@pytest.mark.long
 def test_all_that_numpy_makes_of_a_buffer_is_counted_right():
     """As many references are left as there were, by whatever way an array comes from a borrowed one."""
     made = """v.T; v.transpose(); v.transpose((1, 0)); v.real; v.imag; v.ravel(); v.flatten(); v.copy(); v[0]; v[:, 1]

@@ -371,7 +371,7 @@ QUIET = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, Healt
 
 
 @given(cases())
-@settings(max_examples=20 if config.DISABLE_JIT else 200, **QUIET)
+@settings(max_examples=20 if config.DISABLE_JIT else 100, **QUIET)
 def test_any_stream(case):
     run(in_the_model(case))
 
