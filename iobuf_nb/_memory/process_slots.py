@@ -21,7 +21,6 @@ import fcntl
 import mmap
 import os
 import struct
-import threading
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
@@ -31,6 +30,7 @@ from .._jit import seam
 from .._jit.compile import kernel
 from .._jit.faces import compiled_as
 from .._jit.instructions import four_words, load_word
+from .._jit.locks import fork_safe_lock
 from .._threads.libc import fcntl as call_fcntl
 from ..atomics import load, store
 
@@ -73,10 +73,7 @@ def _ask(descriptor: int, command: int, byte: int, kind: int = _F_WRLCK) -> byte
     return fcntl.fcntl(descriptor, command, struct.pack(_FLOCK, kind, 0, 0, byte, 1, 0, 0))
 
 
-_no_fork = threading.RLock()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_no_fork.acquire, after_in_parent=_no_fork.release, after_in_child=_no_fork.release)
+_no_fork = fork_safe_lock()
 
 
 @contextlib.contextmanager
