@@ -62,15 +62,18 @@ async def until(
     rescue: Callable[[], int],
     queue: Any,
     waiters: int,
-    timeout: float | None,
+    limit: int,
     closed: str,
     late: str,
 ) -> int:
-    """Return what `attempt` does once that is not EMPTY; raise Closed or WouldBlock with the sentences given."""
+    """Return what `attempt` does once that is not EMPTY; raise Closed or WouldBlock with the sentences given.
+
+    `limit` is the longest wait in nanoseconds; -1 for no limit.
+    """
     loop = asyncio.get_running_loop()
     if load(queue._words, NONBLOCKING_FLAG):  # W5 acquires from S1 of `_pools.pool`
-        timeout = 0.0
-    end = math.inf if timeout is None else loop.time() + timeout
+        limit = 0
+    end = math.inf if limit < 0 else loop.time() + limit / 1e9
     look = loop.time() + LOOK_NS / 1e9
     while True:
         seen = enter(queue._words, waiters)
@@ -91,7 +94,7 @@ async def until(
             look = loop.time() + LOOK_NS / 1e9
 
 
-async def get(pool: Any, timeout: float | None) -> int:
+async def get(pool: Any, limit: int) -> int:
     """Check a buffer of a shared pool out."""
     closed, late = "get from a closed pool", "no buffer became free before aget timed out"
-    return await until(pool._get_or_closed, pool._rescue, pool._queue, GETTERS, timeout, closed, late)
+    return await until(pool._get_or_closed, pool._rescue, pool._queue, GETTERS, limit, closed, late)

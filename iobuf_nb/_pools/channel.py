@@ -473,9 +473,8 @@ class Channel(sharing.Shareable, ReprMixin):
         from .aio_shared import until  # imported here: asyncio is slow to import
 
         closed, late = "send into a closed channel", "the channel stayed full until asend timed out"
-        seconds = None if limit < 0 else limit / 1e9
         attempt = functools.partial(self._put_or_closed, number)
-        status = await until(attempt, self._rescue, self._queue, PUTTERS, seconds, closed, late)
+        status = await until(attempt, self._rescue, self._queue, PUTTERS, limit, closed, late)
         if status != OK:
             refuse(self.pool, number, status)
 
@@ -491,8 +490,7 @@ class Channel(sharing.Shareable, ReprMixin):
             "receive from a channel that is closed and empty",
             "the channel stayed empty until areceive timed out",
         )
-        seconds = None if limit < 0 else limit / 1e9
-        return await until(self._get_or_closed, self._rescue, self._queue, GETTERS, seconds, closed, late)
+        return await until(self._get_or_closed, self._rescue, self._queue, GETTERS, limit, closed, late)
 
     def __iter__(self) -> Iterator[int]:
         """Receive, waiting, until the channel is closed and empty."""

@@ -240,16 +240,15 @@ class _Pool(Allocator[Value]):
             raise Closed("get from a closed pool")
         if self.nonblocking:
             raise WouldBlock("no buffer is free, and the pool is nonblocking")
-        seconds = None if limit < 0 else limit / 1e9
         if self._segment is not None:
             from . import aio_shared  # imported here: asyncio is slow to import
 
-            return await aio_shared.get(self, seconds)
+            return await aio_shared.get(self, limit)
         if os.getpid() != load(self._queue._words, PROCESS):  # N4 reads a constant
             raise RuntimeError(NO_WAIT_IN_A_CHILD)
         from .aio import getters_of
 
-        return await getters_of(self).get(self, seconds)
+        return await getters_of(self).get(self, None if limit < 0 else limit / 1e9)
 
     def magazine(self, size: int = 32) -> Magazine[Value]:
         """Return a magazine over this pool: one thread's stack of at most `size` free buffers. Python only.
