@@ -5,9 +5,10 @@ A pool is a queue of the free indices, an arena that holds the buffers, and a ta
 - get: take an index from the queue, then store the owner (`owners`);
 - put: take the index from its owner, which only one of two puts of it can do, then put it back into the queue.
 
-Magazines add work-stealing deques (`deque`), each with the free indices of one thread: a get that finds the queue empty
-looks there. So an index in the queue or in a deque has a FREE owner. An owner is a thread, named by the number that
-`threading.get_ident` gives; any thread may put a buffer back, because pools are for handing buffers on.
+Bulk puts leave free indices in a *depot* (`depot`) beside the queue, by the chunk; magazines add work-stealing deques
+(`deque`), each with the free indices of one thread. A get that finds the queue empty looks there. So an index in the
+queue, in a chunk or in a deque has a FREE owner. An owner is a thread, named by the number that `threading.get_ident`
+gives; any thread may put a buffer back, because pools are for handing buffers on.
 
 A pool that processes share has the same words, and the same functions; how it treats the owners is in `processes`.
 """
@@ -26,6 +27,7 @@ from .._jit.late import late
 from .._threads.gil import thread_id
 from .._threads.outcomes import EMPTY, OK, TAKEN
 from ..atomics import fetch_add, load, store
+from .depot import USED, in_chunks, take_chunks, take_one
 from .deque import COUNT, PUSHES, base_of, fence_all, held, steal
 from .handover import release, release_all, take_stale_late
 from .owners import disown, disown_many, owner_at
@@ -58,6 +60,7 @@ class PoolType(HandleType):
                 ("_owners", WORD_POINTER),
                 ("_bulks", WORD_POINTER),
                 ("_deques", WORD_POINTER),
+                ("_depot", WORD_POINTER),
                 ("_local", WORD_POINTER),
                 ("_slots", WORD_POINTER),
                 *members,
@@ -85,19 +88,53 @@ def take(pool):
     """Take a free buffer: its index, or EMPTY if there is none or the pool is closed."""
     if load(pool._local, CLOSED):  # C2 acquires from C1
         return EMPTY
-    index = get_item(pool._queue)
-    if index < 0 and load(pool._deques, COUNT):  # L4 acquires from L5
-        index = seek_late(pool._address)
+    index = _take_free(pool)
     if index >= 0 and not own(pool, index):
         index = take_next_late(pool._address)
     return index
+
+
+@hot
+def _take_free(pool):
+    """Take a free index, wherever it is; EMPTY if there was a moment at which there was none."""
+    index = get_item(pool._queue)
+    # J10 acquires from J9, after G1: what was in the depot before has been seen to be used.
+    # Mutant: "a get looks whether the depot is used before it looks into the queue"
+    if index < 0 and (load(pool._depot, USED, "seq_cst") or load(pool._deques, COUNT)):  # L4 acquires from L5
+        index = _take_elsewhere(pool._address)
+    return index
+
+
+@kernel
+def _take_elsewhere(address):
+    """Take a free index from the depot, the queue or a deque; the pool is passed as one word, which spares puts."""
+    out_of_line()
+    pool = pool_at(address)
+    # L4 acquires from L5
+    return seek_late(address) if load(pool._deques, COUNT) else take_spare(pool._queue, pool._depot)
+
+
+@kernel
+def take_spare(queue, depot):
+    """Take an index from the depot or the queue; EMPTY if there was a moment at which both were empty.
+
+    That moment is when the queue is found empty: there was no chunk a little earlier, and until a little later none
+    has been put.
+    """
+    while True:
+        index, slot, word = take_one(depot)
+        if index < 0:
+            index = get_item(queue)
+        # J11 acquires from J3. Mutant: "chunks are not looked for again once the queue is empty"
+        if index >= 0 or load(depot, slot, "seq_cst") == word:
+            return index
 
 
 @kernel
 def take_next(pool):
     """Take the next index that is not stale; EMPTY if there is none."""
     while True:
-        index = get_item(pool._queue)
+        index = _take_free(pool)
         if index < 0 or own(pool, index):
             return index
 
@@ -126,16 +163,19 @@ def take_many(pool, out, begin, end, seek):
     if load(pool._local, CLOSED):  # C2 acquires from C1
         return begin
     done = begin
-    stale = True
-    while stale:
-        taken = get_items(pool._queue, out, done, end)
-        stale = False
+    again = True
+    while again:
+        taken, slot, word = take_chunks(pool._depot, out, done, end)
+        if taken < end:
+            taken = get_items(pool._queue, out, taken, end)
+        # J11 acquires from J3, as in `take_spare`.
+        again = taken < end and load(pool._depot, slot, "seq_cst") != word
         for k in range(done, taken):
             if own(pool, out[k]):
                 out[done] = out[k]
                 done += 1
             else:
-                stale = True
+                again = True
     while seek and done < end and load(pool._deques, COUNT):  # L4 acquires from L5
         index = take(pool)
         if index < 0:
@@ -151,7 +191,7 @@ def give_many(pool, indices, n):
     identity = load(pool._local, IDENTITY, "relaxed") if pool.checked else 0
     refused = disown_all_shared(pool, indices, n, identity) if identity else disown_many(pool, indices, n)
     if refused < 0:
-        release_all(pool._queue, indices, 0, n)
+        release_all(pool._queue, pool._depot, indices, 0, n)
     return refused
 
 
@@ -160,10 +200,11 @@ LOOKS = 2  # attempts of `seek` before it counts itself in
 
 
 @kernel
-def _look(queue, words):
-    """Take an index from any deque or the queue: EMPTY if there was a moment at which all were empty, or TAKEN.
+def _look(queue, depot, words):
+    """Take an index from any deque, the depot or the queue: EMPTY if there was a moment
+    at which all were empty, or TAKEN.
 
-    That moment is when the queue is found empty: each deque was empty a little earlier, and has had no push until a
+    That moment is when depot and queue are found empty: each deque was empty a little earlier, and has had no push until a
     little later (a double collect). A push in between, or an index that another thread was faster to take, leaves it
     open. Mutant: "the queue is checked before the deques"
     """
@@ -177,7 +218,7 @@ def _look(queue, words):
             if index >= 0:
                 return index
             sure = sure and index == EMPTY
-    index = get_item(queue)
+    index = take_spare(queue, depot)
     if index >= 0:
         return index
     # L2: pushes until now are seen below. Mutant: "there is no fence before the second look"
@@ -191,8 +232,8 @@ def _look(queue, words):
 
 
 @kernel
-def seek(queue, words):
-    """Take an index from the queue or from any deque; EMPTY only if there was a moment at which all were empty.
+def seek(queue, depot, words):
+    """Take an index from the queue, the depot or any deque; EMPTY only if there was a moment at which all were empty.
 
     An owner that pushes all the time could keep this searching for ever. So after some attempts it counts itself in
     among the getters, for whom owners put into the queue: each may push once more, if it has not seen that in time, and
@@ -200,14 +241,14 @@ def seek(queue, words):
     """
     out_of_line()
     for _ in range(LOOKS):
-        index = _look(queue, words)
+        index = _look(queue, depot, words)
         if index != TAKEN:
             break
     if index == TAKEN:
         # L6 is ordered with N1, K1, K2 of `waiting` and `_pools.magazine`. Mutant: "a search never counts itself in"
         fetch_add(queue._words, GETTERS, 1, "seq_cst")
         while index == TAKEN:
-            index = _look(queue, words)
+            index = _look(queue, depot, words)
         fetch_add(queue._words, GETTERS, -1, "seq_cst")  # W4 only counts
     return take_stale_late(queue._address) if index == EMPTY else index
 
@@ -222,7 +263,7 @@ def pool_at(address: int) -> Any:
 def seek_late(address):
     """Do as `seek` does, once a pool has had magazines, or coroutines that waited."""
     pool = pool_at(address)
-    return seek(pool._queue, pool._deques)
+    return seek(pool._queue, pool._depot, pool._deques)
 
 
 @hot
@@ -236,7 +277,7 @@ def available(pool):
     """Return the number of buffers that were free a moment ago."""
     if pool.checked and load(pool._local, IDENTITY, "relaxed"):
         return count_free(pool)  # the queue may have stale entries
-    return min(size(pool._queue) + total(pool._deques), pool.capacity)
+    return min(size(pool._queue) + in_chunks(pool._depot) + total(pool._deques), pool.capacity)
 
 
 @kernel

@@ -35,8 +35,9 @@ from .._threads.clock import now_ns
 from .._threads.gil import LOOK_NS
 from .._threads.outcomes import EMPTY
 from ..atomics import compare_and_swap, fetch_add, load, store, swap
-from .queue import GETTERS, HANDED, HANDED_AT, QUEUE_TYPE, REQUESTS, STALE, TURNS, get_item, put_item, size
-from .waiting import notify_loops, put_all_and_wake, put_and_wake
+from .depot import put_chunks
+from .queue import GETTERS, HANDED, HANDED_AT, QUEUE_TYPE, REQUESTS, STALE, TURNS, get_item, put_item, put_items, size
+from .waiting import notify_loops, put_and_wake, wake_getters
 
 STALE_NS = LOOK_NS
 
@@ -78,13 +79,14 @@ def take_stale_late(address):
 
 
 @kernel
-def release_all(queue, indices, begin, end):
-    """Hand the free indices[begin:end] to waiting coroutines, or put them into the queue and wake getters."""
+def release_all(queue, depot, indices, begin, end):
+    """Hand the free indices[begin:end] to waiting coroutines, or put them into depot and queue and wake getters."""
     while begin < end and load(queue._words, REQUESTS) > 0:  # H5 acquires from H2
         release(queue, indices[begin])
         begin += 1
     if begin < end:
-        put_all_and_wake(queue, indices, begin, end)
+        put_items(queue, indices, put_chunks(depot, indices, begin, end), end)
+        wake_getters(queue, end - begin)
 
 
 @kernel

@@ -10,7 +10,7 @@ The owner word is the truth, the free queue a hint
       was *stale*: take the next one;
     - put: store FREE, then put the index into the queue;
     - recover: compare-and-swap each owner that has a dead number to FREE, then put the index into the queue; then look
-      which FREE indices are not in the queue, and put those. That may find one that a live thread is about to put, or
+      which FREE indices are neither in the queue nor in the depot, and put those. That may find one that a live thread is about to put, or
       has just taken: then there are two entries, and the second is stale when it is reached.
 
     So a buffer has two entries now and then, but never two owners; a process that dies between any two of these steps,
@@ -37,6 +37,7 @@ from .._memory.process_slots import MOST_PROCESSES, SLOT_WORDS, is_locked
 from .._threads.gil import thread_id
 from .._threads.outcomes import NOT_OUT, OK, OUT_OF_RANGE
 from ..atomics import compare_and_swap, load, store
+from .depot import mark_chunks
 from .owners import FREE, owner_at
 from .queue import SLOTS
 from .waiting import put_and_wake
@@ -164,6 +165,7 @@ def put_lost(pool):
     """Put those into the queue that are free and not in it, because a process died in between; return how many."""
     queued = np.zeros(pool.capacity, np.bool_)
     mark_items(pool._queue, queued)
+    mark_chunks(pool._depot, queued)
     found = 0
     for index in range(pool.capacity):
         # Mutant: "recovery does not look for buffers that are in no queue"

@@ -48,7 +48,6 @@ from .queue import (
     SPIN_DEBT,
     get_item,
     put_item,
-    put_items,
 )
 
 SPIN_NS = 20_000
@@ -103,15 +102,14 @@ def put_and_wake(queue, item):
 
 
 @kernel
-def put_all_and_wake(queue, items, begin, end):
-    """Append items[begin:end], for which there must be room, and wake as many getters."""
-    put_items(queue, items, begin, end)
-    # N1 is ordered with W1, Z2, H1, L6, after P2. Mutant: "a bulk put wakes only one"
+def wake_getters(queue, n):
+    """Wake up to `n` getters, for so many items that were put."""
+    # N1 is ordered with W1, Z2, H1, L6, after P2, J3. Mutant: "a bulk put wakes only one"
     waiting = load(queue._words, GETTERS, "seq_cst")
     if waiting and load(queue._words, PROCESS) == SHARED:  # N4 reads a constant
-        notify_processes(queue._words, GET_EVENT, end - begin)
+        notify_processes(queue._words, GET_EVENT, n)
         return
-    for _ in range(min(end - begin, waiting)):
+    for _ in range(min(n, waiting)):
         notify(queue, GET_EVENT)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from .._free import deque
+from .._free import depot, deque
 from .._free.owners import in_transit, place_of, restore
 from .._free.queue import GET_FD, GETTERS, HANDED, PUTTERS, REQUESTS, SLOTS, STALE
 from .._jit.handle import live
@@ -53,6 +53,7 @@ def mend() -> None:
 def mend_pool(pool: Any) -> None:
     """Repair one pool."""
     deque.mend(pool._deques)
+    depot.mend(pool._depot)
     restore(pool._owners, pool._bulks)
     on_their_way = []
     if pool._getters is not None:
@@ -63,7 +64,15 @@ def mend_pool(pool: Any) -> None:
         there = np.zeros(pool.capacity, bool)
         places = np.arange(pool.capacity)
         there[in_transit(pool._owners[place_of(pool.capacity, places)])] = True
-        there[[*_items(pool._queue), *deque.indices(pool._deques), *pool.holders(), *on_their_way]] = True
+        there[
+            [
+                *_items(pool._queue),
+                *depot.indices(pool._depot),
+                *deque.indices(pool._deques),
+                *pool.holders(),
+                *on_their_way,
+            ]
+        ] = True
         on_their_way += np.flatnonzero(~there).tolist()
     _put(pool._queue, on_their_way)
 

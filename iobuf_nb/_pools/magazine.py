@@ -46,6 +46,7 @@ from .._jit import check
 from .._jit.check import FormattedIndexError, FormattedRuntimeError
 from .._jit.check_in_kernels import require_integer
 from .._jit.compile import hot, kernel, out_of_line
+from .._jit.elements import by_elements
 from .._jit.faces import in_kernels, is_in_kernels, kernel_face, kernel_method, kernel_overload
 from .._jit.handle import WORD_POINTER, Handle, HandleType, load_handle
 from .._jit.locks import fork_safe_lock
@@ -206,7 +207,7 @@ def give_many_to(magazine, indices, n):
         for _ in range(min(kept, load(words, GETTERS))):
             notify(pool._queue, GET_EVENT)
     if kept < n:
-        release_all(pool._queue, indices, kept, n)
+        release_all(pool._queue, pool._depot, indices, kept, n)
     return -1
 
 
@@ -351,10 +352,12 @@ class Magazine(Allocator[Value]):
         return give_to(self._core, index)
 
     @in_kernels
+    @by_elements
     def _take_many(self, out: NDArray[np.int64]) -> int:
         return take_many_from(self._core, elements(out), len(out), True)
 
     @in_kernels
+    @by_elements
     def _give_many(self, indices: NDArray[np.int64]) -> int:
         return give_many_to(self._core, elements(indices), len(indices))
 

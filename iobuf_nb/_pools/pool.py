@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._free import owners
+from .._free.depot import depot_bytes, lay_out, new_depot, order_for
 from .._free.deque import DEQUE_WORDS, FENCES_FAIL
 from .._free.free_list import (
     ITEM_POOL,
@@ -39,6 +40,7 @@ from .._free.queue import CLOSED_FLAG, LINE_PAIR, NONBLOCKING_FLAG, PROCESS
 from .._free.waiting import wait_to_get
 from .._jit import check
 from .._jit.compile import hot, kernel, out_of_line
+from .._jit.elements import by_elements
 from .._jit.faces import in_kernels, is_in_kernels, kernel_face, kernel_method
 from .._jit.methods import Operations, replace_methods
 from .._memory.aligned import MAX_BYTES, MAX_ITEMS, aligned_mem, lock_memory
@@ -108,6 +110,7 @@ class _Pool(Allocator[Value]):
     __slots__ = (
         "_bulks",
         "_checked",
+        "_depot",
         "_deques",
         "_free_deques",
         "_getters",
@@ -133,13 +136,17 @@ class _Pool(Allocator[Value]):
             self._queue = BoundedQueue(min(capacity + LINE_PAIR, MAX_ITEMS), capacity)
             self._queue._put_first(capacity)
             self._owners = aligned_mem(sharing.owner_bytes(capacity), 8 * LINE_PAIR).view(np.int64)
+            self._depot = new_depot(capacity)
             self._slots = self._local = self._queue._words[CLOSED_FLAG:]  # the slots are never used
         else:
             slots = sharing.queue_slots(capacity)
             words = sharing.words(segment, sharing.queue_bytes(slots))
             self._queue = BoundedQueue._over(segment, words, slots, capacity)
+            order = order_for(capacity)
+            self._depot = sharing.words(segment, depot_bytes(order))
             if segment.slot is not None:  # new
                 self._queue._put_first(capacity)
+                lay_out(self._depot, order)
             self._owners = sharing.words(segment, sharing.owner_bytes(capacity))
             self._local, self._slots = sharing.local_words(segment), segment.table
         self._bulks = bulk_words(capacity if segment is None else 1)
@@ -175,10 +182,12 @@ class _Pool(Allocator[Value]):
         return give(self._core, index)
 
     @in_kernels
+    @by_elements
     def _take_many(self, out: NDArray[np.int64]) -> int:
         return take_many(self._core, elements(out), 0, len(out), True)
 
     @in_kernels
+    @by_elements
     def _give_many(self, indices: NDArray[np.int64]) -> int:
         return give_many(self._core, elements(indices), len(indices))
 

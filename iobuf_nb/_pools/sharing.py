@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._free import free_list
+from .._free.depot import depot_bytes, order_for
 from .._free.owners import ROWS, place_of
 from .._free.processes import CLOSED, DESCRIPTOR, IDENTITY, LOCAL_WORDS, NUMBER_SHIFT, take_from
 from .._free.queue import LINE_PAIR, SLOTS
@@ -124,7 +125,7 @@ def make_pool(
     if descr is None or np.lib.format.descr_to_dtype(descr) != dtype:
         raise TypeError(f"dtype must be one that a text can describe, in a shared pool, not {dtype}")
     contents = {"kind": kind, "capacity": capacity, "shape": shape, "dtype": descr, "aligned": dtype.isalignedstruct}
-    sizes = arena_bytes, queue_bytes(queue_slots(capacity)), owner_bytes(capacity)
+    sizes = arena_bytes, queue_bytes(queue_slots(capacity)), depot_bytes(order_for(capacity)), owner_bytes(capacity)
     return Segment.make(contents, bytes_of(*sizes), name)
 
 
