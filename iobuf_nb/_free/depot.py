@@ -142,7 +142,7 @@ def _find(words, order, hint, full):
     while True:
         slot = SLOTS + (position & ((1 << order) - 1))
         # J1 acquires from J3: the indices. J2 acquires from J4: who emptied the chunk has read them. It is a getter's
-        # last look before it parks. Mutants: "a chunk is found by a relaxed load", "a slot is found by a relaxed load"
+        # last look before it parks. Mutant: "a slot is read by a relaxed load"
         word = load(words, slot, "seq_cst")
         lead = _lead(word, position, order) - full
         if lead <= 0:
@@ -161,8 +161,7 @@ def _without(word, count, order):
 @hot
 def _take(words, slot, position, word, count, order):
     """Take the last `count` of a chunk's indices; False if another thread was there first."""
-    # J4 releases to J2: the indices have been read. Mutants: "a get of a chunk is a plain store",
-    # "a chunk is emptied by a relaxed compare-and-swap"
+    # J4 releases to J2: the indices have been read. Mutant: "a get of a chunk is a plain store"
     if not compare_and_swap(words, slot, word, _without(word, count, order), "seq_cst"):
         pause(FIRST_PAUSES)
         return False
@@ -171,7 +170,7 @@ def _take(words, slot, position, word, count, order):
     return True
 
 
-@kernel
+@hot
 def take_chunks(words, out, begin, end):
     """Take indices into out[begin:end] while there are chunks.
 
@@ -223,8 +222,8 @@ def _put_chunk(words, order, indices, begin, count):
             break
         shift = _shift(order)
         full = plus(word >> shift << shift, 1 << shift) | chunk << COUNT_BITS | count
-        # J3 releases to J1: the indices, written before. Mutants: "a chunk is put by a relaxed compare-and-swap",
-        # "a chunk is put before it is written", "a put of a chunk is a plain store"
+        # J3 releases to J1, J11, J12: the indices, written before. Mutants: "a chunk is put before it is written",
+        # "a chunk is put by a relaxed compare-and-swap", "a put of a chunk is a plain store"
         if compare_and_swap(words, slot, word, full, "seq_cst"):
             store(words, TAIL, plus(position, 1))  # J6 releases to J5
             chunk, done = word >> COUNT_BITS & ((2 << order) - 1), True
@@ -236,11 +235,13 @@ def _put_chunk(words, order, indices, begin, count):
     return done
 
 
-@kernel
+@hot
 def put_chunks(words, indices, begin, end):
     """Put indices[begin:end], in chunks of LEAST to CHUNK, while there is room; return the index of the first left."""
+    if end - begin < LEAST:
+        return begin
     order = load(words, ORDER)  # J0 reads a constant
-    if load(words, USED) == 0:
+    if load(words, USED, "relaxed") == 0:
         # J9 releases to J10, before any J3. Mutant: "a depot is not known to be used"
         store(words, USED, 1, "seq_cst")
     while end - begin >= LEAST:
@@ -271,7 +272,7 @@ def mark_chunks(words, marked):
         while True:
             word = load(words, slot)  # J1 acquires from J3
             load_many(words, chunk_at(order, word), out, 0, count_of(word))
-            # J12 is ordered with J4. Mutant: "a chunk is looked into while it changes"
+            # J12 acquires from J3: nothing was written into the chunk while it was read.
             fence("acquire")
             if load(words, slot, "relaxed") == word:
                 break

@@ -201,12 +201,11 @@ LOOKS = 2  # attempts of `seek` before it counts itself in
 
 @kernel
 def _look(queue, depot, words):
-    """Take an index from any deque, the depot or the queue: EMPTY if there was a moment
-    at which all were empty, or TAKEN.
+    """Take an index from any deque, the depot or the queue; EMPTY if there was a moment without any, or TAKEN.
 
-    That moment is when depot and queue are found empty: each deque was empty a little earlier, and has had no push until a
-    little later (a double collect). A push in between, or an index that another thread was faster to take, leaves it
-    open. Mutant: "the queue is checked before the deques"
+    That moment is when depot and queue are found empty: each deque was empty a little earlier, and has had no push
+    until a little later (a double collect). A push in between, or an index that another thread was faster to take,
+    leaves it open. Mutant: "the queue is checked before the deques"
     """
     sure = True
     before = 0

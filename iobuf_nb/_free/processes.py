@@ -10,8 +10,8 @@ The owner word is the truth, the free queue a hint
       was *stale*: take the next one;
     - put: store FREE, then put the index into the queue;
     - recover: compare-and-swap each owner that has a dead number to FREE, then put the index into the queue; then look
-      which FREE indices are neither in the queue nor in the depot, and put those. That may find one that a live thread is about to put, or
-      has just taken: then there are two entries, and the second is stale when it is reached.
+      which FREE indices are in neither queue nor depot, and put those. That may find one that a live thread is about to
+      put, or has just taken: then there are two entries, and the second is stale when it is reached.
 
     So a buffer has two entries now and then, but never two owners; a process that dies between any two of these steps,
     recovering or not, leaves a buffer that has a dead owner or is FREE and not in the queue, and the next to recover

@@ -3,13 +3,24 @@
 import itertools
 
 from iobuf_nb import BufferPool
+from iobuf_nb._free import depot
 from iobuf_nb._free.deque import OWNER
 from iobuf_nb._pools.fork import mend_pool
 
+from . import cases
 from .cases import case, get, get_two, put_all, put_back
 from .memories import TSO
 
 OPERATIONS = {"G": get, "P": put_back, "B": get_two, "D": put_all}
+
+
+class Case(cases.Case):
+    sizes = (
+        *cases.Case.sizes,
+        (depot, "order_for", lambda capacity: 0),
+        (depot, "CHUNK", 2),
+        (depot, "LEAST", 2),
+    )
 
 
 class Pool(BufferPool):
@@ -37,11 +48,12 @@ def fork_case(capacity, held, scripts):
             [OPERATIONS[letter.upper()](source if letter.isupper() else made) for letter in script]
             for source, script in zip(sources, scripts, strict=True)
         ]
-        return [made._queue._words, made._owners, made._bulks, made._deques], programs
+        return [made._queue._words, made._owners, made._bulks, made._deques, made._depot], programs
 
     def forked():
         made, sources = pools[-1]
         mend_pool(made)
+        assert made._depot[depot.seat_at(0, 0)], "a seat has no chunk"
         out = list(made.holders())
         assert made.available() == capacity - len(out), "a buffer is neither free nor out"
         assert all(made.try_put(index) for index in out), "a buffer that is out cannot be put"
@@ -67,5 +79,5 @@ SCRIPTS = [
     (2, (2, 0), ("BD", "GP")),
     (2, (1, 0), ("GGP", "g")),
 ]
-CASES = [case(fork_case, *arguments) for arguments in SCRIPTS]
-LARGE = [case(fork_case, *arguments, memory=TSO) for arguments in SCRIPTS[:5]]
+CASES = [case(fork_case, *arguments, cls=Case) for arguments in SCRIPTS]
+LARGE = [case(fork_case, *arguments, cls=Case, memory=TSO) for arguments in SCRIPTS[:5]]

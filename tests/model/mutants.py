@@ -11,12 +11,22 @@ import textwrap
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from iobuf_nb._free import deque, free_list, handover, queue, waiting
+from iobuf_nb._free import depot, deque, free_list, handover, queue, waiting
 from iobuf_nb._free import owners as owner
 from iobuf_nb._pools import fork, magazine
 from iobuf_nb._pools.bounded_queue import BoundedQueue
 
-from . import cases, coroutines, forks, magazines, mutants_of_processes, mutants_of_streams, owners, times
+from . import (
+    cases,
+    coroutines,
+    forks,
+    magazines,
+    mutants_of_depots,
+    mutants_of_processes,
+    mutants_of_streams,
+    owners,
+    times,
+)
 from .scheduler import Violation
 
 
@@ -170,7 +180,7 @@ BUGS = [
                 r"    waiting = \2\n    \1\n    if done and waiting:",
             ),
             ("a put checks for getters with an acquire load", waiting.put_and_wake, '"seq_cst"', '"acquire"'),
-            ("a bulk put wakes only one", waiting.put_all_and_wake, r"range\(.*\)", "range(1)"),
+            ("a bulk put wakes only one", waiting.wake_getters, r"range\(.*\)", "range(1)"),
             ("a bulk put leaves every other slot out", queue.put_items, r"= (_next\(.*\))", r"= _next(queue, \1)"),
             ("a bulk get leaves every other slot out", queue.get_items, r"= (_next\(.*\))", r"= _next(queue, \1)"),
             ("a get does not check for putters", waiting.get_and_wake, r"load\(.*PUTTERS.*\)", "False"),
@@ -252,7 +262,7 @@ BUGS = [
             (
                 "the queue is checked before the deques",
                 free_list._look,
-                r"(    before = 0\n(?:.*\n)*?)(    index = get_item.*\n.*\n.*\n)",
+                r"(    before = 0\n(?:.*\n)*?)(    index = take_spare.*\n.*\n.*\n)",
                 r"\2\1",
             ),
             ("there is no fence before the second look", free_list._look, r"not fence_all\(words\)", "False"),
@@ -370,9 +380,11 @@ BUGS = [
             ("a child leaves what was on its way", fork.mend_pool, r"on_their_way \+= np.flatnonzero.*", "pass"),
             ("a child leaves the marks of bulk puts", fork.mend_pool, r"restore\(.*\)", "pass"),
             ("a child leaves pops that found nothing", deque.mend, r" *words\[base \+ POPS\] = .*\n", ""),
+            ("a child leaves the chunks of threads that it has not", depot.mend, r" *seats\[np.*", ""),
             ("a child puts at the wrong place", fork._put, r"enumerate\(items, tail\)", "enumerate(items, tail + 1)"),
         ],
     ),
+    *mutants_of_depots.BUGS,
     *mutants_of_streams.BUGS,
     *mutants_of_processes.BUGS,
 ]

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import numpy as np
 
 from iobuf_nb import BoundedQueue, Channel
-from iobuf_nb._free import free_list, processes, waiting
+from iobuf_nb._free import depot, free_list, processes, waiting
 from iobuf_nb._free.owners import FREE, owner_at
 from iobuf_nb._free.processes import IDENTITY, NUMBER_SHIFT
 from iobuf_nb._free.queue import LINE_PAIR, put_item
@@ -35,7 +35,7 @@ from .specs import pool as pooled
 
 SLOTS = 7  # of a segment
 DEAD, IDLE, SURVIVOR = 5, 6, 7  # slots: of a process that is dead, one that lives and does nothing, one that recovers
-QUEUE, OWNERS, TABLE, SENT = range(4)  # the first of the shared arrays
+QUEUE, DEPOT, OWNERS, TABLE, SENT = range(5)  # the first of the shared arrays
 clock = np.zeros(1, np.int64)
 
 
@@ -61,6 +61,9 @@ class Case(cases.Case):
         (processes, "MOST_PROCESSES", SLOTS),
         (process_slots, "MOST_PROCESSES", SLOTS),
         (sharing, "_SPARE_SLOTS", 2),
+        (pools, "order_for", lambda capacity: 0),
+        (depot, "CHUNK", 2),
+        (depot, "LEAST", 2),
         # The locks, which are the system's.
         (process_slots, "try_lock", try_lock),
         (process_slots, "_opened_anew", contextlib.nullcontext),
@@ -111,6 +114,7 @@ def process_case(capacity, scripts, before="", held=(), room=None, stamps=False,
     def program():
         sizes = (
             sharing.queue_bytes(sharing.queue_slots(capacity)),
+            depot.depot_bytes(0),
             sharing.owner_bytes(capacity),
             8 * SLOT_WORDS * (SLOTS + 1),
             sharing.queue_bytes(room),
@@ -123,7 +127,7 @@ def process_case(capacity, scripts, before="", held=(), room=None, stamps=False,
         joins = scripts[0].startswith("J")
 
         def process(slot, alive=1):
-            pool = Pool(capacity, [shared[QUEUE], shared[OWNERS]], table, slot)
+            pool = Pool(capacity, [shared[QUEUE], shared[DEPOT], shared[OWNERS]], table, slot)
             table[word_of(slot, NUMBER)], table[word_of(slot)] = first_number(slot), alive
             channel = Channel.__new__(Channel)
             channel._segment, channel.pool = None, pool
@@ -133,6 +137,7 @@ def process_case(capacity, scripts, before="", held=(), room=None, stamps=False,
         everybody = [process(1 + thread, not (joins and thread == 0)) for thread in range(len(scripts))]
         dead, idle, survivor = process(1 if joins else DEAD, 0), process(IDLE), process(SURVIVOR)
         everybody[0].pool._queue._put_first(capacity)
+        depot.lay_out(shared[DEPOT], 0)
         holding = [[free_list.take(each.pool) for _ in range(n)] for each, n in zip(everybody, held, strict=False)]
         holding += [[]] * (len(scripts) - len(holding))
         sent = [index for letter in before if (index := happened(letter, dead, idle)) is not None and letter in "st"]
@@ -399,6 +404,7 @@ CASES = [
     *(one(*arguments) for arguments in MESSAGES[:6]),
     one(*MESSAGES[6], preemptions=1),
     *(one(*arguments) for arguments in IN_TIME),
+    one(2, ("D.", "RG"), "", (2,), preemptions=2),
     *(asleep(*arguments) for arguments in SLEEPS[:4]),
     asleep(*SLEEPS[4], preemptions=1),
     *(one(*arguments, memory=TSO) for arguments in (*GETS[:2], *GETS[3:5], RECOVERIES[0], *MESSAGES[:4])),
