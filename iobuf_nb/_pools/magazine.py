@@ -351,12 +351,12 @@ class Magazine(Allocator[Value]):
         return give_to(self._core, index)
 
     @in_kernels
-    def _take_many(self, out: NDArray[np.int64]) -> int:
-        return take_many_from(self._core, elements(out), len(out), True)
+    def _take_many(self, out: NDArray[np.int64], n: int) -> int:
+        return take_many_from(self._core, out, n, True)
 
     @in_kernels
-    def _give_many(self, indices: NDArray[np.int64]) -> int:
-        return give_many_to(self._core, elements(indices), len(indices))
+    def _give_many(self, indices: NDArray[np.int64], n: int) -> int:
+        return give_many_to(self._core, indices, n)
 
     @in_kernels
     def was_size(self) -> int:

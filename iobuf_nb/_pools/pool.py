@@ -175,12 +175,12 @@ class _Pool(Allocator[Value]):
         return give(self._core, index)
 
     @in_kernels
-    def _take_many(self, out: NDArray[np.int64]) -> int:
-        return take_many(self._core, elements(out), 0, len(out), True)
+    def _take_many(self, out: NDArray[np.int64], n: int) -> int:
+        return take_many(self._core, out, 0, n, True)
 
     @in_kernels
-    def _give_many(self, indices: NDArray[np.int64]) -> int:
-        return give_many(self._core, elements(indices), len(indices))
+    def _give_many(self, indices: NDArray[np.int64], n: int) -> int:
+        return give_many(self._core, indices, n)
 
     async def aget(self, timeout: float | None = None) -> int:
         """Check out a free buffer and return its index, yielding to the event loop until one is free. Python only.
