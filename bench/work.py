@@ -88,7 +88,10 @@ def get_put_many(pool, batch, n):
     done = 0
     while done < n:
         got = pool.get_many(batch)
-        pool.put_many(batch[:got])
+        if got == len(batch):  # to slice it would cost more than the rest
+            pool.put_many(batch)
+        else:
+            pool.put_many(batch[:got])
         done += got
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._jit.compile import hot, kernel, out_of_line, tiny
+from .._threads.copies import load_many, store_many
 from .._threads.fences import heavy_fence, light_fence
 from .._threads.outcomes import EMPTY, TAKEN
 from ..atomics import compare_and_swap, fence, fetch_add, load, store
@@ -124,8 +125,10 @@ def push_many(words, base, most, indices, n):
     n = min(n, most - (bottom - load(words, base + TOP)))
     if n <= 0:
         return 0
-    for k in range(n):
-        store(words, base + SLOTS + ((bottom + k) & (DEQUE_CAPACITY - 1)), indices[k], "relaxed")
+    slot = bottom & (DEQUE_CAPACITY - 1)
+    before_the_end = min(n, DEQUE_CAPACITY - slot)
+    store_many(words, base + SLOTS + slot, indices, 0, before_the_end)
+    store_many(words, base + SLOTS, indices, before_the_end, n - before_the_end)
     store(words, base + PUSHES, pushes + n)  # D2 releases to T4, L1, L3
     return n
 
@@ -146,9 +149,11 @@ def pop_many(words, base, asymmetric, out, n):
     # Thieves at work can still take the index at the top, but no other.
     # Mutant: "a bulk pop takes what thieves may take"
     begin = max(end - n, top + (thieves > 0))
-    for position in range(begin, end):
-        out[position - begin] = load(words, base + SLOTS + (position & (DEQUE_CAPACITY - 1)), "relaxed")
     taken = max(end - begin, 0)
+    slot = begin & (DEQUE_CAPACITY - 1)
+    before_the_end = min(taken, DEQUE_CAPACITY - slot)
+    load_many(words, base + SLOTS + slot, out, 0, before_the_end)
+    load_many(words, base + SLOTS, out, before_the_end, taken - before_the_end)
     index = EMPTY
     if top >= end - n:
         if thieves and top < end:

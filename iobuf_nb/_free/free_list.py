@@ -154,6 +154,19 @@ def give(pool, index):
     return status
 
 
+@hot
+def own_many(pool, out, begin, end):
+    """Own out[begin:end], without those whose entries were stale; return the index after the last that is left."""
+    if not pool.checked:
+        return end
+    left = begin
+    for k in range(begin, end):
+        if own(pool, out[k]):
+            out[left] = out[k]
+            left += 1
+    return left
+
+
 @kernel
 def take_many(pool, out, begin, end, seek):
     """Take free buffers into out[begin:end], while there are any; return the index after the last.
@@ -170,12 +183,8 @@ def take_many(pool, out, begin, end, seek):
             taken = get_items(pool._queue, out, taken, end)
         # J11 acquires from J3, as in `take_spare`.
         again = taken < end and load(pool._depot, slot, "seq_cst") != word
-        for k in range(done, taken):
-            if own(pool, out[k]):
-                out[done] = out[k]
-                done += 1
-            else:
-                again = True
+        done = own_many(pool, out, done, taken)
+        again = again or done < taken
     while seek and done < end and load(pool._deques, COUNT):  # L4 acquires from L5
         index = take(pool)
         if index < 0:

@@ -37,7 +37,7 @@ from .._threads.outcomes import EMPTY
 from ..atomics import compare_and_swap, fetch_add, load, store, swap
 from .depot import put_chunks
 from .queue import GETTERS, HANDED, HANDED_AT, QUEUE_TYPE, REQUESTS, STALE, TURNS, get_item, put_item, put_items, size
-from .waiting import notify_loops, put_and_wake, wake_getters
+from .waiting import notify_loops, put_and_wake, notify_many
 
 STALE_NS = LOOK_NS
 
@@ -85,8 +85,12 @@ def release_all(queue, depot, indices, begin, end):
         release(queue, indices[begin])
         begin += 1
     if begin < end:
-        put_items(queue, indices, put_chunks(depot, indices, begin, end), end)
-        wake_getters(queue, end - begin)
+        left = put_chunks(depot, indices, begin, end)
+        if left < end:
+            put_items(queue, indices, left, end)
+        # N1 is ordered with W1, Z2, H1, L6, after P2, J3. Mutant: "a bulk put does not check for getters"
+        if load(queue._words, GETTERS, "seq_cst"):
+            notify_many(queue, end - begin)
 
 
 @kernel

@@ -41,6 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._jit.compile import hot, kernel, out_of_line, tiny
+from .._jit.instructions import minus
 from .._memory.aligned import aligned_mem, round_up
 from .._threads.gil import thread_id
 from .._threads.outcomes import NOT_OUT, OK, OUT_OF_RANGE
@@ -227,21 +228,38 @@ def _put_mark_contested(owners, bulks, place, mark):
             return OK
 
 
-@kernel
-def disown_many(pool, indices, n):
-    """Take `n` buffers from their owners: -1; or none, and where the first refused one stands."""
-    if not pool.checked:
+@hot
+def count_in_range(pool, indices, n):
+    """Return how many of the `n` indices stand before the first that is out of range."""
+    signs = 0
+    for k in range(n):  # without a branch, and so by vectors: is either number negative?
+        signs |= indices[k] | minus(pool.capacity - 1, int(indices[k]))
+    if signs < 0:
         for k in range(n):
             if not 0 <= indices[k] < pool.capacity:
                 return k
-        return -1
+    return n
+
+
+@hot
+def disown_many(pool, indices, n):
+    """Take `n` buffers from their owners: -1; or none, and where the first refused one stands."""
+    in_range = count_in_range(pool, indices, n)
+    if pool.checked:
+        return _disown_all(pool, indices, n, in_range)
+    return in_range if in_range < n else -1
+
+
+@kernel
+def _disown_all(pool, indices, n, in_range):
+    """Take `n` buffers from their owners, of which the first `in_range` are in range; return as `disown_many` does."""
     owners, bulks, shift = pool._owners, pool._bulks, load(pool._bulks, _SHIFT)  # R0 reads a constant
     turn = 0
     while True:
         mark = _claim(bulks, shift)
         record, undecided = _record_of(mark), _undecided(mark, shift)
         marked = 0
-        while marked < n and 0 <= indices[marked] < pool.capacity:
+        while marked < in_range:
             if _put_mark(owners, bulks, owner_at(pool, indices[marked]), mark) != OK:
                 break
             marked += 1

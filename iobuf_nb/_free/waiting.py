@@ -102,14 +102,14 @@ def put_and_wake(queue, item):
 
 
 @kernel
-def wake_getters(queue, n):
+def notify_many(queue, n):
     """Wake up to `n` getters, for so many items that were put."""
-    # N1 is ordered with W1, Z2, H1, L6, after P2, J3. Mutant: "a bulk put wakes only one"
-    waiting = load(queue._words, GETTERS, "seq_cst")
-    if waiting and load(queue._words, PROCESS) == SHARED:  # N4 reads a constant
+    out_of_line()
+    if load(queue._words, PROCESS) == SHARED:  # N4 reads a constant
         notify_processes(queue._words, GET_EVENT, n)
         return
-    for _ in range(min(n, waiting)):
+    # Those that come later find what was put. Mutant: "a bulk put wakes only one"
+    for _ in range(min(n, load(queue._words, GETTERS, "relaxed"))):
         notify(queue, GET_EVENT)
 
 

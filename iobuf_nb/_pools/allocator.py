@@ -154,11 +154,11 @@ class Allocator(Handle, ReprMixin, Generic[Value]):
         """Return a buffer; OK, or the status of a refusal."""
         raise NotImplementedError
 
-    def _take_many(self, out: NDArray[np.int64]) -> int:
+    def _take_many(self, out: NDArray[np.int64], n: int) -> int:
         """Take up to len(out) free buffers; return how many."""
         raise NotImplementedError
 
-    def _give_many(self, indices: NDArray[np.int64]) -> int:
+    def _give_many(self, indices: NDArray[np.int64], n: int) -> int:
         """Return all buffers and -1, or return none of them and the position of the first refused one."""
         raise NotImplementedError
 
@@ -296,11 +296,11 @@ class Allocator(Handle, ReprMixin, Generic[Value]):
         Never blocks. Each buffer is taken on its own: other threads may get and put in between.
         """
         check_indices("out", out, True)
-        return self._take_many(out)
+        return self._take_many(elements(out), len(out))
 
     def _take_rest(self, out: NDArray[np.int64], done: int) -> int:
         """Continue `get_many` where the C method stopped, without the GIL."""
-        return done + self._take_many(out[done:])
+        return done + self._take_many(out[done:], len(out) - done)
 
     @in_kernels
     @by_elements
@@ -323,9 +323,9 @@ class Allocator(Handle, ReprMixin, Generic[Value]):
         Never blocks. A pool made with ``checked=False`` checks the range only.
         """
         check_indices("indices", indices, False)
-        refused = self._give_many(indices)
+        refused = self._give_many(elements(indices), len(indices))
         if refused >= 0:
-            self._refuse_many(indices, refused)
+            self._refuse_many(elements(indices), refused)
 
     @in_kernels
     @by_elements

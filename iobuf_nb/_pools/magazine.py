@@ -46,7 +46,6 @@ from .._jit import check
 from .._jit.check import FormattedIndexError, FormattedRuntimeError
 from .._jit.check_in_kernels import require_integer
 from .._jit.compile import hot, kernel, out_of_line
-from .._jit.elements import by_elements
 from .._jit.faces import in_kernels, is_in_kernels, kernel_face, kernel_method, kernel_overload
 from .._jit.handle import WORD_POINTER, Handle, HandleType, load_handle
 from .._jit.locks import fork_safe_lock
@@ -55,7 +54,7 @@ from .._threads.fences import register_heavy_fence
 from .._threads.gil import thread_id
 from .._threads.outcomes import CLOSED, EMPTY, OK
 from ..atomics import compare_and_swap, load, store
-from .allocator import Allocator, count_or_rest, elements
+from .allocator import Allocator, count_or_rest
 from .lease import Value
 from .repr import ReprMixin
 
@@ -352,14 +351,12 @@ class Magazine(Allocator[Value]):
         return give_to(self._core, index)
 
     @in_kernels
-    @by_elements
-    def _take_many(self, out: NDArray[np.int64]) -> int:
-        return take_many_from(self._core, elements(out), len(out), True)
+    def _take_many(self, out: NDArray[np.int64], n: int) -> int:
+        return take_many_from(self._core, out, n, True)
 
     @in_kernels
-    @by_elements
-    def _give_many(self, indices: NDArray[np.int64]) -> int:
-        return give_many_to(self._core, elements(indices), len(indices))
+    def _give_many(self, indices: NDArray[np.int64], n: int) -> int:
+        return give_many_to(self._core, indices, n)
 
     @in_kernels
     def was_size(self) -> int:

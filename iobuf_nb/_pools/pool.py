@@ -40,7 +40,6 @@ from .._free.queue import CLOSED_FLAG, LINE_PAIR, NONBLOCKING_FLAG, PROCESS
 from .._free.waiting import wait_to_get
 from .._jit import check
 from .._jit.compile import hot, kernel, out_of_line
-from .._jit.elements import by_elements
 from .._jit.faces import in_kernels, is_in_kernels, kernel_face, kernel_method
 from .._jit.methods import Operations, replace_methods
 from .._memory.aligned import MAX_BYTES, MAX_ITEMS, aligned_mem, lock_memory
@@ -51,7 +50,7 @@ from .._threads.clock import limit_ns
 from .._threads.outcomes import CLOSED, EMPTY, NO_WAIT_IN_A_CHILD, UNFENCED, Closed, WouldBlock
 from ..atomics import load, store
 from . import sharing
-from .allocator import Allocator, checked_index, count_or_rest, elements
+from .allocator import Allocator, checked_index, count_or_rest
 from .bounded_queue import BoundedQueue
 from .buffer_methods import replace_buffer_methods
 from .layout import (
@@ -182,14 +181,12 @@ class _Pool(Allocator[Value]):
         return give(self._core, index)
 
     @in_kernels
-    @by_elements
-    def _take_many(self, out: NDArray[np.int64]) -> int:
-        return take_many(self._core, elements(out), 0, len(out), True)
+    def _take_many(self, out: NDArray[np.int64], n: int) -> int:
+        return take_many(self._core, out, 0, n, True)
 
     @in_kernels
-    @by_elements
-    def _give_many(self, indices: NDArray[np.int64]) -> int:
-        return give_many(self._core, elements(indices), len(indices))
+    def _give_many(self, indices: NDArray[np.int64], n: int) -> int:
+        return give_many(self._core, indices, n)
 
     async def aget(self, timeout: float | None = None) -> int:
         """Check out a free buffer and return its index, yielding to the event loop until one is free. Python only.

@@ -285,7 +285,7 @@ def test_what_is_refused_is_not_tried_again(monkeypatch, make, name, bad):
     source.put(indices[0])
     tried = []
     for method in ("_give", "_give_many"):
-        monkeypatch.setattr(type(source), method, lambda self, given: tried.append(given))
+        monkeypatch.setattr(type(source), method, lambda self, *given: tried.append(given))
     argument = np.array(bad) if isinstance(bad, list) else bad
     with pytest.raises(IndexError if {99, -1} & {*np.ravel(argument).tolist()} else ValueError, match="index must be"):
         getattr(source, name)(argument)

@@ -30,7 +30,7 @@ def owners_case(out, scripts, deaths=0):
             operations[name] = (
                 (lambda got, index=int(indices[0]): made.try_put(index))
                 if name[0] == "P"
-                else (lambda got, indices=indices: made._give_many(indices))
+                else (lambda got, indices=indices: made._give_many(indices, len(indices)))
             )
         code = {name: (name, operation) for name, operation in operations.items()}
         return [made._queue._words, made._owners, made._bulks], written([script.split() for script in scripts], code)

@@ -11,6 +11,7 @@ from numba.core.errors import TypingError
 from support import in_both_kinds
 
 from iobuf_nb import BufferPool, ItemPool, PoolClosed, Tier, WouldBlock, atomics
+from iobuf_nb._pools.allocator import elements
 
 COMPILED = not config.DISABLE_JIT
 kind = in_both_kinds(globals(), "BufferPool")
@@ -421,12 +422,12 @@ def test_a_bulk_put_that_is_refused_refuses_nobody_else(kind, with_one):
     pool = BufferPool(65, 16)
     held = [pool.get() for _ in range(64)]
     bad = np.array([*held[:5], *held[6:60], *with_one])
-    assert pool._give_many(bad) >= 0
+    assert pool._give_many(elements(bad), len(bad)) >= 0
 
     @njit(nogil=True)
     def put_in_bulk(pool, bad, stop):
         while atomics.load(stop, 0) == 0:
-            pool._give_many(bad)
+            pool._give_many(elements(bad), len(bad))
 
     stop = np.ones(1, np.int64)
     put_in_bulk(pool, bad, stop)
