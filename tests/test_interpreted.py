@@ -1,6 +1,5 @@
 """The same tests with the JIT off, where the model checker can look inside and every line of a kernel is seen."""
 
-import functools
 import os
 import re
 import shutil
@@ -41,78 +40,59 @@ TRACED = [name for name in GROUPS if not name.startswith("model")]
 
 pytestmark = [pytest.mark.compiled, pytest.mark.proof]
 
-_begun = {}  # what runs beside the other tests: for each group its process, and the file for what that prints
+_begun = {}  # what each group of tests comes to
+_processes = set()
+_executor = ThreadPoolExecutor(2)
+_folder = tempfile.TemporaryDirectory()  # for which lines were reached
+
+
+def python(*arguments):
+    """Run Python with the JIT off; return how it went."""
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "COVERAGE_FILE": str(Path(_folder.name, "lines"))}
+    with tempfile.TemporaryFile("w+") as printed:
+        process = subprocess.Popen(
+            [*POLITE, sys.executable, "-m", *arguments],
+            env=environment,
+            cwd=ROOT,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+        )
+        _processes.add(process)
+        process.wait()
+        _processes.discard(process)
+        printed.seek(0)
+        return subprocess.CompletedProcess(process.args, process.returncode, printed.read(), "")
 
 
 def begin(groups):
-    """Begin with the model checker, which takes longest and measures no time, beside tests that use one processor."""
+    """Begin with all groups, beside the other tests, of which most keep one processor busy."""
     for group in groups:
-        if group not in TRACED:
-            command = [*POLITE, sys.executable, "-m", *PYTEST, *map(str, GROUPS[group])]
-            printed = tempfile.TemporaryFile("w+")  # noqa: SIM115
-            environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
-            process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=printed, stderr=subprocess.STDOUT)
-            _begun[group] = process, printed
+        traced = ["coverage", "run", "-m"] if group in TRACED else []
+        _begun[group] = _executor.submit(python, *traced, *PYTEST, *map(str, GROUPS[group]))
 
 
 def end():
     """End what nobody waits for any more."""
-    for process, printed in _begun.values():
+    _executor.shutdown(wait=False, cancel_futures=True)
+    for process in list(_processes):
         process.kill()
-        process.wait()
-        printed.close()
-
-
-def ended(group):
-    """Wait for what has begun; return how it went."""
-    process, printed = _begun[group]
-    process.wait()
-    printed.seek(0)
-    return subprocess.CompletedProcess(process.args, process.returncode, printed.read(), "")
-
-
-@pytest.fixture(scope="module")
-def interpret(request, tmp_path_factory):
-    """Run a group of tests with the JIT off, once, and note which lines it reaches; return how it went, when it has."""
-    environment = {
-        **os.environ,
-        "NUMBA_DISABLE_JIT": "1",
-        "COVERAGE_FILE": str(tmp_path_factory.mktemp("coverage") / "lines"),
-    }
-
-    def python(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", *arguments], env=environment, cwd=ROOT, capture_output=True, text=True
-        )
-
-    with ThreadPoolExecutor(2) as executor:  # pytest itself has nothing to do meanwhile
-
-        @functools.cache
-        def run(group):
-            if group in _begun:
-                return executor.submit(ended, group)
-            traced = ["coverage", "run", "-m"] if group in TRACED else []
-            return executor.submit(python, *traced, *PYTEST, *map(str, GROUPS[group]))
-
-        run.python = python
-        for item in request.session.items:
-            if item.path == Path(__file__) and hasattr(item, "callspec"):
-                run(item.callspec.params["group"])
-        yield run
+    _executor.shutdown()
+    _folder.cleanup()
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_passes_with_the_jit_off(interpret, group):
-    done = interpret(group).result()
+def test_passes_with_the_jit_off(group):
+    done = _begun[group].result()
     print(done.stdout.splitlines()[-1])
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_nearly_every_line_is_reached(interpret, record_property):
-    for run in [interpret(group) for group in TRACED]:
-        run.result()
-    interpret.python("coverage", "combine")
-    report = interpret.python("coverage", "report", "--show-missing")
+def test_nearly_every_line_is_reached(record_property):
+    begin([group for group in TRACED if group not in _begun])
+    for group in TRACED:
+        _begun[group].result()
+    python("coverage", "combine")
+    report = python("coverage", "report", "--show-missing")
     print(report.stdout)
     total = re.search(r"^TOTAL +(\d+) +(\d+) +(\d+)%$", report.stdout, re.MULTILINE)
     record_property("figure", "of {} lines {} are not reached: {} %".format(*total.groups()))
