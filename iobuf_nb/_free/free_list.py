@@ -27,7 +27,7 @@ from .._jit.late import late
 from .._threads.gil import thread_id
 from .._threads.outcomes import EMPTY, OK, TAKEN
 from ..atomics import fetch_add, load, store
-from .depot import USED, in_chunks, take_chunks, take_one
+from .depot import ELSEWHERE, in_chunks, take_chunks, take_one
 from .deque import COUNT, PUSHES, base_of, fence_all, held, steal
 from .handover import release, release_all, take_stale_late
 from .owners import disown, disown_many, owner_at
@@ -98,9 +98,9 @@ def take(pool):
 def _take_free(pool):
     """Take a free index, wherever it is; EMPTY if there was a moment at which there was none."""
     index = get_item(pool._queue)
-    # J10 acquires from J9, after G1: what was in the depot before has been seen to be used.
+    # J10 acquires from J9, after G1: what was elsewhere before is known to be there.
     # Mutant: "a get looks whether the depot is used before it looks into the queue"
-    if index < 0 and (load(pool._depot, USED, "seq_cst") or load(pool._deques, COUNT)):  # L4 acquires from L5
+    if index < 0 and load(pool._depot, ELSEWHERE, "seq_cst"):
         index = _take_elsewhere(pool._address)
     return index
 

@@ -37,7 +37,7 @@ from .._threads.outcomes import EMPTY
 from ..atomics import compare_and_swap, fetch_add, load, store, swap
 from .depot import put_chunks
 from .queue import GETTERS, HANDED, HANDED_AT, QUEUE_TYPE, REQUESTS, STALE, TURNS, get_item, put_item, put_items, size
-from .waiting import notify_loops, put_and_wake, notify_many
+from .waiting import notify_loops, notify_many, put_and_wake
 
 STALE_NS = LOOK_NS
 

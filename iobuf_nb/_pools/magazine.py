@@ -23,6 +23,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from .._free.depot import ELSEWHERE
 from .._free.deque import (
     COUNT,
     DEQUE_CAPACITY,
@@ -223,6 +224,7 @@ def reserve(pool: Any) -> int:
             if number == MAX_DEQUES:
                 raise RuntimeError(f"a pool can have at most {MAX_DEQUES} open magazines: close one first") from None
             store(pool._deques, COUNT, number + 1, "seq_cst")  # L5 releases to L4
+            store(pool._depot, ELSEWHERE, 1, "seq_cst")  # J9 releases to J10
     store(pool._deques, base_of(number) + OWNER, 0)  # U2 releases to U1, U3
     return number
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from iobuf_nb import BufferPool
 from iobuf_nb._free import depot
-from iobuf_nb._free.depot import COUNT_BITS, HEAD, ORDER, SLOTS, TAIL, USED
+from iobuf_nb._free.depot import COUNT_BITS, ELSEWHERE, HEAD, ORDER, SLOTS, TAIL
 from iobuf_nb._jit.instructions import wrap
 from iobuf_nb.atomics import load, store
 
@@ -33,7 +33,7 @@ def depot_case(capacity, scripts, held=(), chunked=(), order=0, lap=0, used=Fals
         with patch.object(depot, "order_for", lambda capacity: order):
             made = BufferPool(capacity, 1, checked=False)
         start_in(made._depot, lap)
-        made._depot[USED] = used
+        made._depot[ELSEWHERE] = used
         own = [[made.try_get() for _ in range(n)] for n in held]
         for out in [[made.try_get() for _ in range(n)] for n in chunked]:
             made.put_many(np.array(out))

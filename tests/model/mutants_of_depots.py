@@ -58,7 +58,7 @@ BUGS = [
                 r"\1done = False\n\1store(words, seat, 1 + chunk)\n",
             ),
             ("the chunk that was put stays in the seat", depot._put_chunk, r"chunk, done = .*, True", "done = True"),
-            ("a depot is not known to be used", depot.put_chunks, r"store\(words, USED.*", "pass"),
+            ("a depot is not known to be used", depot.put_chunks, r"store\(words, ELSEWHERE.*", "pass"),
             ("a bulk put drops what has no chunk", depot.put_chunks, "break", "return end"),
             (
                 "chunks are not looked for again once the queue is empty",
@@ -75,14 +75,14 @@ BUGS = [
             (
                 "a get looks whether the depot is used before it looks into the queue",
                 free_list._take_free,
-                r"( *)(index = .*\n)( *if index < 0 and \()(load\(pool._depot.*?\))",
+                r"( *)(index = .*\n)( *if index < 0 and )(load\(pool._depot.*?\))",
                 r"\1used = \4\n\1\2\3used",
             ),
             (
                 "a get looks by an acquire load whether the depot is used",
                 free_list._take_free,
-                'USED, "seq_cst"',
-                "USED",
+                'ELSEWHERE, "seq_cst"',
+                "ELSEWHERE",
             ),
         ],
     ),

@@ -353,7 +353,7 @@ def test_what_somebody_waits_for_goes_to_the_free_queue(face, pool, put):
     pool._queue._words[GETTERS] += 1  # as if by one who is slow to wake
     put(face, magazine, taken)
     pool._queue._words[GETTERS] -= 1
-    assert face.was_size(magazine) == 0 and pool._queue.was_size() == 4
+    assert face.was_size(magazine) == 0 and pool.available() == 4
 
 
 def test_a_put_through_the_pool_ends_a_wait_through_a_magazine(face, pool):
