@@ -1,4 +1,4 @@
-"""Inside kernels, against queues and pools in C and C++: one group for each of the workloads W1 to W7."""
+"""Inside kernels, against queues and pools in C, C++ and Rust: one group for each of the workloads W1 to W7."""
 
 from __future__ import annotations
 

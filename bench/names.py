@@ -9,6 +9,7 @@ WAITING_RING, WAITING_POOL, WAITING_CHECKED = f"{RING}, get/put", f"{POOL}, get/
 
 FLOOR, VYUKOV = "floor: two CAS", "Vyukov in numba"
 RTE_RING, MEMPOOL, STACK = "rte_ring", "rte_mempool", "stack, one thread"
+CROSSBEAM = "crossbeam ArrayQueue"
 SIMPLE_QUEUE, QUEUE = "queue.SimpleQueue", "queue.Queue"
 SIMPLE_QUEUE_OF_BYTES, QUEUE_OF_BYTES = f"{SIMPLE_QUEUE} of bytearrays", f"{QUEUE} of bytearrays"
 

@@ -102,6 +102,19 @@ def test_a_peer_that_cannot_be_built_is_missing_for_a_reason():
     assert "no no-such-module (apt-get install" in Peer("none", "rte_ring.c", "libnone-dev", "no-such-module").missing
 
 
+@pytest.mark.parametrize(
+    "rustc, reason",
+    [
+        (None, "there is no rustc (apt-get install rustc)"),
+        ("rustc", "no cfg-if (apt-get install librust-crossbeam-queue-dev)"),
+    ],
+)
+def test_a_peer_in_rust_is_missing_without_a_compiler_or_a_crate(monkeypatch, tmp_path, rustc, reason):
+    monkeypatch.setattr(peers, "REGISTRY", tmp_path)
+    monkeypatch.setattr(peers.shutil, "which", lambda name: rustc)
+    assert Peer("none", "crossbeam.rs", "librust-crossbeam-queue-dev").missing == reason
+
+
 def test_a_reason_names_no_folder_of_this_machine(monkeypatch, tmp_path):
     (tmp_path / "broken.c").write_text("#error broken\n")
     (tmp_path / "work.h").touch()

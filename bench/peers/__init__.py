@@ -1,4 +1,4 @@
-"""Queues and pools in C and C++ to compare with, built by the system's compiler from installed packages."""
+"""Queues and pools in C, C++ and Rust to compare with, built by the system's compilers from installed packages."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..names import MEMPOOL, RTE_RING, STACK
+from ..names import CROSSBEAM, MEMPOOL, RTE_RING, STACK
 
 FOLDER = Path(__file__).parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "iobuf_nb-bench"
-COMPILERS = {".c": ["gcc", "-std=gnu11"], ".cpp": ["g++", "-std=gnu++17"]}
-FLAGS = ["-O3", "-march=native", "-shared", "-fPIC", "-pthread", "-Wall", "-Wextra", "-Werror=return-type"]
+COMPILERS = {".c": ["gcc", "-std=gnu11"], ".cpp": ["g++", "-std=gnu++17"], ".rs": ["rustc", "--edition=2018"]}
+FLAGS = ["-O3", "-march=native", "-flto", "-shared", "-fPIC", "-pthread", "-Wall", "-Wextra", "-Werror=return-type"]
+RUST_FLAGS = ["-Copt-level=3", "-Ctarget-cpu=native", "-Ccodegen-units=1"]
+REGISTRY = Path("/usr/share/cargo/registry")  # where Debian installs the sources of crates
+CRATES = "cfg-if", "crossbeam-utils", "crossbeam-queue"  # each after those that it needs
 
 TRIAL = """
 import ctypes, sys
@@ -68,25 +72,43 @@ class Peer:
     def build(self) -> Path:
         """Compile it, unless it was compiled before from the same sources by the same command."""
         source = FOLDER / self.source
-        compiler = COMPILERS[source.suffix]
-        if shutil.which(compiler[0]) is None:
-            raise Missing(f"there is no {compiler[0]} (apt-get install g++)")
-        before, after = (self.configured("--cflags"), self.configured("--libs")) if self.module else ([], [])
-        command = [*compiler, *before, *FLAGS, self.source, *after]
-        made_of = repr((command, platform.node(), source.read_bytes(), (FOLDER / "work.h").read_bytes()))
+        made_of = repr((self.commands(Path()), platform.node(), source.read_bytes(), (FOLDER / "work.h").read_bytes()))
         path = CACHE / f"{source.stem}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
         if not path.exists():
             CACHE.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=CACHE) as folder:
                 result = Path(folder) / path.name
-                compiled = [*command, "-o", str(result)]
-                run = subprocess.run(compiled, cwd=FOLDER, capture_output=True, text=True)  # errors name no folder
-                if run.returncode != 0:
-                    errors = [line for line in run.stderr.splitlines() if "error" in line] or ["no reason given"]
-                    hint = f" (apt-get install {self.package})" if self.package else ""
-                    raise Missing(f"not built{hint}: {errors[0]}")
+                for command in self.commands(result):
+                    run = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True)  # errors name no folder
+                    if run.returncode != 0:
+                        errors = [line for line in run.stderr.splitlines() if "error" in line] or ["no reason given"]
+                        hint = f" (apt-get install {self.package})" if self.package else ""
+                        raise Missing(f"not built{hint}: {errors[0]}")
                 result.rename(path)
         return path
+
+    def commands(self, result: Path) -> list[list[str]]:
+        """Return what compiles it, one after the other, into a file."""
+        compiler = COMPILERS[Path(self.source).suffix]
+        if shutil.which(compiler[0]) is None:
+            raise Missing(f"there is no {compiler[0]} (apt-get install {'rustc' if compiler[0] == 'rustc' else 'g++'})")
+        if compiler[0] == "rustc":
+            return self.commands_of_rust([*compiler, *RUST_FLAGS], result)
+        before, after = (self.configured("--cflags"), self.configured("--libs")) if self.module else ([], [])
+        return [[*compiler, *before, *FLAGS, self.source, *after, "-o", str(result)]]
+
+    def commands_of_rust(self, compiler: list[str], result: Path) -> list[list[str]]:
+        """Return what compiles the crates beside the file, and then the peer with them: cargo is not needed."""
+        found, known = [], [f"-L{result.parent}"]
+        options = ["--crate-type=rlib", '--cfg=feature="std"', '--cfg=feature="alloc"', "--cap-lints=allow"]
+        for crate in CRATES:
+            name, root = crate.replace("-", "_"), max(REGISTRY.glob(f"{crate}-[0-9]*/src/lib.rs"), default=None)
+            if root is None:
+                raise Missing(f"no {crate} (apt-get install {self.package})")
+            library = str(result.parent / f"lib{name}.rlib")
+            found.append([*compiler, *known, *options, f"--crate-name={name}", str(root), "-o", library])
+            known.append(f"--extern={name}={library}")
+        return [*found, [*compiler, *known, "-Clto=fat", "--crate-type=cdylib", self.source, "-o", str(result)]]
 
     def configured(self, option: str) -> list[str]:
         """Return the module's compiler flags from pkg-config."""
@@ -114,6 +136,7 @@ PEERS = [
     Peer("boost::lockfree::queue", "boost.cpp", "libboost-dev"),
     Peer("moodycamel", "moodycamel.cpp", "libconcurrentqueue-dev"),
     Peer("ck_ring", "ck.c", "libck-dev"),
+    Peer(CROSSBEAM, "crossbeam.rs", "librust-crossbeam-queue-dev"),
     Peer(RTE_RING, "rte_ring.c", "libdpdk-dev", module="libdpdk"),
     Peer(MEMPOOL, "rte_mempool.c", "libdpdk-dev", module="libdpdk", mpmc=False, passes=False),
     Peer("std::mutex stack", "mutex.cpp", mpmc=False),
@@ -122,13 +145,15 @@ PEERS = [
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the installed Debian packages that peers are built with."""
+    """Return the versions of the installed Debian packages that peers are built with, and of the rustc that is used."""
     packages = sorted({"g++", *(peer.package for peer in PEERS if peer.package)})
     command = ["dpkg-query", "--show", "--showformat", "${binary:Package} ${Version}\n", *packages]
     try:
         run = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:
         return {}
-    return {
-        name.split(":")[0]: version for name, _, version in (line.partition(" ") for line in run.stdout.splitlines())
-    }
+    found = [line.partition(" ") for line in run.stdout.splitlines()]
+    with suppress(OSError):
+        run = subprocess.run(["rustc", "--version"], capture_output=True, text=True)
+        found += [line.partition(" ") for line in run.stdout.splitlines()]
+    return {name.split(":")[0]: version for name, _, version in found}

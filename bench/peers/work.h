@@ -1,4 +1,5 @@
-/* The workloads, each once, in C and C++ alike; a peer's source file includes this at its end.
+/* The workloads, each once, in C and C++ alike; a peer's source file includes this at its end. `crossbeam.rs` has them in
+ * Rust.
  *
  * Before that it defines, over 64-bit items that are not negative:
  *

@@ -110,6 +110,7 @@ class Feed:
                     self.position -= left
                     break
                 left -= n
+            self._require_whole(units.start, self.position if units.stop is None else min(self.position, units.stop))
             return
         line = LineStart(units.delimiter, units.start, units.skip)
         kept = bytearray()
@@ -160,29 +161,36 @@ class Feed:
         plan = self._plan
         there = have - self._before
         n = min(plan.length, there if over else (there - plan.after) // plan.record * plan.record)
-        if n % plan.record:
-            at = self.position + n - n % plan.record
-            raise ValueError(f"{self._name} ends at offset {at} inside a record of {plan.record} bytes")
+        self._require_whole(self.position, self.position + n)
         return Piece(n, self.position, self._before, min(plan.after, there - n))
+
+    def _require_whole(self, low: int, high: int) -> None:
+        torn = max(high - low, 0) % self._plan.record
+        if torn:
+            where = f"at offset {high - torn} inside a record of {self._plan.record} bytes"
+            raise ValueError(f"{self._name} ends {where}")
 
     def _lines(self, memory: NDArray[np.uint8], have: int, over: bool) -> Piece:
         plan, units = self._plan, self._units
-        text = memory[:have].tobytes()
-        n = have
         if units.stop is not None and self.position >= units.stop:
             return Piece(0, self.position, 0, 0)
+        known = units.delimiter if self.position and plan.overlaps else b""  # stands before, and may overlap what comes
+        text = known + memory[:have].tobytes()
+        n = have
         if units.stop is not None and self.position + have >= units.stop:
-            line = LineStart(units.delimiter, units.stop - self.position, 0)
+            line = LineStart(units.delimiter, units.stop - self.position + len(known), 0)
             line.feed(text[line.first :])
             if line.position is not None:
-                return Piece(line.position, self.position, 0, 0)
+                return Piece(line.position - len(known), self.position, 0, 0)
         if not over:
-            n = units.last_cut(text)
+            n = units.last_cut(text) - len(known)
             if n == 0:
-                raise ValueError(
-                    f"{self._name} has a line at offset {self.position} that is longer than a piece, {plan.step} "
-                    "bytes: tier, or the buffers of pool, must be larger"
-                )
+                if len(self._rest) or self._readinto(memoryview(bytearray(1))):
+                    raise ValueError(
+                        f"{self._name} has a line at offset {self.position} that is longer than a piece, {plan.step} "
+                        "bytes: tier, or the buffers of pool, must be larger"
+                    )
+                n, self._ended = have, True
         return Piece(n, self.position, 0, 0)
 
 

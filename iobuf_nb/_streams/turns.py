@@ -69,7 +69,7 @@ def claim_in_turn(plan, words, memory):
         memcpy(memory, plan.carry, have)
         whole = 0
         ended = False
-        while not ended and have < plan.step:
+        while not ended and (have < plan.step or whole == 0):  # a line that fits may end with the source
             room = plan.step - have
             if load(words, AHEAD, "relaxed") == load(words, AHEAD_END, "relaxed"):
                 if whole and poll_in(plan.fd, _MORE_MS if have < plan.step // 2 else 0) == 0:
@@ -87,6 +87,8 @@ def claim_in_turn(plan, words, memory):
                     store(words, AHEAD, 0, "relaxed")
                     store(words, AHEAD_END, n, "relaxed")
                     n = 0
+            elif room == 0:
+                break  # it is longer
             else:
                 start = load(words, AHEAD, "relaxed")
                 n = load(words, AHEAD_END, "relaxed") - start

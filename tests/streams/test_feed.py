@@ -76,6 +76,15 @@ def test_parts_of_lines(file, tier, start, stop, skip):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
+@pytest.mark.parametrize("skip", [0, 1], ids=["in turns", "fed"])
+def test_the_last_line_may_fill_a_piece(kind, skip):
+    last, options = b"x" * 256, {"delimiter": b"\n", "tier": 256, "skip": skip, "collect": "u1"}
+    assert collected(kind, b"\n" * skip + last, core, **options).tobytes() == last
+    with pytest.raises(ValueError, match="longer than a piece, 256 bytes"):
+        collected(kind, b"\n" * skip + last + b"\n", core, **options)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
 @pytest.mark.parametrize("tier", [40, 4096])
 def test_pieces_have_their_neighbours(kind, tier):
     values = np.arange(1000, dtype=np.int64) ** 2
@@ -108,8 +117,12 @@ def test_what_follows_a_part_of_a_pipe_begins_behind_it(file, lines, start, stop
 def test_what_is_refused():
     with pytest.raises(ValueError, match="ends at offset 10 inside a record of 4 bytes"):
         collected("pipe", bytes(11), core, record=4, start=2, collect="u1")
+    with pytest.raises(ValueError, match="ends at offset 8 inside a record of 4 bytes"):
+        collected("pipe", bytes(11), core, record=4, skip=5, collect="u1")
     with pytest.raises(ValueError, match="has a line at offset 1 that is longer than a piece, 64 bytes"):
         collected("pipe", b"\n" + bytes(100) + b"\n", core, delimiter=b"\n", skip=1, tier=64, collect="u1")
+    with pytest.raises(ValueError, match="has a line at offset 8 that is longer than a piece, 16 bytes"):
+        collected("pipe", b"xxxx" + b"ab" * 11, core, delimiter=b"abab", stop=99, tier=16, collect="u1")
 
 
 @njit

@@ -26,6 +26,8 @@ from support import content
 from iobuf_nb._streams import decompress, parts
 from iobuf_nb._streams.decompress import open_reader
 
+pytest.importorskip("zstandard")
+
 pytestmark = pytest.mark.usefixtures("threads_end")
 
 
