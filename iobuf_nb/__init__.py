@@ -28,7 +28,7 @@ Examples
 #   _threads/    waiting: C library, GIL and signals, clocks, fences, parking, back-off, statuses
 #   _memory/     aligned memory, tiers, buffers, struct iovec, dtypes, borrowed arrays
 #   syscalls     public: system calls in kernels and in Python
-#   _free/       lock-free words: queue, waiting, handover, deques, owner words, free list
+#   _free/       lock-free words: queue, waiting, depot, handover, deques, owner words, free list
 #   _pools/      objects: bounded queue, allocator, layout, magazine, pool, coroutines, forks
 #   _uring/      liburing, kernels over a ring;  uring: public
 #   _streams/    sources, pieces, crew and turns, output, mapping, decompression; stream, blocks, scan, copy
