@@ -31,16 +31,17 @@ def stamp(pool, index, old, new):
     return wrong
 
 
-def churn(stamp, pool, own, role, me, rounds, seen):
-    """Take and give back buffers, two at most at a time, in every way there is, with pauses of random lengths."""
-    out = np.empty(2, np.int64)
+def churn(stamp, pool, own, role, me, rounds, seen, most):
+    """Take and give back buffers, some at a time, in every way there is, with pauses of random lengths."""
+    out = np.empty(most, np.int64)
     random = int(seen[GOT]) % 0x10000 * 64 + me
     for k in range(rounds):
         random = random * 1103515245 + 12345 & 0x7FFFFFFF
         through_pool = role == POOL or (role == MIXED and k % 3 == 0)
         if k % 5 == 0:
-            n = pool.get_many(out) if through_pool else own.get_many(out)
-            seen[FEW] += n < 2
+            asked = 1 + (random >> 4) % most
+            n = pool.get_many(out[:asked]) if through_pool else own.get_many(out[:asked])
+            seen[FEW] += n < asked
         elif k % 7 == 0:
             out[0] = pool.get(timeout=60.0) if through_pool else own.get(timeout=60.0)
             n = 1
@@ -58,6 +59,8 @@ def churn(stamp, pool, own, role, me, rounds, seen):
             seen[WRONG] += stamp(pool, out[j], me, 0)
         if k % 4 == 0:
             own.put_many(out[:n])
+        elif k % 10 == 5:
+            pool.put_many(out[:n])
         else:
             for j in range(n):
                 if k % 11 == 0:
@@ -73,7 +76,8 @@ stamp_in_kernel, churn_in_kernel = (njit(nogil=True)(function) for function in (
 def hammer(pool, owns, seconds):
     """Let a thread use each of `owns`, the pool or magazines, for a while; return the sums of what they counted."""
     seen = np.zeros((len(owns), 3), np.int64)
-    churn_in_kernel(stamp_in_kernel, pool, owns[0], OWN, 1, 1, seen[0])
+    most = min(max(pool.capacity // (2 * len(owns)), 2), 40)  # more than a chunk of the depot
+    churn_in_kernel(stamp_in_kernel, pool, owns[0], OWN, 1, 1, seen[0], most)
     if owns[0] is not pool:
         owns[0].release()
     deadline = time.monotonic() + seconds
@@ -83,7 +87,7 @@ def hammer(pool, owns, seconds):
         run, first, batch = (churn, stamp, 20) if number % 4 == 3 else (churn_in_kernel, stamp_in_kernel, 2000)
         role = POOL if number % 2 else (MIXED, OWN)[number // 2 % 2]
         while time.monotonic() < deadline:
-            run(first, pool, owns[number], role, number + 1, batch, seen[number])
+            run(first, pool, owns[number], role, number + 1, batch, seen[number], most)
 
     with ThreadPoolExecutor(len(owns)) as workers:
         for done in [workers.submit(work, number) for number in range(len(owns))]:
@@ -121,15 +125,15 @@ def test_closing_and_opening_magazines_beside_others_loses_nothing(seconds):
     pool = BufferPool(7, shape=STAMPS, dtype="i8")
     seen = np.zeros((2, 3), np.int64)
     with pool.magazine(2) as magazine:
-        churn_in_kernel(stamp_in_kernel, pool, magazine, OWN, 1, 1, seen[0])  # compiled before time runs
+        churn_in_kernel(stamp_in_kernel, pool, magazine, OWN, 1, 1, seen[0], 2)  # compiled before time runs
     deadline = time.monotonic() + seconds
 
     def come_and_go(number):
         while time.monotonic() < deadline:
             with pool.magazine(2) as magazine:
-                churn_in_kernel(stamp_in_kernel, pool, magazine, MIXED, number + 1, 50, seen[number])
+                churn_in_kernel(stamp_in_kernel, pool, magazine, MIXED, number + 1, 50, seen[number], 2)
             magazine = pool.magazine(2)
-            churn_in_kernel(stamp_in_kernel, pool, magazine, OWN, number + 1, 50, seen[number])
+            churn_in_kernel(stamp_in_kernel, pool, magazine, OWN, number + 1, 50, seen[number], 2)
             del magazine  # left as it is
 
     with ThreadPoolExecutor(2) as workers:
