@@ -60,7 +60,6 @@ SEATS = 64
 HEAD = 0 * LINE_PAIR  # hint: no chunk before this position is left
 TAIL = 1 * LINE_PAIR  # hint: no position before it can be put
 ORDER = 2 * LINE_PAIR
-ELSEWHERE = ORDER + 1  # 1: there may be free indices elsewhere than in the queue, here or in deques
 SLOTS = 3 * LINE_PAIR
 SEAT_WORDS = 8
 
@@ -238,12 +237,7 @@ def _put_chunk(words, order, indices, begin, count):
 @hot
 def put_chunks(words, indices, begin, end):
     """Put indices[begin:end], in chunks of LEAST to CHUNK, while there is room; return the index of the first left."""
-    if end - begin < LEAST:
-        return begin
     order = load(words, ORDER)  # J0 reads a constant
-    if load(words, ELSEWHERE, "relaxed") == 0:
-        # J9 releases to J10, before any J3. Mutant: "a depot is not known to be used"
-        store(words, ELSEWHERE, 1, "seq_cst")
     while end - begin >= LEAST:
         count = min(end - begin, CHUNK)
         if not _put_chunk(words, order, indices, begin, count):
@@ -257,9 +251,8 @@ def in_chunks(words):
     """Return how many indices there were a moment ago; exact at rest."""
     found = 0
     order = load(words, ORDER)  # J0 reads a constant
-    if load(words, ELSEWHERE):  # J10 acquires from J9
-        for slot in range(SLOTS, SLOTS + (1 << order)):
-            found += count_of(load(words, slot))  # J1 acquires from J3
+    for slot in range(SLOTS, SLOTS + (1 << order)):
+        found += count_of(load(words, slot))  # J1 acquires from J3
     return found
 
 

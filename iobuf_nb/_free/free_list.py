@@ -27,12 +27,12 @@ from .._jit.late import late
 from .._threads.gil import thread_id
 from .._threads.outcomes import EMPTY, OK, TAKEN
 from ..atomics import fetch_add, load, store
-from .depot import ELSEWHERE, in_chunks, take_chunks, take_one
+from .depot import in_chunks, take_chunks, take_one
 from .deque import COUNT, PUSHES, base_of, fence_all, held, steal
 from .handover import release, release_all, take_stale_late
 from .owners import disown, disown_many, owner_at
 from .processes import CLOSED, IDENTITY, count_free, disown_all_shared, disown_shared, own_shared, recover
-from .queue import GETTERS, QUEUE_TYPE, get_item, get_items, size
+from .queue import ELSEWHERE, GETTERS, QUEUE_TYPE, get_item, get_items, size
 from .waiting import wake_everybody
 
 
@@ -100,7 +100,7 @@ def _take_free(pool):
     index = get_item(pool._queue)
     # J10 acquires from J9, after G1: what was elsewhere before is known to be there.
     # Mutant: "a get looks whether the depot is used before it looks into the queue"
-    if index < 0 and load(pool._depot, ELSEWHERE, "seq_cst"):
+    if index < 0 and load(pool._queue._words, ELSEWHERE, "seq_cst"):
         index = _take_elsewhere(pool._address)
     return index
 
@@ -285,7 +285,10 @@ def available(pool):
     """Return the number of buffers that were free a moment ago."""
     if pool.checked and load(pool._local, IDENTITY, "relaxed"):
         return count_free(pool)  # the queue may have stale entries
-    return min(size(pool._queue) + in_chunks(pool._depot) + total(pool._deques), pool.capacity)
+    found = size(pool._queue)
+    if load(pool._queue._words, ELSEWHERE):  # J10 acquires from J9
+        found += in_chunks(pool._depot) + total(pool._deques)
+    return min(found, pool.capacity)
 
 
 @kernel

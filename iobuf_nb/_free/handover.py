@@ -35,8 +35,21 @@ from .._threads.clock import now_ns
 from .._threads.gil import LOOK_NS
 from .._threads.outcomes import EMPTY
 from ..atomics import compare_and_swap, fetch_add, load, store, swap
-from .depot import put_chunks
-from .queue import GETTERS, HANDED, HANDED_AT, QUEUE_TYPE, REQUESTS, STALE, TURNS, get_item, put_item, put_items, size
+from .depot import LEAST, put_chunks
+from .queue import (
+    ELSEWHERE,
+    GETTERS,
+    HANDED,
+    HANDED_AT,
+    QUEUE_TYPE,
+    REQUESTS,
+    STALE,
+    TURNS,
+    get_item,
+    put_item,
+    put_items,
+    size,
+)
 from .waiting import notify_loops, notify_many, put_and_wake
 
 STALE_NS = LOOK_NS
@@ -85,7 +98,12 @@ def release_all(queue, depot, indices, begin, end):
         release(queue, indices[begin])
         begin += 1
     if begin < end:
-        left = put_chunks(depot, indices, begin, end)
+        left = begin
+        if end - begin >= LEAST:
+            if load(queue._words, ELSEWHERE, "relaxed") == 0:
+                # J9 releases to J10, before any J3. Mutant: "a depot is not known to be used"
+                store(queue._words, ELSEWHERE, 1, "seq_cst")
+            left = put_chunks(depot, indices, begin, end)
         if left < end:
             put_items(queue, indices, left, end)
         # N1 is ordered with W1, Z2, H1, L6, after P2, J3. Mutant: "a bulk put does not check for getters"

@@ -60,6 +60,7 @@ CLOSED_FLAG = 2 * LINE_PAIR  # 0, then 1 for ever
 NONBLOCKING_FLAG = CLOSED_FLAG + 1  # 1: no operation waits, whatever it was asked
 PROCESS = CLOSED_FLAG + 2  # the process whose threads may wait; a forked child has a copy that no thread would wake
 SHARED = 0  # in PROCESS: the words are shared by processes, and the threads of all of them may wait
+ELSEWHERE = CLOSED_FLAG + 6  # of a pool's queue: 1 once free indices may lie elsewhere, in a depot or deques
 GETTERS = 3 * LINE_PAIR  # threads that wait for an item; if the words are SHARED, 1 if there may be any
 GET_EVENT = GETTERS + 1  # they park on it; it changes before one of them is woken
 PUTTERS = GETTERS + 2  # threads that wait for room; 1, too, if there may be any

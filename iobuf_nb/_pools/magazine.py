@@ -23,7 +23,6 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from .._free.depot import ELSEWHERE
 from .._free.deque import (
     COUNT,
     DEQUE_CAPACITY,
@@ -41,7 +40,7 @@ from .._free.deque import (
 from .._free.free_list import ITEM_POOL, own, seek_late, take, take_many
 from .._free.handover import release, release_all
 from .._free.owners import disown, disown_many
-from .._free.queue import CLOSED_FLAG, GET_EVENT, GETTERS
+from .._free.queue import CLOSED_FLAG, ELSEWHERE, GET_EVENT, GETTERS
 from .._free.waiting import notify, wait_to_get
 from .._jit import check
 from .._jit.check import FormattedIndexError, FormattedRuntimeError
@@ -224,7 +223,7 @@ def reserve(pool: Any) -> int:
             if number == MAX_DEQUES:
                 raise RuntimeError(f"a pool can have at most {MAX_DEQUES} open magazines: close one first") from None
             store(pool._deques, COUNT, number + 1, "seq_cst")  # L5 releases to L4
-            store(pool._depot, ELSEWHERE, 1, "seq_cst")  # J9 releases to J10
+            store(pool._queue._words, ELSEWHERE, 1, "seq_cst")  # J9 releases to J10
     store(pool._deques, base_of(number) + OWNER, 0)  # U2 releases to U1, U3
     return number
 

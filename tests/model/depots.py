@@ -6,8 +6,9 @@ from unittest.mock import patch
 import numpy as np
 
 from iobuf_nb import BufferPool
-from iobuf_nb._free import depot
-from iobuf_nb._free.depot import COUNT_BITS, ELSEWHERE, HEAD, ORDER, SLOTS, TAIL
+from iobuf_nb._free import depot, handover
+from iobuf_nb._free.depot import COUNT_BITS, HEAD, ORDER, SLOTS, TAIL
+from iobuf_nb._free.queue import ELSEWHERE
 from iobuf_nb._jit.instructions import wrap
 from iobuf_nb.atomics import load, store
 
@@ -18,7 +19,7 @@ from .specs import Spec, pool
 
 
 class Case(cases.Case):
-    sizes = (*cases.Case.sizes, (depot, "CHUNK", 2), (depot, "LEAST", 1))
+    sizes = (*cases.Case.sizes, (depot, "CHUNK", 2), (depot, "LEAST", 1), (handover, "LEAST", 1))
 
 
 def depot_case(capacity, scripts, held=(), chunked=(), order=0, lap=0, used=False, stamps=False, deaths=0):
@@ -33,7 +34,7 @@ def depot_case(capacity, scripts, held=(), chunked=(), order=0, lap=0, used=Fals
         with patch.object(depot, "order_for", lambda capacity: order):
             made = BufferPool(capacity, 1, checked=False)
         start_in(made._depot, lap)
-        made._depot[ELSEWHERE] = used
+        made._queue._words[ELSEWHERE] = used
         own = [[made.try_get() for _ in range(n)] for n in held]
         for out in [[made.try_get() for _ in range(n)] for n in chunked]:
             made.put_many(np.array(out))

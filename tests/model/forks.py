@@ -3,7 +3,7 @@
 import itertools
 
 from iobuf_nb import BufferPool
-from iobuf_nb._free import depot
+from iobuf_nb._free import depot, handover
 from iobuf_nb._free.deque import OWNER
 from iobuf_nb._pools.fork import mend_pool
 
@@ -20,6 +20,7 @@ class Case(cases.Case):
         (depot, "order_for", lambda capacity: 0),
         (depot, "CHUNK", 2),
         (depot, "LEAST", 2),
+        (handover, "LEAST", 2),
     )
 
 

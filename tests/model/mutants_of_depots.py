@@ -1,6 +1,6 @@
 """Deliberate bugs in the depot, and in the gets and puts that go there; in the form of `mutants`."""
 
-from iobuf_nb._free import depot, free_list
+from iobuf_nb._free import depot, free_list, handover
 
 from .depots import CASES
 
@@ -58,7 +58,7 @@ BUGS = [
                 r"\1done = False\n\1store(words, seat, 1 + chunk)\n",
             ),
             ("the chunk that was put stays in the seat", depot._put_chunk, r"chunk, done = .*, True", "done = True"),
-            ("a depot is not known to be used", depot.put_chunks, r"store\(words, ELSEWHERE.*", "pass"),
+            ("a depot is not known to be used", handover.release_all, r"store\(.*ELSEWHERE.*", "pass"),
             ("a bulk put drops what has no chunk", depot.put_chunks, "break", "return end"),
             (
                 "chunks are not looked for again once the queue is empty",
@@ -75,7 +75,7 @@ BUGS = [
             (
                 "a get looks whether the depot is used before it looks into the queue",
                 free_list._take_free,
-                r"( *)(index = .*\n)( *if index < 0 and )(load\(pool._depot.*?\))",
+                r"( *)(index = .*\n)( *if index < 0 and )(load\(pool._queue.*?\))",
                 r"\1used = \4\n\1\2\3used",
             ),
             (

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import numpy as np
 
 from iobuf_nb import BoundedQueue, Channel
-from iobuf_nb._free import depot, free_list, processes, waiting
+from iobuf_nb._free import depot, free_list, handover, processes, waiting
 from iobuf_nb._free.owners import FREE, owner_at
 from iobuf_nb._free.processes import IDENTITY, NUMBER_SHIFT
 from iobuf_nb._free.queue import LINE_PAIR, put_item
@@ -64,6 +64,7 @@ class Case(cases.Case):
         (pools, "order_for", lambda capacity: 0),
         (depot, "CHUNK", 2),
         (depot, "LEAST", 2),
+        (handover, "LEAST", 2),
         # The locks, which are the system's.
         (process_slots, "try_lock", try_lock),
         (process_slots, "_opened_anew", contextlib.nullcontext),
