@@ -198,7 +198,7 @@ def _system_call(into: bool) -> Callable[[Function], Function]:
             if named or len(arguments) < 2:
                 arguments = signature.bind(*arguments, **named).args
             fd, memory, *last = arguments
-            memory = _as_iovec(memory, into) if vectored else memory_of("buffer", memory, into)
+            memory = as_iovec(memory, into) if vectored else memory_of("buffer", memory, into)
             last = [check.integer(third, value, -limit, limit - 1) for value in last]
             n = body(as_descriptor(fd, at_offset), memory, *last)
             if n < 0:
@@ -236,7 +236,7 @@ def as_descriptor(fd: Any, at_offset: bool) -> int:
     return check.integer("fd", fd, -1, 2**31 - 1)
 
 
-def _as_iovec(iovec: Any, into: bool) -> Any:
+def as_iovec(iovec: Any, into: bool) -> Any:
     """Return an iovec, or one made of a sequence of buffers; TypeError or ValueError if it is not valid."""
     if not isinstance(iovec, np.ndarray) or iovec.dtype != IOVEC_DTYPE:
         return iovec_of("iovec", iovec, into)
