@@ -42,7 +42,7 @@ from ._jit import check
 from ._jit.check_in_kernels import require_integer
 from ._jit.compile import INTERPRETED, kernel
 from ._jit.faces import kernel_overload
-from ._memory.buffers import memory_of
+from ._memory.buffers import keep, memory_of
 from ._memory.files import descriptor
 from ._memory.iovec import (
     IOVEC_DTYPE,
@@ -568,7 +568,9 @@ def _poll_in(fd, timeout_ms):
     request = np.empty(1, np.int64)  # struct pollfd: int fd, short events, short revents
     request[0] = fd | _POLLIN << 32
     end = -1 if timeout_ms < 0 else now_ns() + timeout_ms * 1_000_000
-    return call(POLL_IN, fd, request.ctypes.data, 1, end)
+    n = call(POLL_IN, fd, request.ctypes.data, 1, end)
+    keep(request)
+    return n
 
 
 def poll_in(fd: Any, timeout_ms: int) -> int:

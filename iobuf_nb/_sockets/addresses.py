@@ -18,7 +18,16 @@ from .._jit.compile import hot, kernel
 from .arguments import in_both_faces, one
 
 MOST_HOST = 108  # bytes of the longest path of a UNIX socket
-SOCKADDR = 128  # bytes of struct sockaddr_storage
+
+#: struct sockaddr_storage: the family, the port, and the rest as bytes, of which some are the scope of an IPv6 address.
+SOCKADDR_DTYPE = np.dtype(
+    {
+        "names": ["family", "high", "low", "scope", "bytes"],
+        "formats": [np.uint16, np.uint8, np.uint8, np.uint32, (np.uint8, 128)],
+        "offsets": [0, 2, 3, 24, 0],
+    }
+)
+SOCKADDR_BYTES = SOCKADDR_DTYPE.itemsize
 
 #: The address of a socket: `family` (such as AF_INET, 0 for none), `port`, `scope` (the interface of a link-local IPv6
 #: address), and `host`, of which `length` bytes are used: 4 of IPv4, 16 of IPv6, or a path. The others are 0.
@@ -32,22 +41,22 @@ AF_UNIX, AF_INET, AF_INET6 = int(socket.AF_UNIX), int(socket.AF_INET), int(socke
 @hot
 def take_address(sockaddr, size, address):
     """Turn the first `size` bytes of a struct sockaddr of Linux into a record."""
-    family = np.int64(sockaddr.view(np.uint16)[0]) if size >= 2 else np.int64(0)
+    family = np.int64(sockaddr["family"]) if size >= 2 else np.int64(0)
     port = scope = np.int64(0)
+    data = sockaddr["bytes"]
     first, length = 2, min(max(size - 2, 0), MOST_HOST)
     if family in (AF_INET, AF_INET6):
-        port = np.int64(sockaddr[2]) << 8 | np.int64(sockaddr[3])
+        port = np.int64(sockaddr["high"]) << 8 | np.int64(sockaddr["low"])
     if family == AF_INET:
         first, length = 4, 4
     elif family == AF_INET6:
-        first, length, scope = 8, 16, np.int64(sockaddr.view(np.uint32)[6])
-    elif family == AF_UNIX and sockaddr[2] != 0:  # a path, which ends with a 0; abstract names do not
-        while length > 0 and sockaddr[1 + length] == 0:
+        first, length, scope = 8, 16, np.int64(sockaddr["scope"])
+    elif family == AF_UNIX and data[2] != 0:  # a path, which ends with a 0; abstract names do not
+        while length > 0 and data[1 + length] == 0:
             length -= 1
-    host = address["host"]
-    before = _used(address)
+    host, before = address["host"], _used(address)
     for k in range(length):
-        host[k] = sockaddr[first + k]
+        host[k] = data[first + k]
     for k in range(length, before):
         host[k] = 0
     address["family"], address["port"], address["scope"], address["length"] = family, port, scope, length
@@ -55,22 +64,25 @@ def take_address(sockaddr, size, address):
 
 @hot
 def give_address(address, sockaddr):
-    """Write a record as a struct sockaddr, which is of zeros; return its size, 0 if there is no address."""
+    """Write a record as a struct sockaddr; return its size, 0 if there is no address."""
     family, port, host = np.int64(address["family"]), np.int64(address["port"]), address["host"]
     if family == 0:
         return 0
     first, length = 2, _used(address)
     size = 2 + length
-    sockaddr.view(np.uint16)[0] = family
+    data = sockaddr["bytes"]
+    for k in range(len(data)):
+        data[k] = 0
+    sockaddr["family"] = family
     if family in (AF_INET, AF_INET6):
-        sockaddr[2], sockaddr[3] = port >> 8, port & 255
+        sockaddr["high"], sockaddr["low"] = port >> 8, port & 255
     if family == AF_INET:
         first, length, size = 4, 4, 16
     elif family == AF_INET6:
         first, length, size = 8, 16, 28
-        sockaddr.view(np.uint32)[6] = address["scope"]
+        sockaddr["scope"] = address["scope"]
     for k in range(length):
-        sockaddr[first + k] = host[k]
+        data[first + k] = host[k]
     return size
 
 

@@ -71,11 +71,6 @@ def call(operation, fd, a, b, c, d):
 
 
 @hot
-def keep(array):
-    """Keep an array alive up to here: numba frees one after its last use, which its address is not."""
-
-
-@hot
 def deadline(limit_ns):
     """Return the end of a wait of so many nanoseconds by the monotonic clock; -1 for none."""
     return np.int64(-1) if limit_ns < 0 else now_ns() + limit_ns

@@ -7,19 +7,21 @@ from typing import Any
 import numpy as np
 
 from .._jit.compile import kernel
-from .addresses import ADDRESS, ADDRESS_TO_READ, SOCKADDR, give_address, take_address
+from .._memory.buffers import keep
+from .addresses import ADDRESS, ADDRESS_TO_READ, SOCKADDR_BYTES, SOCKADDR_DTYPE, give_address, take_address
 from .arguments import FD, INT, in_both_faces, integer
-from .calls import ACCEPT, CLOEXEC, CLOSE, CONNECT, GETSOCKOPT, SETSOCKOPT, SHUTDOWN, call, keep
+from .calls import ACCEPT, CLOEXEC, CLOSE, CONNECT, GETSOCKOPT, SETSOCKOPT, SHUTDOWN, call
 
 OPTION = integer(0, 2**31 - 1)
 
 
 @kernel
 def _accept(fd, address, flags):
-    sockaddr, size = np.zeros(SOCKADDR, np.uint8), np.full(1, SOCKADDR, np.int32)
+    sockaddr, size = np.empty(1, SOCKADDR_DTYPE), np.empty(1, np.int32)
+    size[0] = SOCKADDR_BYTES
     made = call(ACCEPT, fd, sockaddr.ctypes.data, size.ctypes.data, flags | CLOEXEC, 0)
     if made >= 0:
-        take_address(sockaddr, np.int64(size[0]), address)
+        take_address(sockaddr[0], np.int64(size[0]), address)
     return made
 
 
@@ -62,8 +64,9 @@ def accept(fd: Any, address: Any, flags: int = 0) -> int:
 
 @kernel
 def _connect(fd, address):
-    sockaddr = np.zeros(SOCKADDR, np.uint8)
-    n = call(CONNECT, fd, sockaddr.ctypes.data, give_address(address, sockaddr), 0, 0)
+    sockaddr = np.empty(1, SOCKADDR_DTYPE)
+    size = give_address(address, sockaddr[0])
+    n = call(CONNECT, fd, sockaddr.ctypes.data, size, 0, 0)
     keep(sockaddr)
     return n
 
@@ -138,7 +141,8 @@ def close(fd: int) -> int:
 
 @kernel
 def _getsockopt(fd, level, option):
-    value, size = np.zeros(1, np.int32), np.full(1, 4, np.int32)
+    value, size = np.empty(1, np.int32), np.empty(1, np.int32)
+    value[0], size[0] = 0, 4
     n = call(GETSOCKOPT, fd, level, option, value.ctypes.data, size.ctypes.data)
     keep(size)
     return n if n < 0 else np.int64(value[0])
@@ -177,7 +181,8 @@ def getsockopt(fd: Any, level: int, option: int) -> int:
 
 @kernel
 def _setsockopt(fd, level, option, value):
-    memory = np.full(1, value, np.int32)
+    memory = np.empty(1, np.int32)
+    memory[0] = value
     n = call(SETSOCKOPT, fd, level, option, memory.ctypes.data, 4)
     keep(memory)
     return n

@@ -9,11 +9,22 @@ import numpy as np
 
 from .._jit.check import FormattedValueError
 from .._jit.compile import hot, kernel
+from .._memory.buffers import keep
 from .._memory.iovec import IOVEC_DTYPE, fill_entries
-from .addresses import ADDRESS, ADDRESS_TO_READ, SOCKADDR, give_address, take_address
+from .addresses import ADDRESS, ADDRESS_TO_READ, SOCKADDR_BYTES, SOCKADDR_DTYPE, give_address, take_address
 from .arguments import FD, INDICES, INT, POOL, buffer, in_both_faces, iovec
-from .calls import RECVMMSG, RECVMSG, SENDMMSG, SENDMSG, call, keep
-from .messages import CMSG_CLOEXEC, CONTROL, HEADER_DTYPE, MESSAGE, MESSAGES, MSG_TRUNC, prepare, prepare_to_send, take
+from .calls import RECVMMSG, RECVMSG, SENDMMSG, SENDMSG, call
+from .messages import (
+    CMSG_CLOEXEC,
+    HEADER_DTYPE,
+    MESSAGE,
+    MESSAGES,
+    MSG_TRUNC,
+    prepare,
+    prepare_to_receive,
+    prepare_to_send,
+    take,
+)
 
 MOST = 1024  # messages that Linux takes at once (UIO_MAXIOV)
 
@@ -26,15 +37,15 @@ def _whole(n, told, flags):
 
 @kernel
 def _recvfrom(fd, data, size, address, flags):
-    headers, vector, sockaddr = np.zeros(1, HEADER_DTYPE), np.zeros(1, IOVEC_DTYPE), np.zeros(SOCKADDR, np.uint8)
+    header, vector, sockaddr = np.empty(1, HEADER_DTYPE), np.empty(1, IOVEC_DTYPE), np.empty(1, SOCKADDR_DTYPE)
     vector[0]["base"], vector[0]["len"] = data, size
-    prepare(headers[0], sockaddr, vector.ctypes.data, 1, 0, 0)
-    n = call(RECVMSG, fd, headers.ctypes.data, flags | CMSG_CLOEXEC, 0, 0)
+    prepare(header[0], sockaddr.ctypes.data, SOCKADDR_BYTES, vector.ctypes.data, 1, 0, 0)
+    n = call(RECVMSG, fd, header.ctypes.data, flags | CMSG_CLOEXEC, 0, 0)
     keep(vector)
     if n < 0:
         return n
-    take_address(sockaddr, np.int64(headers[0]["name_length"]), address)
-    return _whole(n, headers[0]["flags"], flags)
+    take_address(sockaddr[0], np.int64(header[0]["name_length"]), address)
+    return _whole(n, header[0]["flags"], flags)
 
 
 @in_both_faces(fd=FD, buffer=buffer(into=True), address=ADDRESS, flags=INT)
@@ -79,13 +90,11 @@ def recvfrom(fd: Any, buffer: Any, address: Any, flags: int = 0) -> int:
 
 @kernel
 def _sendto(fd, data, size, address, flags):
-    headers, vector, sockaddr = np.zeros(1, HEADER_DTYPE), np.zeros(1, IOVEC_DTYPE), np.zeros(SOCKADDR, np.uint8)
+    header, vector, sockaddr = np.empty(1, HEADER_DTYPE), np.empty(1, IOVEC_DTYPE), np.empty(1, SOCKADDR_DTYPE)
     vector[0]["base"], vector[0]["len"] = data, size
-    header = headers[0]
-    prepare(header, sockaddr, vector.ctypes.data, 1, 0, 0)
-    header["name_length"] = give_address(address, sockaddr)
-    n = call(SENDMSG, fd, headers.ctypes.data, flags, 0, 0)
-    keep(headers)
+    prepare(header[0], sockaddr.ctypes.data, give_address(address, sockaddr[0]), vector.ctypes.data, 1, 0, 0)
+    n = call(SENDMSG, fd, header.ctypes.data, flags, 0, 0)
+    keep(header)
     keep(vector)
     keep(sockaddr)
     return n
@@ -119,13 +128,13 @@ def sendto(fd: Any, buffer: Any, address: Any, flags: int = 0) -> int:
 
 @kernel
 def _recvmsg(fd, iovec, message, flags):
-    headers, sockaddr = np.zeros(1, HEADER_DTYPE), np.zeros(SOCKADDR, np.uint8)
-    prepare(headers[0], sockaddr, iovec.ctypes.data, len(iovec), message["control"].ctypes.data, CONTROL)
-    n = call(RECVMSG, fd, headers.ctypes.data, flags | CMSG_CLOEXEC, 0, 0)
+    header, sockaddr = np.empty(1, HEADER_DTYPE), np.empty(1, SOCKADDR_DTYPE)
+    prepare_to_receive(header, sockaddr, iovec.ctypes.data, len(iovec), message)
+    n = call(RECVMSG, fd, header.ctypes.data, flags | CMSG_CLOEXEC, 0, 0)
     if n < 0:
         return n
-    take(headers[0], sockaddr, n, message)
-    return _whole(n, headers[0]["flags"], flags)
+    take(header[0], sockaddr[0], n, message)
+    return _whole(n, header[0]["flags"], flags)
 
 
 @in_both_faces(fd=FD, iovec=iovec(into=True), message=MESSAGE, flags=INT)
@@ -158,10 +167,10 @@ def recvmsg(fd: Any, iovec: Any, message: Any, flags: int = 0) -> int:
 
 @kernel
 def _sendmsg(fd, iovec, message, flags):
-    headers, sockaddr = np.zeros(1, HEADER_DTYPE), np.zeros(SOCKADDR, np.uint8)
-    prepare_to_send(headers[0], sockaddr, iovec.ctypes.data, len(iovec), message)
-    n = call(SENDMSG, fd, headers.ctypes.data, flags, 0, 0)
-    keep(headers)
+    header, sockaddr = np.empty(1, HEADER_DTYPE), np.empty(1, SOCKADDR_DTYPE)
+    prepare_to_send(header, sockaddr, iovec.ctypes.data, len(iovec), message)
+    n = call(SENDMSG, fd, header.ctypes.data, flags, 0, 0)
+    keep(header)
     keep(sockaddr)
     return n
 
@@ -203,13 +212,11 @@ def _require_room(indices, messages):
 def _recvmmsg(fd, capacity, arena, stride, buffer_size, indices, messages, flags):
     _require_room(indices, messages)
     n = min(len(indices), MOST)
-    vectors, headers = np.empty(n, IOVEC_DTYPE), np.empty(n, HEADER_DTYPE)
-    sockaddrs = np.empty((n, SOCKADDR), np.uint8)
+    headers, vectors, sockaddrs = np.empty(n, HEADER_DTYPE), np.empty(n, IOVEC_DTYPE), np.empty(n, SOCKADDR_DTYPE)
     fill_entries(vectors, capacity, arena, stride, buffer_size, indices[:n], None)
     for k in range(n):
-        vector = vectors[k : k + 1].ctypes.data
-        prepare(headers[k], sockaddrs[k], vector, 1, messages[k]["control"].ctypes.data, CONTROL)
-        headers[k]["flags"] = 0
+        one = slice(k, k + 1)
+        prepare_to_receive(headers[one], sockaddrs[one], vectors[one].ctypes.data, 1, messages[k])
     got = call(RECVMMSG, fd, headers.ctypes.data, n, flags | CMSG_CLOEXEC, 0)
     keep(vectors)
     for k in range(got):
@@ -270,12 +277,11 @@ def recvmmsg(fd: Any, pool: Any, indices: Any, messages: Any, flags: int = 0) ->
 def _sendmmsg(fd, capacity, arena, stride, buffer_size, indices, messages, flags):
     _require_room(indices, messages)
     n = min(len(indices), MOST)
-    vectors, headers = np.empty(n, IOVEC_DTYPE), np.empty(n, HEADER_DTYPE)
-    sockaddrs = np.zeros((n, SOCKADDR), np.uint8)
+    headers, vectors, sockaddrs = np.empty(n, HEADER_DTYPE), np.empty(n, IOVEC_DTYPE), np.empty(n, SOCKADDR_DTYPE)
     fill_entries(vectors, capacity, arena, stride, buffer_size, indices[:n], messages["length"][:n])
     for k in range(n):
-        vector = vectors[k : k + 1].ctypes.data
-        prepare_to_send(headers[k], sockaddrs[k], vector, 1, messages[k])
+        one = slice(k, k + 1)
+        prepare_to_send(headers[one], sockaddrs[one], vectors[one].ctypes.data, 1, messages[k])
     sent = call(SENDMMSG, fd, headers.ctypes.data, n, flags, 0)
     keep(headers)
     keep(vectors)

@@ -7,13 +7,14 @@ that no record points at memory that may have moved or gone.
 from __future__ import annotations
 
 import errno
+import sys
 from typing import Any
 
 import numpy as np
 
 from .._jit.compile import hot, kernel
 from .._threads.libc import memcpy
-from .addresses import ADDRESS_DTYPE, SOCKADDR, give_address, take_address
+from .addresses import ADDRESS_DTYPE, SOCKADDR_BYTES, give_address, take_address
 from .arguments import INT, buffer, in_both_faces, many, one
 
 CONTROL = 128  # bytes of control data that a record has room for
@@ -56,26 +57,32 @@ MESSAGES = many(MESSAGE_DTYPE, "MESSAGE_DTYPE")
 
 MSG_TRUNC, CMSG_CLOEXEC = 0x20, 0x40000000
 SOL_SOCKET, SOL_UDP, SO_TIMESTAMPNS, UDP_GRO = 1, 17, 35, 104  # on the processors that are supported
+_FIRST = 0 if sys.byteorder == "little" else 32  # the bit of a word at which the first of two ints in it begins
 _HEAD = 16  # bytes of a struct cmsghdr; data begin behind it, and all of it takes a multiple of 8 bytes
 
 
 @hot
-def prepare(header, sockaddr, iovec, entries, control, control_length):
-    """Write the header of a message: memory for its address, an iovec at an address, memory for control data."""
-    header["name"], header["name_length"] = sockaddr.ctypes.data, SOCKADDR
+def prepare(header, sockaddr, sockaddr_length, iovec, entries, control, control_length):
+    """Write the header of a message: memory for its address, an iovec, memory for control data, all by address."""
+    header["name"], header["name_length"] = sockaddr if sockaddr_length else 0, sockaddr_length
     header["iovec"], header["entries"] = iovec, entries
     header["control"], header["control_length"] = control, control_length
+    header["flags"] = 0
+
+
+@hot
+def prepare_to_receive(header, sockaddr, iovec, entries, message):
+    """Write the header of a message that is received; all but the record are arrays of one."""
+    control = message["control"].ctypes.data
+    prepare(header[0], sockaddr.ctypes.data, SOCKADDR_BYTES, iovec, entries, control, CONTROL)
 
 
 @hot
 def prepare_to_send(header, sockaddr, iovec, entries, message):
     """Write the header of a message that is sent."""
-    control = message["control"]
-    size = give_address(message["address"], sockaddr)
-    prepare(header, sockaddr, iovec, entries, control.ctypes.data, min(max(0, message["control_length"]), CONTROL))
-    header["name_length"] = size
-    if size == 0:
-        header["name"] = 0
+    size = give_address(message["address"], sockaddr[0])
+    used = min(max(message["control_length"], 0), CONTROL)
+    prepare(header[0], sockaddr.ctypes.data, size, iovec, entries, message["control"].ctypes.data, used)
 
 
 @hot
@@ -84,27 +91,33 @@ def take(header, sockaddr, length, message):
     take_address(sockaddr, np.int64(header["name_length"]), message["address"])
     message["length"], message["flags"] = length, header["flags"] & ~CMSG_CLOEXEC
     message["time_ns"] = message["segment"] = 0
-    message["control_length"] = used = header["control_length"]
-    if used > 0:
+    message["control_length"] = header["control_length"]
+    if header["control_length"] > 0:
         words = message["control"].view(np.int64)
-        k = _find(message, SOL_SOCKET, SO_TIMESTAMPNS)
+        k = _find(message, SOL_SOCKET, SO_TIMESTAMPNS) // 8
         if k > 0:
-            message["time_ns"] = words[k // 8] * 1_000_000_000 + words[k // 8 + 1]
-        k = _find(message, SOL_UDP, UDP_GRO)
+            message["time_ns"] = words[k] * 1_000_000_000 + words[k + 1]
+        k = _find(message, SOL_UDP, UDP_GRO) // 8
         if k > 0:
-            message["segment"] = message["control"].view(np.int32)[k // 4]
+            message["segment"] = words[k] >> _FIRST & 0xFFFFFFFF
+
+
+@hot
+def _tag(level, kind):
+    """Return the second word of a struct cmsghdr: two ints, as they lie in memory."""
+    return (level & 0xFFFFFFFF) << _FIRST | (kind & 0xFFFFFFFF) << 32 - _FIRST
 
 
 @kernel
 def _find(message, level, kind):
-    words, halves = message["control"].view(np.int64), message["control"].view(np.int32)
-    used = min(message["control_length"], CONTROL)
+    words = message["control"].view(np.int64)
+    used, tag = min(message["control_length"], CONTROL), _tag(level, kind)
     k = 0
     while k + _HEAD <= used:
         size = words[k // 8]
         if size < _HEAD or size > used - k:
             return 0
-        if halves[k // 4 + 2] == level and halves[k // 4 + 3] == kind:
+        if words[k // 8 + 1] == tag:
             return k + _HEAD
         k += (size + 7) // 8 * 8
     return 0
@@ -146,8 +159,8 @@ def _add(message, level, kind, address, size):
     if used + room > CONTROL:
         return np.int64(-errno.ENOBUFS)
     control = message["control"]
-    words, halves = control.view(np.int64), control.view(np.int32)
-    words[used // 8], halves[used // 4 + 2], halves[used // 4 + 3] = _HEAD + size, level, kind
+    words = control.view(np.int64)
+    words[used // 8], words[used // 8 + 1] = _HEAD + size, _tag(level, kind)
     memcpy(control.ctypes.data + used + _HEAD, address, size)
     message["control_length"] = used + room
     return np.int64(used + room)

@@ -11,9 +11,10 @@ import numpy as np
 from .. import syscalls
 from .._jit import check
 from .._jit.compile import kernel
+from .._memory.buffers import keep
 from .._threads.clock import limit_ns
 from .arguments import FD, SECONDS, Argument, in_both_faces, integer, many
-from .calls import CLOEXEC, EPOLL_CREATE, EPOLL_CTL, EPOLL_WAIT, call, deadline, keep
+from .calls import CLOEXEC, EPOLL_CREATE, EPOLL_CTL, EPOLL_WAIT, call, deadline
 
 #: struct pollfd: a descriptor, the events to wait for (such as POLLIN), and those that have come.
 POLL_DTYPE = np.dtype([("fd", np.int32), ("events", np.int16), ("revents", np.int16)])
@@ -84,7 +85,7 @@ def epoll_create() -> int:
 def _epoll_ctl(fd, operation, target, events, data):
     if target < 0 or target >= 2**31:
         return np.int64(-errno.EBADF)
-    record = np.zeros(1, EPOLL_DTYPE)
+    record = np.empty(1, EPOLL_DTYPE)
     record[0]["events"], record[0]["data"] = events & 0xFFFFFFFF, data
     n = call(EPOLL_CTL, fd, operation, target, record.ctypes.data, 0)
     keep(record)

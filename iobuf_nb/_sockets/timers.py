@@ -15,9 +15,10 @@ from .._jit import check
 from .._jit.check import FormattedValueError
 from .._jit.compile import kernel
 from .._jit.faces import kernel_overload
+from .._memory.buffers import keep
 from .._threads import clock
 from .arguments import FD, INT, SECONDS, in_both_faces, integer
-from .calls import CLOEXEC, EVENTFD, TIMERFD_CREATE, TIMERFD_SETTIME, call, keep
+from .calls import CLOEXEC, EVENTFD, TIMERFD_CREATE, TIMERFD_SETTIME, call
 
 _MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 1)
 _MOST = 2**63 - 1
@@ -80,7 +81,7 @@ def sleep(seconds: float) -> int:
 
 @kernel
 def _read_word(fd):
-    word = np.zeros(1, np.uint64)
+    word = np.empty(1, np.uint64)
     n = syscalls.call(syscalls.READ, fd, word.ctypes.data, 8, 0)
     if n == 8:
         return np.int64(min(word[0], np.uint64(_MOST)))
@@ -142,7 +143,8 @@ def eventfd_read(fd: Any) -> int:
 
 @kernel
 def _write_word(fd, n):
-    word = np.full(1, n, np.int64)
+    word = np.empty(1, np.int64)
+    word[0] = n
     done = syscalls.call(syscalls.WRITE, fd, word.ctypes.data, 8, 0) if n >= 0 else np.int64(-errno.EINVAL)
     keep(word)
     return min(done, 0)
@@ -207,7 +209,7 @@ def _timerfd_set(fd, first_ns, interval_ns):
         first_ns = interval_ns = 0
     elif first_ns == 0:
         first_ns = 1  # to Linux, 0 is to stop
-    words = np.zeros(4, np.int64)  # struct itimerspec: the interval, then the first time
+    words = np.empty(4, np.int64)  # struct itimerspec: the interval, then the first time
     words[0], words[1] = max(0, interval_ns) // 1_000_000_000, max(0, interval_ns) % 1_000_000_000
     words[2], words[3] = first_ns // 1_000_000_000, first_ns % 1_000_000_000
     n = call(TIMERFD_SETTIME, fd, words.ctypes.data, 0, 0, 0)
