@@ -95,6 +95,16 @@ POOL = Argument(_pool, lambda name, kind: require_pool(kind))
 INDICES = Argument(integers_of, require_integers)
 
 
+def _distinct(name: str, values: Any) -> Any:
+    indices = integers_of(name, values)
+    if len(np.unique(indices)) < len(indices):
+        raise ValueError(f"{name} must differ, as each buffer takes one message, not {values!r:.60}")
+    return indices
+
+
+DISTINCT = Argument(_distinct, require_integers)
+
+
 def one(dtype: np.dtype[Any], title: str, also: Callable[[Any], Any] | None = None) -> Argument:
     """Allow one entry of an array of a dtype, writable; or to read, and in Python what `also` makes one of."""
     expected = from_dtype(dtype)

@@ -12,7 +12,7 @@ from .._jit.compile import hot, kernel
 from .._memory.buffers import keep
 from .._memory.iovec import IOVEC_DTYPE, fill_entries
 from .addresses import ADDRESS, ADDRESS_TO_READ, SOCKADDR_BYTES, SOCKADDR_DTYPE, give_address, take_address
-from .arguments import FD, INDICES, INT, POOL, buffer, in_both_faces, iovec
+from .arguments import DISTINCT, FD, INDICES, INT, POOL, buffer, in_both_faces, iovec
 from .calls import RECVMMSG, RECVMSG, SENDMMSG, SENDMSG, call
 from .messages import (
     CMSG_CLOEXEC,
@@ -224,7 +224,7 @@ def _recvmmsg(fd, capacity, arena, stride, buffer_size, indices, messages, flags
     return got
 
 
-@in_both_faces(fd=FD, pool=POOL, indices=INDICES, messages=MESSAGES, flags=INT)
+@in_both_faces(fd=FD, pool=POOL, indices=DISTINCT, messages=MESSAGES, flags=INT)
 def recvmmsg(fd: Any, pool: Any, indices: Any, messages: Any, flags: int = 0) -> int:
     """Receive several messages with one system call, each into a buffer of a pool; see recvmmsg(2).
 
@@ -233,7 +233,7 @@ def recvmmsg(fd: Any, pool: Any, indices: Any, messages: Any, flags: int = 0) ->
     fd : int or socket
     pool : BufferPool
     indices : sequence of integers
-        Of the buffers, which should be checked out and differ; at most 1024 are used. In a kernel, a 1-D array.
+        Of the buffers, which differ and should be checked out; at most 1024 are used. In a kernel, a 1-D array.
     messages : array of MESSAGE_DTYPE
         With an entry for each index; those of the messages that came are set. A message that is longer than a buffer
         has MSG_TRUNC in its `flags`. Its `length` is what the buffer has, with MSG_TRUNC in the argument `flags` the
