@@ -123,6 +123,11 @@ def address_of(address: Any) -> Any:
     >>> to_python(address)
     ('127.0.0.1', 53)
     """
+    return _record_of("address", address)
+
+
+def _record_of(name: str, address: Any) -> Any:
+    """Return the record of an address; errors name the argument `name`."""
     record = np.zeros(1, ADDRESS_DTYPE)[0]
     if isinstance(address, tuple) and len(address) in (2, 4) and isinstance(address[0], str):
         host, port, *rest = address
@@ -130,42 +135,42 @@ def address_of(address: Any) -> Any:
             number = ipaddress.ip_address(host.partition("%")[0])
         except ValueError:
             raise ValueError(
-                f"address must have a numeric host, not {host!r:.60}: look it up with socket.getaddrinfo"
+                f"{name} must have a numeric host, not {host!r:.60}: look it up with socket.getaddrinfo"
             ) from None
         record["family"] = AF_INET if number.version == 4 else AF_INET6
-        record["port"] = check.integer("port of address", port, 0, 2**16 - 1)
+        record["port"] = check.integer(f"port of {name}", port, 0, 2**16 - 1)
         if number.version == 6:
-            scope = rest[1] if rest else _interface(host)
-            record["scope"] = check.integer("scope of address", scope, 0, 2**32 - 1)
+            scope = rest[1] if rest else _interface(name, host)
+            record["scope"] = check.integer(f"scope of {name}", scope, 0, 2**32 - 1)
         data = number.packed
     elif isinstance(address, (str, bytes)):
         try:
             data = os.fsencode(address)
         except UnicodeError:
-            raise ValueError(f"address must be a path that the system can take, not {address!r:.60}") from None
+            raise ValueError(f"{name} must be a path that the system can take, not {address!r:.60}") from None
         if not 0 < len(data) <= MOST_HOST:
-            raise ValueError(f"address must be a path of 1 to {MOST_HOST} bytes, not {address!r:.60}")
+            raise ValueError(f"{name} must be a path of 1 to {MOST_HOST} bytes, not {address!r:.60}")
         if data[0] != 0 and 0 in data:
-            raise ValueError(f"address must be a path without zeros, or an abstract name, not {address!r:.60}")
+            raise ValueError(f"{name} must be a path without zeros, or an abstract name, not {address!r:.60}")
         record["family"] = AF_UNIX
     else:
-        raise TypeError(f"address must be (host, port), or the path of a UNIX socket, not {address!r:.60}")
+        raise TypeError(f"{name} must be (host, port), or the path of a UNIX socket, not {address!r:.60}")
     record["host"][: len(data)] = np.frombuffer(data, np.uint8)
     record["length"] = len(data)
     return record
 
 
-def _interface(host: str) -> int:
+def _interface(name: str, host: str) -> int:
     """Return the number of the interface that stands behind the % of an IPv6 host."""
-    name = host.partition("%")[2] or "0"
+    interface = host.partition("%")[2] or "0"
     try:
-        return int(name) if name.isdecimal() else socket.if_nametoindex(name)
-    except OSError:
-        raise ValueError(f"address must name an interface that is there, not {host!r:.60}") from None
+        return int(interface) if interface.isdecimal() else socket.if_nametoindex(interface)
+    except (OSError, ValueError):
+        raise ValueError(f"{name} must name an interface that is there, not {host!r:.60}") from None
 
 
 ADDRESS = one(ADDRESS_DTYPE, "ADDRESS_DTYPE")
-ADDRESS_TO_READ = one(ADDRESS_DTYPE, "ADDRESS_DTYPE", address_of)
+ADDRESS_TO_READ = one(ADDRESS_DTYPE, "ADDRESS_DTYPE", _record_of)
 
 
 def to_python(address: Any) -> Any:
@@ -183,7 +188,7 @@ def to_python(address: Any) -> Any:
 
     Raises
     ------
-    TypeError
+    TypeError, ValueError
         `address` is no such record.
 
     Examples
@@ -193,7 +198,7 @@ def to_python(address: Any) -> Any:
     """
     address = ADDRESS_TO_READ.from_python("address", address)
     family = int(address["family"])
-    data = bytes(address["host"][: _used(address)])
+    data = bytes(address["host"][: max(0, int(address["length"]))])
     if family == 0:
         return None
     if family == AF_UNIX:

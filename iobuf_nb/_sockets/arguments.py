@@ -105,7 +105,7 @@ def _distinct(name: str, values: Any) -> Any:
 DISTINCT = Argument(_distinct, require_integers)
 
 
-def one(dtype: np.dtype[Any], title: str, also: Callable[[Any], Any] | None = None) -> Argument:
+def one(dtype: np.dtype[Any], title: str, also: Callable[[str, Any], Any] | None = None) -> Argument:
     """Allow one entry of an array of a dtype, writable; or to read, and in Python what `also` makes one of."""
     expected = from_dtype(dtype)
 
@@ -113,7 +113,7 @@ def one(dtype: np.dtype[Any], title: str, also: Callable[[Any], Any] | None = No
         if isinstance(value, np.void) and value.dtype == dtype and (also or value.flags.writeable):
             return value
         if also and not isinstance(value, np.generic):
-            return also(value)
+            return also(name, value)
         kind = "an entry" if also else "an entry of a writable array"
         raise TypeError(f"{name} must be {kind} of {title}, not {value!r:.60}")
 
@@ -143,5 +143,5 @@ def many(dtype: np.dtype[Any], title: str) -> Argument:
     return Argument(from_python, in_kernel)
 
 
-#: Checked by what turns it into nanoseconds, in both faces.
+#: None or a number, checked by what turns it into nanoseconds, in both faces.
 SECONDS = Argument(lambda name, value: value, lambda name, kind: None)

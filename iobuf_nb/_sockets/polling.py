@@ -107,7 +107,7 @@ def epoll_ctl(fd: Any, operation: int, target: Any, events: int = 0, data: int =
     events : int
         Such as EPOLLIN | EPOLLET.
     data : int
-        Stands in the records of `epoll_wait`: the descriptor again, or a number of your own.
+        Stands in the entries of `epoll_wait`: the descriptor again, or a number of your own.
 
     Returns
     -------
@@ -122,23 +122,23 @@ def epoll_ctl(fd: Any, operation: int, target: Any, events: int = 0, data: int =
     return _epoll_ctl(fd, operation, target, events, data)
 
 
-@in_both_faces(fd=FD, records=many(EPOLL_DTYPE, "EPOLL_DTYPE"), timeout=SECONDS)
-def epoll_wait(fd: Any, records: Any, timeout: float | None = None) -> int:
+@in_both_faces(fd=FD, ready=many(EPOLL_DTYPE, "EPOLL_DTYPE"), timeout=SECONDS)
+def epoll_wait(fd: Any, ready: Any, timeout: float | None = None) -> int:
     """Wait until a descriptor of an epoll instance is ready; see epoll_wait(2).
 
     Parameters
     ----------
     fd : int
         Of the epoll instance.
-    records : array of EPOLL_DTYPE
-        At least one; the first are set, one for each descriptor that is ready.
+    ready : array of EPOLL_DTYPE
+        Of at least one; the first are set, one for each descriptor that is ready.
     timeout : float, optional
         Longest wait in seconds, rounded up to milliseconds; no limit by default.
 
     Returns
     -------
     int
-        The number of records that are set; 0 after `timeout`. In a kernel also -errno.
+        How many entries are set; 0 after `timeout`. In a kernel also -errno.
 
     Raises
     ------
@@ -149,12 +149,12 @@ def epoll_wait(fd: Any, records: Any, timeout: float | None = None) -> int:
     --------
     >>> import os
     >>> from iobuf_nb.events import EPOLL_CTL_ADD, EPOLLIN, eventfd, eventfd_write
-    >>> waiting, event, records = epoll_create(), eventfd(), np.zeros(8, EPOLL_DTYPE)
+    >>> waiting, event, ready = epoll_create(), eventfd(), np.zeros(8, EPOLL_DTYPE)
     >>> epoll_ctl(waiting, EPOLL_CTL_ADD, event, EPOLLIN, 42)
     0
-    >>> epoll_wait(waiting, records, 0.0), eventfd_write(event), epoll_wait(waiting, records), int(records["data"][0])
+    >>> epoll_wait(waiting, ready, 0.0), eventfd_write(event), epoll_wait(waiting, ready), int(ready["data"][0])
     (0, 0, 1, 42)
     >>> os.close(waiting), os.close(event)
     (None, None)
     """
-    return call(EPOLL_WAIT, fd, records.ctypes.data, len(records), deadline(limit_ns(True, timeout)), 0)
+    return call(EPOLL_WAIT, fd, ready.ctypes.data, len(ready), deadline(limit_ns(True, timeout)), 0)

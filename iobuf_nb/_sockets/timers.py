@@ -17,7 +17,7 @@ from .._jit.compile import kernel
 from .._jit.faces import kernel_overload
 from .._memory.buffers import keep
 from .._threads import clock
-from .arguments import FD, INT, SECONDS, in_both_faces, integer
+from .arguments import FD, INT, SECONDS, Argument, in_both_faces, integer
 from .calls import CLOEXEC, EVENTFD, TIMERFD_CREATE, TIMERFD_SETTIME, call
 
 _MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 1)
@@ -47,7 +47,18 @@ def _nanoseconds_in_kernel(name: Any, seconds: Any) -> Any:
     return checked
 
 
-@in_both_faces(seconds=SECONDS)
+def _no_none(name: str, value: Any) -> Any:
+    if value is None:
+        raise TypeError(f"{name} must be a number of seconds >= 0, not None")
+    return value
+
+
+def _no_none_in_kernel(name: str, kind: Any) -> None:
+    if isinstance(kind, types.NoneType):
+        raise errors.TypingError(f"{name} must be a number of seconds >= 0, not {kind}")
+
+
+@in_both_faces(seconds=Argument(_no_none, _no_none_in_kernel))
 def sleep(seconds: float) -> int:
     """Sleep without the GIL; in kernels and in Python.
 
@@ -75,7 +86,7 @@ def sleep(seconds: float) -> int:
     >>> sleep(0.001), now_ns() - start >= 1_000_000
     (0, True)
     """
-    clock.sleep(max(0, nanoseconds("seconds", seconds)))
+    clock.sleep(nanoseconds("seconds", seconds))
     return 0
 
 
