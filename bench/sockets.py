@@ -22,7 +22,7 @@ from .workloads.sockets import UDP
 
 BATCH, SIZE = 64, 64  # datagrams a call, bytes a datagram
 MOST, ROOM = 4096, 1024  # datagrams that wait; bytes of a socket's memory for each, with what Linux adds
-BATCHES = 5  # of a sample
+BATCHES = 20  # of a sample, each a few milliseconds
 
 Drain = Callable[[int], tuple[int, int]]  # of a descriptor: how many datagrams there were, and their sum
 
