@@ -67,18 +67,19 @@ def integer(low: int, high: int) -> Argument:
 
 FD = Argument(lambda name, value: as_descriptor(value, False), integer(0, 0).in_kernel)
 INT = integer(-(2**31), 2**31 - 1)
+NUMBER = integer(0, 2**31 - 1)
 
 
 def buffer(into: bool) -> Argument:
     """Allow contiguous memory, writable if it is received into."""
 
-    def in_kernel(name: str, kind: Any) -> None:
+    def type_in_kernel(name: str, kind: Any) -> None:
         if not (isinstance(kind, types.Array) and kind.layout == "C"):
             raise errors.TypingError(f"{name} must be a contiguous array in a kernel, not {kind}")
         if into and not kind.mutable:
             raise errors.TypingError(f"{name} must be a writable array, to be read into, not {kind}")
 
-    return Argument(lambda name, value: memory_of(name, value, into), in_kernel)
+    return Argument(lambda name, value: memory_of(name, value, into), type_in_kernel)
 
 
 def iovec(into: bool) -> Argument:
@@ -117,11 +118,11 @@ def one(dtype: np.dtype[Any], title: str, also: Callable[[str, Any], Any] | None
         kind = "an entry" if also else "an entry of a writable array"
         raise TypeError(f"{name} must be {kind} of {title}, not {value!r:.60}")
 
-    def in_kernel(name: str, kind: Any) -> None:
+    def type_in_kernel(name: str, kind: Any) -> None:
         if kind != expected:
             raise errors.TypingError(f"{name} must be an entry of an array of {title}, not {kind}")
 
-    return Argument(from_python, in_kernel)
+    return Argument(from_python, type_in_kernel)
 
 
 def many(dtype: np.dtype[Any], title: str) -> Argument:
@@ -135,12 +136,12 @@ def many(dtype: np.dtype[Any], title: str) -> Argument:
             raise TypeError(f"{name} {sentence} {value!r:.60}")
         return value
 
-    def in_kernel(name: str, kind: Any) -> None:
+    def type_in_kernel(name: str, kind: Any) -> None:
         fits = isinstance(kind, types.Array) and kind.dtype == expected and kind.ndim == 1
         if not fits or kind.layout != "C" or not kind.mutable:
             raise errors.TypingError(f"{name} {sentence} {kind}")
 
-    return Argument(from_python, in_kernel)
+    return Argument(from_python, type_in_kernel)
 
 
 #: None or a number, checked by what turns it into nanoseconds, in both faces.

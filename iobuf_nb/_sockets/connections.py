@@ -9,10 +9,8 @@ import numpy as np
 from .._jit.compile import kernel
 from .._memory.buffers import keep
 from .addresses import ADDRESS, ADDRESS_TO_READ, SOCKADDR_BYTES, SOCKADDR_DTYPE, give_address, take_address
-from .arguments import FD, INT, in_both_faces, integer
+from .arguments import FD, INT, NUMBER, in_both_faces, integer
 from .calls import ACCEPT, CLOEXEC, CLOSE, CONNECT, GETSOCKOPT, SETSOCKOPT, SHUTDOWN, call
-
-OPTION = integer(0, 2**31 - 1)
 
 
 @kernel
@@ -148,7 +146,7 @@ def _getsockopt(fd, level, option):
     return n if n < 0 else np.int64(value[0])
 
 
-@in_both_faces(fd=FD, level=INT, option=OPTION)
+@in_both_faces(fd=FD, level=NUMBER, option=NUMBER)
 def getsockopt(fd: Any, level: int, option: int) -> int:
     """Return an option of a socket that is an integer; see getsockopt(2).
 
@@ -188,7 +186,7 @@ def _setsockopt(fd, level, option, value):
     return n
 
 
-@in_both_faces(fd=FD, level=INT, option=OPTION, value=INT)
+@in_both_faces(fd=FD, level=NUMBER, option=NUMBER, value=INT)
 def setsockopt(fd: Any, level: int, option: int, value: int) -> int:
     """Set an option of a socket that is an integer; see setsockopt(2).
 

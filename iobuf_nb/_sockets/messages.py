@@ -15,7 +15,7 @@ import numpy as np
 from .._jit.compile import hot, kernel
 from .._threads.libc import memcpy
 from .addresses import ADDRESS_DTYPE, SOCKADDR_BYTES, give_address, take_address
-from .arguments import INT, buffer, in_both_faces, many, one
+from .arguments import NUMBER, buffer, in_both_faces, many, one
 
 CONTROL = 128  # bytes of control data that a record has room for
 
@@ -123,7 +123,7 @@ def _find(message, level, kind):
     return 0
 
 
-@in_both_faces(message=MESSAGE, level=INT, kind=INT)
+@in_both_faces(message=MESSAGE, level=NUMBER, kind=NUMBER)
 def find_control(message: Any, level: int, kind: int) -> int:
     """Find control data in a message; in kernels and in Python.
 
@@ -166,7 +166,7 @@ def _add(message, level, kind, address, size):
     return np.int64(used + room)
 
 
-@in_both_faces(message=MESSAGE, level=INT, kind=INT, data=buffer(into=False))
+@in_both_faces(message=MESSAGE, level=NUMBER, kind=NUMBER, data=buffer(into=False))
 def add_control(message: Any, level: int, kind: int, data: Any) -> int:
     r"""Add control data to a message that is to be sent; in kernels and in Python.
 

@@ -29,6 +29,13 @@ def test_what_is_written_is_read_again(address):
     assert to_python(record) == address
 
 
+def test_other_families_are_bytes(call, udp):
+    record = address_of("kept")
+    record["family"] = 16
+    assert to_python(record) == (16, b"kept")
+    assert call("sendto", udp[0].fileno(), np.ones(1, np.uint8), record, 0) < 0
+
+
 def test_ports_are_numbers_and_hosts_are_bytes():
     record = address_of(("1.2.3.4", 258))
     assert (record["family"], record["port"], record["length"]) == (socket.AF_INET, 258, 4)
