@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from . import copying, kernels, peers, processes, python, scan, startup, streams, wait
+from . import copying, kernels, peers, processes, python, scan, sockets, startup, streams, wait
 from .machine import machine
 from .result import Result, dumps, save
 from .table import Settings
@@ -26,6 +26,7 @@ GROUPS = {
     "stream": streams.run,
     "copy": copying.run,
     "processes": processes.run,
+    "sockets": sockets.run,
 }
 PARTS = {  # of a group, to run alone
     f"{group}.{name}": part

@@ -23,6 +23,9 @@ BLOCKS, LINES = "blocks", "lines"
 POLARS, DUCKDB, PYARROW, ZSTANDARD = "polars", "duckdb", "pyarrow", "zstandard"
 ZSTD_AND_WC = "zstd and wc"
 
+RECVMMSG, RECVMMSG_GRO = "recvmmsg in a kernel", "recvmmsg in a kernel, UDP_GRO"
+RECVMMSG_C, RECVMSG_INTO = "recvmmsg in C", "socket.recvmsg_into"
+
 SHARED = "pool, checked, shared"
 AFTER_KILL, NEVER_WAITED = "after a kill", "before"
 CHANNEL, CHANNEL_IN_KERNELS = "Channel", "Channel, kernels"

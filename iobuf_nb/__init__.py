@@ -28,6 +28,7 @@ Examples
 #   _threads/    waiting: C library, GIL and signals, clocks, fences, parking, back-off, statuses
 #   _memory/     aligned memory, tiers, buffers, struct iovec, dtypes, borrowed arrays
 #   syscalls     public: system calls in kernels and in Python
+#   _sockets/    addresses and messages as records, calls on sockets, epoll, timers;  sockets, events: public
 #   _free/       lock-free words: queue, waiting, depot, handover, deques, owner words, free list
 #   _pools/      objects: bounded queue, allocator, layout, magazine, pool, coroutines, forks
 #   _uring/      liburing, kernels over a ring;  uring: public

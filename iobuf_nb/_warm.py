@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 import tempfile
 import warnings
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from numba.core import event
 
-from . import atomics, syscalls, text
+from . import atomics, events, sockets, syscalls, text
 from ._jit.cache import place_to_write
 from ._jit.compile import kernel
 from ._memory.iovec import advance_iovec, fill_iovec, iovec_from_buffers
@@ -237,6 +238,36 @@ def _system_calls() -> None:
         advance_iovec(iovec_from_buffers([buffer]), 1)
 
 
+def _sockets() -> None:
+    if sys.platform != "linux":
+        return
+    messages, address, buffer = np.zeros(2, sockets.MESSAGE_DTYPE), sockets.address_of(("127.0.0.1", 0)), bytearray(8)
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with one, other, BufferPool(2, Tier.MEDIUM) as pool:
+        messages["length"] = 8
+        sockets.sendmmsg(one, pool, range(2), messages)
+        sockets.recvmmsg(other, pool, range(2), messages)
+        sockets.sendto(one, buffer, messages[0]["address"])
+        sockets.recvfrom(other, buffer, address)
+        sockets.sendmsg(one, [buffer], messages[0])
+        sockets.recvmsg(other, [buffer], messages[0])
+        sockets.add_control(messages[0], 1, 1, buffer)
+        sockets.same_address(address, address)
+        sockets.setsockopt(one, sockets.SOL_SOCKET, sockets.SO_RCVBUF, sockets.getsockopt(one, 1, 8))
+        for call in (sockets.accept, sockets.connect):
+            with suppress(OSError):
+                call(one, address)
+        waiting, event, timer = events.epoll_create(), events.eventfd(1), events.timerfd()
+        events.epoll_ctl(waiting, events.EPOLL_CTL_ADD, event, events.EPOLLIN)
+        events.epoll_wait(waiting, np.zeros(1, events.EPOLL_DTYPE), 0.0)
+        events.poll(np.zeros(1, events.POLL_DTYPE), 0.0)
+        events.eventfd_write(event, events.eventfd_read(event))
+        events.timerfd_set(timer, None)
+        events.sleep(0)
+        for fd in (waiting, event, timer):
+            sockets.close(fd)
+
+
 @kernel
 def _use_text(table, b, bounds):
     """Call what works on bytes, in a kernel."""
@@ -334,6 +365,7 @@ STEPS: dict[str, Callable[[], None]] = {
     "pacing": _pacing,
     "atomics": _atomics,
     "system calls": _system_calls,
+    "sockets": _sockets,
     "text": _text,
     "streams": _with_file(_stream),
     "scan": _with_file(_scan),

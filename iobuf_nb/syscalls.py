@@ -42,7 +42,7 @@ from ._jit import check
 from ._jit.check_in_kernels import require_integer
 from ._jit.compile import INTERPRETED, kernel
 from ._jit.faces import kernel_overload
-from ._memory.buffers import memory_of
+from ._memory.buffers import keep, memory_of
 from ._memory.files import descriptor
 from ._memory.iovec import (
     IOVEC_DTYPE,
@@ -198,7 +198,7 @@ def _system_call(into: bool) -> Callable[[Function], Function]:
             if named or len(arguments) < 2:
                 arguments = signature.bind(*arguments, **named).args
             fd, memory, *last = arguments
-            memory = _as_iovec(memory, into) if vectored else memory_of("buffer", memory, into)
+            memory = as_iovec(memory, into) if vectored else memory_of("buffer", memory, into)
             last = [check.integer(third, value, -limit, limit - 1) for value in last]
             n = body(as_descriptor(fd, at_offset), memory, *last)
             if n < 0:
@@ -236,7 +236,7 @@ def as_descriptor(fd: Any, at_offset: bool) -> int:
     return check.integer("fd", fd, -1, 2**31 - 1)
 
 
-def _as_iovec(iovec: Any, into: bool) -> Any:
+def as_iovec(iovec: Any, into: bool) -> Any:
     """Return an iovec, or one made of a sequence of buffers; TypeError or ValueError if it is not valid."""
     if not isinstance(iovec, np.ndarray) or iovec.dtype != IOVEC_DTYPE:
         return iovec_of("iovec", iovec, into)
@@ -568,7 +568,9 @@ def _poll_in(fd, timeout_ms):
     request = np.empty(1, np.int64)  # struct pollfd: int fd, short events, short revents
     request[0] = fd | _POLLIN << 32
     end = -1 if timeout_ms < 0 else now_ns() + timeout_ms * 1_000_000
-    return call(POLL_IN, fd, request.ctypes.data, 1, end)
+    n = call(POLL_IN, fd, request.ctypes.data, 1, end)
+    keep(request)
+    return n
 
 
 def poll_in(fd: Any, timeout_ms: int) -> int:

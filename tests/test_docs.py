@@ -15,6 +15,7 @@ import iobuf_nb
 
 README_FILE = Path(__file__).parents[1] / "README.md"
 README = README_FILE.read_text()
+DOCS = README_FILE.parent / "docs"
 
 
 @pytest.mark.proof
@@ -36,13 +37,18 @@ def programs(page):
 
 @pytest.mark.proof
 @pytest.mark.compiled
-@pytest.mark.parametrize("source", programs(README_FILE.parent / "docs" / "processes.md"))
-def test_the_programs_of_the_guide_run(source, tmp_path):
+@pytest.mark.parametrize("source", [case for page in sorted(DOCS.glob("*.md")) for case in programs(page)])
+def test_the_programs_of_the_guides_run(source, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(source)
     done = subprocess.run([sys.executable, program], env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    said = {"camera": r"(499|500) of 500 frames measured; 8 of 8 buffers free", "executor": r"\[0\.0, 1\.0, .*, 7\.0\]"}
+    said = {
+        "camera": r"(499|500) of 500 frames measured; 8 of 8 buffers free",
+        "executor": r"\[0\.0, 1\.0, .*, 7\.0\]",
+        "collector": r"1 damaged(\n127\.0\.0\.\d sent 1\d packets of \d+ bytes, 2[-\d]+T[:.\d]+){3}",
+        "echo": "one\ntwo\nthree\n3 connections",
+    }
     assert any(re.fullmatch(expected, done.stdout.strip()) for expected in said.values()), done.stdout
     assert "Error" not in done.stderr and "Warning" not in done.stderr
 

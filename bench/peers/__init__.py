@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..names import CROSSBEAM, MEMPOOL, RTE_RING, STACK
+from ..names import CROSSBEAM, MEMPOOL, RECVMMSG_C, RTE_RING, STACK
 
 FOLDER = Path(__file__).parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "iobuf_nb-bench"
@@ -48,12 +48,13 @@ class Peer:
     mpmc: bool = True  # a queue for any number of threads, in the order of putting
     threads: int = 256  # at most
     passes: bool = True  # accepts items that did not come from it
+    trial: str = TRIAL  # a script that shows that it runs
 
     @cached_property
     def missing(self) -> str:
         """Why it cannot be measured here; empty if it can."""
         try:  # in a process of its own, because it may abort
-            trial = [sys.executable, "-c", TRIAL, str(self.build())]
+            trial = [sys.executable, "-c", self.trial, str(self.build())]
             subprocess.run(trial, check=True, capture_output=True, text=True, timeout=60)
         except subprocess.TimeoutExpired:
             return "a trial run did not end"
@@ -142,6 +143,7 @@ PEERS = [
     Peer("std::mutex stack", "mutex.cpp", mpmc=False),
     Peer(STACK, "stack.cpp", mpmc=False, threads=1),
 ]
+RECEIVER = Peer(RECVMMSG_C, "recvmmsg.c", mpmc=False, trial="import ctypes, sys; ctypes.CDLL(sys.argv[1])")
 
 
 def versions() -> dict[str, str]:

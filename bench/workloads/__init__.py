@@ -14,6 +14,7 @@ from .python import (
     PYTHON_VALUES,
     PYTHON_WRITES,
 )
+from .sockets import SOCKETS
 from .startup import FIRST_USE, STARTUP
 from .streams import STREAMS
 from .wait import WAIT, WAIT_HIGH, WAIT_IDLE
@@ -30,5 +31,6 @@ WORKLOADS = {
         *STREAMS,
         *(COPY, COPY_MEMORY),
         *PROCESSES,
+        *SOCKETS,
     )
 }

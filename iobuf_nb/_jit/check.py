@@ -109,12 +109,12 @@ def in_main_interpreter() -> bool:
     return True
 
 
-def timeout_ns(timeout: Any) -> int:
-    """Return a timeout in seconds as nanoseconds; -1 for None, which means no limit."""
+def timeout_ns(timeout: Any, name: str = "timeout") -> int:
+    """Return a number of seconds as nanoseconds; -1 for None, which means no limit."""
     if timeout is None:
         return -1
     allowed = "None or a number of seconds >= 0"
-    number = seconds("timeout", timeout, allowed)
+    number = seconds(name, timeout, allowed)
     if not number >= 0:  # also catches NaN
-        raise ValueError(f"timeout must be {allowed}, not {timeout!r}")
+        raise ValueError(f"{name} must be {allowed}, not {timeout!r}")
     return int(min(number, MAX_SECONDS) * 1e9)

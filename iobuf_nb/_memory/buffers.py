@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._jit import check
+from .._jit.compile import hot
 from .aligned import MAX_BUFFER_BYTES, MAX_BYTES, MAX_ITEMS, aligned_mem
 from .tier import Tier
 
@@ -27,6 +28,11 @@ def memory_of(name: str, buffer: Any, writable: bool) -> NDArray[np.uint8]:
     if writable and not array.flags.writeable:
         raise ValueError(f"{name} must be writable memory, to be read into, not read-only")
     return array.reshape(-1).view(np.uint8)
+
+
+@hot
+def keep(array):
+    """Keep an array of a kernel alive up to here: numba frees it after its last use, which its address is not."""
 
 
 def view_as_buffers(mem: Any, tier: Tier | int, offset: int = 0, n: int | None = None) -> NDArray[np.uint8]:

@@ -225,7 +225,7 @@ def _overlap(iovec: IoVec) -> str | None:
 
 def iovec_over(pool: Any, indices: Any, lengths: Any) -> Any:
     """Return the iovec of `BufferPool.iovec`."""
-    indices = _integers("indices", indices)
+    indices = integers_of("indices", indices)
     iovec = IoVec(len(indices), pool)
     fill_iovec(iovec, pool, indices, lengths)
     iovec._memory = _Memory([pool], _overlap(iovec))
@@ -245,15 +245,19 @@ def _iovec_over_in_kernel(pool: Any, indices: Any, lengths: Any) -> Any:
 
 
 def _require_integers(indices: Any, lengths: Any) -> None:
-    """Raise TypingError at compile time for what `_integers` refuses in Python."""
-    for name, values in (("indices", indices), ("lengths", lengths)):
-        if name == "lengths" and values in (None, types.none):
-            continue
-        if not (isinstance(values, types.Array) and values.ndim == 1 and isinstance(values.dtype, types.Integer)):
-            raise errors.TypingError(f"{name} must be a one-dimensional array of integers in a kernel, not {values}")
+    """Raise TypingError at compile time for what `integers_of` refuses in Python."""
+    require_integers("indices", indices)
+    if lengths not in (None, types.none):
+        require_integers("lengths", lengths)
 
 
-def _integers(name: str, values: Any) -> NDArray[np.int64]:
+def require_integers(name: str, values: Any) -> None:
+    """Raise TypingError at compile time unless the type is that of a one-dimensional array of integers."""
+    if not (isinstance(values, types.Array) and values.ndim == 1 and isinstance(values.dtype, types.Integer)):
+        raise errors.TypingError(f"{name} must be a one-dimensional array of integers in a kernel, not {values}")
+
+
+def integers_of(name: str, values: Any) -> NDArray[np.int64]:
     """Return a sequence of integers as an int64 array; TypeError for anything else."""
     try:
         array = np.asarray(values)
@@ -308,9 +312,9 @@ def fill_iovec(iovec: Any, pool: Any, indices: Any, lengths: Any = None) -> int:
     """
     check_iovec(iovec, True)
     check_pool(pool)
-    lengths = None if lengths is None else _integers("lengths", lengths)
-    total = _fill(
-        iovec, pool.capacity, pool.arena, pool.stride, pool.buffer_size, _integers("indices", indices), lengths
+    lengths = None if lengths is None else integers_of("lengths", lengths)
+    total = fill_entries(
+        iovec, pool.capacity, pool.arena, pool.stride, pool.buffer_size, integers_of("indices", indices), lengths
     )
     if isinstance(iovec, IoVec):
         iovec._memory.add(_Memory([pool]))
@@ -318,7 +322,8 @@ def fill_iovec(iovec: Any, pool: Any, indices: Any, lengths: Any = None) -> int:
 
 
 @kernel
-def _fill(iovec, capacity, arena, stride, buffer_size, indices, lengths):
+def fill_entries(iovec, capacity, arena, stride, buffer_size, indices, lengths):
+    """Fill an iovec as `fill_iovec` does, compiled once for the pools of all types."""
     if len(indices) > len(iovec):
         raise FormattedValueError("iovec must have an entry for each index, {}, not {}", len(indices), len(iovec))
     if lengths is not None and len(lengths) != len(indices):
@@ -341,10 +346,9 @@ def _fill(iovec, capacity, arena, stride, buffer_size, indices, lengths):
 @kernel_overload(fill_iovec)
 def _fill_in_kernel(iovec: Any, pool: Any, indices: Any, lengths: Any = None) -> Any:
     require_iovec(iovec, True)
-    if not (isinstance(pool, HandleType) and "arena" in dict(pool.members)):
-        raise errors.TypingError(f"pool must be a BufferPool, not {pool}")
+    require_pool(pool)
     _require_integers(indices, lengths)
-    return lambda iovec, pool, indices, lengths=None: _fill(
+    return lambda iovec, pool, indices, lengths=None: fill_entries(
         iovec, pool.capacity, pool.arena, pool.stride, pool.buffer_size, indices, lengths
     )
 
@@ -353,6 +357,12 @@ def check_pool(pool: Any) -> None:
     """Raise TypeError unless the argument is a `BufferPool`."""
     if not hasattr(pool, "arena"):  # this room cannot import the class
         raise TypeError(f"pool must be a BufferPool, not {pool!r:.60}")
+
+
+def require_pool(pool: Any) -> None:
+    """Raise TypingError at compile time unless the type is that of a `BufferPool`."""
+    if not (isinstance(pool, HandleType) and "arena" in dict(pool.members)):
+        raise errors.TypingError(f"pool must be a BufferPool, not {pool}")
 
 
 def check_iovec(iovec: Any, writable: bool = False) -> None:

@@ -23,6 +23,7 @@ import importlib
 import inspect
 import json
 import mmap
+import os
 import pkgutil
 import random
 import re
@@ -47,8 +48,12 @@ from iobuf_nb import (
     ItemPool,
     Magazine,
     MagazineSet,
+    events,
+    sockets,
 )
 from iobuf_nb._pools.lease import Lease
+from iobuf_nb.events import EPOLL_DTYPE, POLL_DTYPE
+from iobuf_nb.sockets import ADDRESS_DTYPE, MESSAGE_DTYPE
 from iobuf_nb.uring import RegisteredPool, Ring
 
 SECONDS = 100  # a call that takes longer is taken for one that blocks
@@ -156,6 +161,12 @@ IN_KERNELS = {
     "base": lambda: 1e-9,
     "max": lambda: 1e-6,
     "fd": lambda: -1,
+    **dict.fromkeys(("how", "level", "kind", "option", "operation", "target", "seconds", "first"), lambda: 0),
+    **dict.fromkeys(("address", "a", "b"), lambda: np.zeros(1, ADDRESS_DTYPE)[0]),
+    "message": lambda: np.zeros(1, MESSAGE_DTYPE)[0],
+    "messages": lambda: np.zeros(1, MESSAGE_DTYPE),
+    "records": lambda: np.array([(2**30, 0, 0)], POLL_DTYPE),
+    "ready": lambda: np.zeros(1, EPOLL_DTYPE),
     "iovec": lambda: np.zeros(1, IOVEC_DTYPE),
     "pool": lambda: BufferPool(2, 16),
     "queue": lambda: BoundedQueue(4),
@@ -192,6 +203,7 @@ PYTHON_ONLY = {
     ),
     *("iovec_from_buffers", "iovec_from_registered", "new_buffers", "view_as_buffers", "stream", "scan", "copy"),
     *("blocks", "Sink.close"),
+    *("address_of", "to_python", "controls_of"),
     *(name for name in vars(iobuf_nb._memory.aligned) if name.endswith(("mem", "block", "blocks", "page_size"))),
     "fill",  # what cannot be called, numba says in words of its own
 }
@@ -238,6 +250,8 @@ def call(function, arguments):
         asyncio.run(result)
     elif isinstance(result, contextlib.AbstractAsyncContextManager):
         asyncio.run(_enter(result))
+    elif function in (events.epoll_create, events.eventfd, events.timerfd, sockets.accept):
+        os.close(result)
     elif inspect.isgenerator(result):
         for _ in result:
             pass

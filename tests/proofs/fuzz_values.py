@@ -27,6 +27,8 @@ from iobuf_nb import (
     iovec_from_buffers,
 )
 from iobuf_nb._free.queue import NONBLOCKING_FLAG
+from iobuf_nb.events import EPOLL_DTYPE, POLL_DTYPE
+from iobuf_nb.sockets import ADDRESS_DTYPE, MESSAGE_DTYPE
 from iobuf_nb.uring import RegisteredPool, Ring
 
 # ---- what it is called with ------------------------------------------------------------------------------------------
@@ -296,13 +298,23 @@ GOOD = {
     "decompress": [lambda rng, self: rng.choice([None, None, "auto", "gzip", "zip"])],
     "progress": [lambda *_: False, lambda *_: lambda done, size: None],
     "owners": [lambda *_: None],
+    **{key: [lambda *_: ("127.0.0.1", 9), lambda *_: np.zeros(1, ADDRESS_DTYPE)[0]] for key in ("address", "a", "b")},
+    "message": [lambda *_: np.zeros(1, MESSAGE_DTYPE)[0]],
+    "messages": [lambda rng, self: np.zeros(rng.randint(0, 4), MESSAGE_DTYPE)],
+    **{key: [lambda rng, self: rng.choice([0, 1, 2, 17])] for key in ("how", "level", "kind", "option", "operation")},
+    "target": [lambda *_: _file(), lambda *_: _socket()],
+    "events": [lambda *_: 1],
+    "initial": [lambda *_: 1],
+    "records": [lambda *_: np.array([(2**30, 0, 0)], POLL_DTYPE)],  # no such descriptor, which is told at once
+    "ready": [lambda *_: np.zeros(2, EPOLL_DTYPE)],
+    **{key: [lambda rng, self: rng.choice([0, 0.001, None, -1, "1"])] for key in ("seconds", "first", "interval")},
     "name": [lambda *_: None],
     "shared": [lambda *_: False, lambda *_: True],
 }
 
 
 # With many values that are allowed, these would take seconds, wait for what never comes, or write to any descriptor.
-ONLY_GOOD = {"name", "state", "output", "progress", "combine", "timeout_ms"}
+ONLY_GOOD = {"name", "state", "output", "progress", "combine", "timeout_ms", "seconds"}
 
 
 def _nonblocking(queue):
