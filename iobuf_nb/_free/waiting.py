@@ -47,6 +47,7 @@ from .queue import (
     SHARED,
     SPIN_DEBT,
     get_item,
+    get_items,
     put_item,
     put_items,
 )
@@ -104,15 +105,30 @@ def put_and_wake(queue, item):
 
 @kernel
 def put_all_and_wake(queue, items, begin, end):
-    """Append items[begin:end], for which there must be room, and wake as many getters."""
-    put_items(queue, items, begin, end)
-    # N1 is ordered with W1, Z2, H1, L6, after P2. Mutant: "a bulk put wakes only one"
-    waiting = load(queue._words, GETTERS, "seq_cst")
-    if waiting and load(queue._words, PROCESS) == SHARED:  # N4 reads a constant
-        notify_processes(queue._words, GET_EVENT, end - begin)
+    """Append items[begin:end] while there is room and wake as many getters; return the index of the first left over."""
+    done = put_items(queue, items, begin, end)
+    # N1 is ordered with W1, Z2, H1, L6, after P2. Mutants: "a bulk put wakes only one", "a bulk put wakes nobody"
+    _wake_some(queue, GET_EVENT, done - begin, load(queue._words, GETTERS, "seq_cst"))
+    return done
+
+
+@kernel
+def get_all_and_wake(queue, out, begin, end):
+    """Take the oldest items into out[begin:end] and wake as many putters; return the index after the last."""
+    done = get_items(queue, out, begin, end)
+    # M1 is ordered with W1, Z2, after G2. Mutants: "a bulk get wakes only one", "a bulk get checks before it gets"
+    _wake_some(queue, PUT_EVENT, done - begin, load(queue._words, PUTTERS, "seq_cst"))
+    return done
+
+
+@kernel
+def _wake_some(queue, event, count, waiting):
+    """Wake `count` of those that wait for `event`, of whom there are as many as `waiting`, or some."""
+    if waiting and count and load(queue._words, PROCESS) == SHARED:  # N4 reads a constant
+        notify_processes(queue._words, event, count)
         return
-    for _ in range(min(end - begin, waiting)):
-        notify(queue, GET_EVENT)
+    for _ in range(min(count, waiting)):
+        notify(queue, event)
 
 
 @hot
