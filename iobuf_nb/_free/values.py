@@ -121,7 +121,7 @@ def get_values(queue, data, n):
 @kernel
 def close_values(queue):
     """Refuse further puts, and wake all that wait for values or room."""
-    close_queue(queue._full)  # first: who waited for room, and is woken by the other, must find it closed
+    close_queue(queue._full)
     close_queue(queue._free)
 
 

@@ -107,7 +107,8 @@ def put_and_wake(queue, item):
 def put_all_and_wake(queue, items, begin, end):
     """Append items[begin:end] while there is room and wake as many getters; return the index of the first left over."""
     done = put_items(queue, items, begin, end)
-    # N1 is ordered with W1, Z2, H1, L6, after P2. Mutants: "a bulk put wakes only one", "a bulk put wakes nobody"
+    # N1 is ordered with W1, Z2, H1, L6, after P2. Mutants: "a bulk put wakes only one", "a bulk put wakes nobody",
+    # "a bulk put checks for getters before it puts"
     _wake_some(queue, GET_EVENT, done - begin, load(queue._words, GETTERS, "seq_cst"))
     return done
 
@@ -116,7 +117,8 @@ def put_all_and_wake(queue, items, begin, end):
 def get_all_and_wake(queue, out, begin, end):
     """Take the oldest items into out[begin:end] and wake as many putters; return the index after the last."""
     done = get_items(queue, out, begin, end)
-    # M1 is ordered with W1, Z2, after G2. Mutants: "a bulk get wakes only one", "a bulk get checks before it gets"
+    # M1 is ordered with W1, Z2, after G2. Mutants: "a bulk get wakes only one", "a bulk get wakes nobody",
+    # "a bulk get checks for putters before it gets"
     _wake_some(queue, PUT_EVENT, done - begin, load(queue._words, PUTTERS, "seq_cst"))
     return done
 

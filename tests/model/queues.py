@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from iobuf_nb import BoundedQueue
-from iobuf_nb._free.queue import get_item
+from iobuf_nb._free.queue import PROCESS, SHARED, get_item
 from iobuf_nb._free.values import wait_to_get_value, wait_to_put_value
 from iobuf_nb._free.waiting import wait_to_get, wait_to_put
 from iobuf_nb._threads.outcomes import CLOSED, OK
@@ -35,6 +35,12 @@ def every_cell(queue, deaths=0):
     assert len(set(known)) == len(known) >= queue.capacity - deaths, "a cell was lost or doubled"
     values = queue._values_in(queue._cells)
     return [whole(values[cell]) for cell in cells[0]]
+
+
+def nothing_after_close(results):
+    for thread in results:
+        after = itertools.dropwhile(lambda end: end[0] != "C", thread)
+        assert all(result in (None, 0, CLOSED) for name, result in after if name != "G"), "put after close"
 
 
 def value_case(capacity, scripts, deaths=0):
@@ -91,16 +97,21 @@ def value_wait_case(capacity, scripts, first=()):
         put = [int(name[1]) for name, result in ended if (name[0], result) in (("P", 0), ("T", True))]
         got = [result for name, result in ended if name == "G" and result != CLOSED]
         assert sorted([*got, *every_cell(queues[-1])]) == sorted([*first, *put]), "a value was lost or doubled"
+        nothing_after_close(results)
 
     queues = []
     return program, Spec((tuple(first), False), closing_fifo(capacity, len(scripts) - 1)), check
 
 
 def some_case(capacity, scripts, first=(), shared=False):
-    """G waits for an item, B gets up to two at once; a digit waits for room and puts itself, D puts 0 and 1 at once."""
+    """G waits for an item, B gets up to two at once; a digit waits for room and puts itself, D puts 0 and 1 at once.
+
+    C closes.
+    """
 
     def program():
-        queue = BoundedQueue(capacity, 3, shared=shared)
+        queue = BoundedQueue(capacity, 3)
+        queue._words[PROCESS] = SHARED if shared else queue._words[PROCESS]
         for item in first:
             queue.put(item)
         queues.append(queue)
@@ -113,6 +124,7 @@ def some_case(capacity, scripts, first=(), shared=False):
             "G": ("G", lambda got: (wait_to_get(queue, -1),)),
             "B": ("G", get_two),
             "D": ("D", lambda got: queue.put_many(np.arange(2))),
+            "C": ("C", lambda got: queue.close()),
         }
         for item in range(3):
             code[str(item)] = f"P{item}", lambda got, item=item: wait_to_put(queue, item, -1)
@@ -122,11 +134,12 @@ def some_case(capacity, scripts, first=(), shared=False):
         ended = list(itertools.chain(*results))
         put = [int(name[1]) for name, result in ended if name[0] == "P" and result == OK]
         put += itertools.chain(*([0, 1][:n] for name, n in ended if name == "D"))
-        got = list(itertools.chain(*(items for name, items in ended if name == "G")))
+        got = [item for name, items in ended if name == "G" for item in items if item != CLOSED]
         left = list(iter(queues[-1].try_get, -1))
         assert sorted([*got, *left]) == sorted([*first, *put]), "an item was lost or doubled"
         if len(scripts) == 2:
             assert [*got, *left] == [*first, *put], "items are out of order"
+        nothing_after_close(results)
 
     queues = []
     return program, None, check
@@ -136,7 +149,6 @@ VALUES = [
     (1, ("01", "GG")),
     (1, ("0G", "1G")),
     (2, ("01", "GG")),
-    (2, ("0G", "1G")),
     (2, ("012", "GG")),
 ]
 WAITS = [
@@ -144,7 +156,8 @@ WAITS = [
     (1, ("1", "G"), (0,)),
     (1, ("1", "C"), (0,)),
     (1, ("1", "GC"), (0,)),
-    (1, ("G", "aC")),
+    (1, ("GG", "aC")),
+    (1, ("Ca", "G")),
 ]
 SOME = [
     (2, ("D", "G", "G")),
@@ -152,14 +165,26 @@ SOME = [
     (2, ("D", "B")),
     (2, ("DD", "GGB")),
     (1, ("D", "G")),
+    (1, ("CD", "G")),
 ]
 CASES = [
     *(case(value_case, *arguments) for arguments in VALUES),
     *(case(value_wait_case, *arguments) for arguments in WAITS),
     *(case(some_case, *arguments) for arguments in SOME),
     case(value_wait_case, 1, ("1", "2", "GC"), (0,), preemptions=1),
+    *(case(some_case, *arguments, shared=True) for arguments in SOME[2:]),
     *(case(value_case, *arguments, **DEATH) for arguments in VALUES[:2]),
     *(case(value_case, *arguments, memory=TSO) for arguments in VALUES[:2]),
     *(case(value_case, *arguments, memory=Relaxed) for arguments in VALUES[:1]),
 ]
-LARGE = []
+LARGE = [
+    case(value_case, 2, ("0G", "1G", "G"), preemptions=2),
+    case(value_case, 2, ("0G", "1G")),
+    case(value_case, 2, ("0G", "1G"), preemptions=2, **DEATH),
+    *(case(value_wait_case, *arguments, memory=TSO) for arguments in WAITS),
+    *(case(value_wait_case, *arguments, risings=1) for arguments in WAITS[:3]),
+    *(case(some_case, *arguments, shared=True, preemptions=2) for arguments in SOME[:2]),
+    *(case(some_case, *arguments, memory=TSO, preemptions=2) for arguments in SOME[:3]),
+    case(value_case, 1, ("0G", "1G"), memory=Relaxed),
+    case(value_wait_case, 1, ("1", "GC"), (0,), memory=Relaxed, preemptions=3),
+]
