@@ -1,7 +1,7 @@
 """A bounded FIFO of values of up to some hundred bytes: two queues of indices over one array.
 
 The array is divided into *cells* of `_stride` words, each of which can hold a value. Every cell is free, full, or in
-the hands of one thread. The indices of the free ones are in one queue, those of the full ones, oldest first, in another.
+the hands of one thread. The indices of free cells are in one queue, those of full ones, oldest first, in another.
 
 Put, three steps
     1. take a free cell;

@@ -1,5 +1,6 @@
 """Programs over queues of values, and over bulk calls of queues whose other threads wait; in the form of `cases`."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -30,7 +31,7 @@ def value_queue(capacity, first=()):
 
 def every_cell(queue, deaths=0):
     """Assert that each cell is free or full, but for as many as threads that died; return the values that are left."""
-    cells = [list(iter(lambda: get_item(each), -1)) for each in (queue._full, queue._free)]
+    cells = [list(iter(functools.partial(get_item, each), -1)) for each in (queue._full, queue._free)]
     known = list(itertools.chain(*cells))
     assert len(set(known)) == len(known) >= queue.capacity - deaths, "a cell was lost or doubled"
     values = queue._values_in(queue._cells)
