@@ -84,7 +84,7 @@ class BoundedQueue(sharing.Shareable, Drained, ReprMixin):
     limit : int, optional
         Items are integers from 0 to `limit` - 1. By default `capacity`; at most 1024 * `capacity`, and at most 2**32.
     dtype : dtype, optional
-        What it holds instead: any values of ``np.int64`` or ``np.float64``, or records of up to 1024 bytes. See Notes.
+        What it holds instead of these integers: any ``np.int64`` or ``np.float64``, or records of up to 1024 bytes.
     shared, name : optional
         As in `BufferPool`: a queue that other processes can use, too. What a process had put before it died is in it.
 
@@ -99,6 +99,11 @@ class BoundedQueue(sharing.Shareable, Drained, ReprMixin):
     ------
     TypeError, ValueError, MemoryError
         An argument is out of range; the system cannot provide the memory.
+
+    Notes
+    -----
+    With a `dtype`, -1 may be a value. Such a queue has `try_get_into` and `get_into` in place of `try_get` and
+    `get_or_closed`; ``help(BoundedQueue(1, dtype=float))`` tells what else differs.
 
     Examples
     --------
@@ -132,23 +137,15 @@ class BoundedQueue(sharing.Shareable, Drained, ReprMixin):
 
     _KIND = "BoundedQueue"
     _OR_SHARE = "; or make it with shared=True, for other processes"
-    _of_values: ClassVar[type[BoundedQueue]]  # the class with a dtype: `value_queue` sets it
+    _of_values: ClassVar[Any]  # the class of those with a dtype: `value_queue` sets it
 
-    __slots__ = ("_index_bits", "_segment", "_words", "capacity", "limit")
+    # The last ones are for a dtype.
+    __slots__ = (
+        *("_index_bits", "_segment", "_words", "capacity", "limit"),
+        *("_cells", "_free", "_full", "_stride", "dtype"),
+    )
 
-    dtype: np.dtype[Any] | None = None
-
-    def __new__(
-        cls,
-        capacity: int,
-        limit: int | None = None,
-        *,
-        dtype: Any = None,
-        shared: bool = False,
-        name: str | None = None,
-    ) -> Any:
-        """Return an object of the class for this dtype, yet to be initialised."""
-        return object.__new__(cls if dtype is None or cls is not BoundedQueue else cls._of_values)
+    dtype: np.dtype[Any] | None
 
     def __init__(
         self,
@@ -160,7 +157,12 @@ class BoundedQueue(sharing.Shareable, Drained, ReprMixin):
         name: str | None = None,
     ) -> None:
         if dtype is not None:
-            raise TypeError(f"dtype must be None in a subclass of BoundedQueue, not {dtype!r:.60}")
+            if type(self) is not BoundedQueue:
+                raise TypeError(f"dtype must be None in a subclass of BoundedQueue, not {dtype!r:.60}")
+            # One constructor, and methods in C of another class: objects of both have the same slots.
+            self.__class__ = self._of_values
+            self._hold_values(capacity, limit, dtype, shared or name is not None)
+            return
         capacity = check.integer("capacity", capacity, 1, MAX_ITEMS)
         most = min(MAX_ITEMS, capacity << _SPARE_BITS)
         limit = capacity if limit is None else check.integer("limit", limit, 1, most)
@@ -195,14 +197,14 @@ class BoundedQueue(sharing.Shareable, Drained, ReprMixin):
 
     @classmethod
     def _attached(cls, segment: Segment) -> Self:
-        made = object.__new__(cls)
+        made = cls.__new__(cls)
         made._share(segment)
         return made
 
     @classmethod
     def _over(cls, segment: Segment, words: NDArray[np.int64], capacity: int, limit: int) -> Self:
         """Return the queue of a pool in a segment, over words that belong to that."""
-        made = object.__new__(cls)
+        made = cls.__new__(cls)
         made._set_up(segment, words, capacity, limit)
         return made
 
@@ -213,12 +215,16 @@ class BoundedQueue(sharing.Shareable, Drained, ReprMixin):
             segment.enter(nothing)
 
     def _set_up(self, segment: Segment | None, words: NDArray[np.int64], capacity: int, limit: int) -> None:
-        self._segment, self._words, self.capacity, self.limit = segment, words, capacity, limit
+        self._segment, self._words, self.capacity, self.limit, self.dtype = segment, words, capacity, limit, None
         self._index_bits = (max(capacity, limit) - 1).bit_length()
         # Zeroed words are an empty queue: every slot has state 0, ready for the put of lap 0.
         assert words.ctypes.data % (8 * LINE_PAIR) == 0, "the cursors must start cache lines of their own"
         assert max(capacity, limit) <= 1 << self._index_bits, "slots and items must fit below the state"
         self._describe(QUEUE_TYPE)
+
+    def _hold_values(self, capacity: int, limit: int | None, dtype: Any, shared: bool) -> None:
+        """Become a queue of values."""
+        raise NotImplementedError
 
     @in_kernels
     def _rescue(self) -> int:

@@ -7,7 +7,6 @@ here: how a value becomes words, and words a value. In kernels the words lie in 
 from __future__ import annotations
 
 import functools
-import numbers
 from typing import Any
 
 import numpy as np
@@ -234,23 +233,15 @@ class ValueQueue(BoundedQueue):
     (None, -0.5)
     """
 
-    __slots__ = ("_cells", "_free", "_full", "_stride", "dtype")
+    __slots__ = ()
 
     dtype: np.dtype[Any]
 
-    def __init__(
-        self,
-        capacity: int,
-        limit: int | None = None,
-        *,
-        dtype: Any,
-        shared: bool = False,
-        name: str | None = None,
-    ) -> None:
+    def _hold_values(self, capacity: int, limit: int | None, dtype: Any, shared: bool) -> None:
         capacity = check.integer("capacity", capacity, 1, MAX_ITEMS)
         if limit is not None:
             raise TypeError(f"limit must be None with a dtype, of which any value is allowed, not {limit!r:.60}")
-        if shared or name is not None:
+        if shared:
             raise ValueError("shared and name cannot be given with a dtype: what processes share is a Channel")
         self.dtype, kernel_dtype = _value_dtype(dtype)
         self._stride = -(-self.dtype.itemsize // 8)
@@ -267,17 +258,19 @@ class ValueQueue(BoundedQueue):
         return words, self._values_in(words)
 
     def _values_in(self, words: NDArray[np.int64]) -> NDArray[Any]:
+        if self.dtype.itemsize == 8 * self._stride:
+            return words.view(self.dtype)
         rows = words.view(np.uint8).reshape(-1, 8 * self._stride)[:, : self.dtype.itemsize]
         return rows.view(self.dtype)[:, 0]
 
     def _checked(self, value: Any) -> Any:
         """Return a value that numpy converts to the dtype, or raise."""
-        if self.dtype == np.int64:
+        if self.dtype.kind == "i":
             return check.integer("value", value, -(2**63), 2**63 - 1)
-        if self.dtype == np.float64:
-            if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-                raise TypeError(f"value must be a number, not {value!r:.60}")
-            return check.seconds("value", value, "a number")
+        if self.dtype.kind == "f":
+            if type(value) is float:  # the common case
+                return value
+            return check.seconds("value", value, "a number")  # or anything else that is one
         if isinstance(value, np.void) and value.dtype == self.dtype:
             return value
         try:
