@@ -123,7 +123,7 @@ def get_all_and_wake(queue, out, begin, end):
     return done
 
 
-@kernel
+@hot
 def _wake_some(queue, event, count, waiting):
     """Wake `count` of those that wait for `event`, of whom there are as many as `waiting`, or some."""
     if waiting and count and load(queue._words, PROCESS) == SHARED:  # N4 reads a constant

@@ -249,7 +249,7 @@ class ValueQueue(BoundedQueue):
         self._free.put_many(np.arange(capacity))
         self._cells = aligned_mem(8 * capacity * self._stride, 8 * LINE_PAIR).view(np.int64)
         self._segment, self.capacity, self.limit = None, capacity, None  # type: ignore[assignment]
-        self._words = self._full._words  # of those that `get_or_closed` and `len` would look at
+        self._words = self._full._words  # where those are counted that wait for values
         self._describe(value_queue_type(kernel_dtype, self._stride))
 
     def _room(self, n: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
