@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from . import copying, kernels, peers, processes, python, scan, sockets, startup, streams, wait
+from . import copying, kernels, peers, processes, python, queues, scan, sockets, startup, streams, wait
 from .machine import machine
 from .result import Result, dumps, save
 from .table import Settings
@@ -20,6 +20,7 @@ GROUPS = {
     "hold": kernels.hold,
     "buffers": kernels.buffers,
     "python": python.run,
+    "queues": queues.run,
     "startup": startup.run,
     "wait": wait.run,
     "scan": scan.run,

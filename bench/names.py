@@ -13,6 +13,10 @@ CROSSBEAM = "crossbeam ArrayQueue"
 SIMPLE_QUEUE, QUEUE = "queue.SimpleQueue", "queue.Queue"
 SIMPLE_QUEUE_OF_BYTES, QUEUE_OF_BYTES = f"{SIMPLE_QUEUE} of bytearrays", f"{QUEUE} of bytearrays"
 
+QUEUE_TO_ASYNCIO, QUEUE_SINGLY = f"{RING}, aget and get_many", f"{RING}, aget"
+ASYNCIO_QUEUE = "asyncio.Queue, call_soon_threadsafe"
+ASYNCIO_QUEUE_BATCHES = f"{ASYNCIO_QUEUE} of {BATCH}"
+
 PYTHON_VALUE, PYTHON_VIEW = "pool.value(i)", "pool.view(i)"
 SET_VALUE, BYTEARRAY = "pool.set_value(i, bytes)", "bytearray[:] = bytes"
 LEASE, BY_HAND = "with pool.lease()", "get, value, put"

@@ -78,6 +78,7 @@ from ._memory.iovec import (
 )
 from ._memory.tier import Tier
 from ._pools import fork as _fork  # noqa: F401 (mends pools in a forked child)
+from ._pools import value_queue as _value_queue  # noqa: F401 (what a BoundedQueue with a dtype is)
 from ._pools.bounded_queue import BoundedQueue
 from ._pools.channel import Channel
 from ._pools.magazine import Magazine, MagazineSet

@@ -131,6 +131,23 @@ def _pools() -> None:
             _use(items)
 
 
+@kernel
+def _use_queue(queue, items):
+    """Call the methods of a queue that only queues have, in a kernel."""
+    return queue.put_many(items) + queue.get_many(items) + queue.get_or_closed(0.0) + queue.was_size()
+
+
+@kernel
+def _use_values(queue, values):
+    """Call the methods of a queue with a dtype, in a kernel."""
+    queue.put(values[0])
+    queue.get_into(values)
+    if queue.try_put(values[0]) and queue.try_get_into(values):
+        queue.put_many(values)
+        queue.get_many(values)
+    return queue.was_size()
+
+
 def _queues() -> None:
     queue = BoundedQueue(1)
     queue.put(0)
@@ -141,8 +158,35 @@ def _queues() -> None:
         queue.get(timeout=0.0)
     queue.try_put(0)
     queue.try_get()
+    for n in (1, 5000):  # more than C methods move at once
+        queue.put_many(np.zeros(n, np.int64))
+        queue.get_many(np.zeros(n, np.int64))
+    queue.put(0)
+    queue.get_or_closed()  # by the C method
+    queue.get_or_closed(0.0)  # by the Python method, as where it waits
+    _use_queue(queue, np.zeros(1, np.int64))
+    asyncio.run(_await_item(queue))
     repr(queue)
     queue.close()
+    for dtype in (np.int64, np.float64):
+        values = BoundedQueue(1, dtype=dtype)
+        _use_values(values, np.zeros(1, dtype))
+        values.put(0)
+        with suppress(WouldBlock):
+            values.put(0, timeout=0.0)
+        values.put_many(np.zeros(values.get_many(np.zeros(1, dtype)), dtype))
+        values.get()
+        with suppress(WouldBlock):
+            values.get(timeout=0.0)
+        values.close()
+
+
+async def _await_item(queue: BoundedQueue) -> None:
+    with suppress(WouldBlock):
+        await queue.aget(0.001)
+    await queue.aput(0)
+    with suppress(WouldBlock):
+        await queue.aput(0, 0.001)
 
 
 def _magazines() -> None:

@@ -113,7 +113,7 @@ def as_fd(fd: Any, at_offset: bool) -> int:
 
 def as_queue(registered: Any, queue: Any) -> Any:
     """Return `queue` if every index of the pool fits into it, or raise."""
-    if not isinstance(queue, BoundedQueue):
+    if not isinstance(queue, BoundedQueue) or queue.dtype is not None:
         raise TypeError(f"queue must be a BoundedQueue, not {queue!r:.60}")
     if min(queue.capacity, queue.limit) < registered.pool.capacity:
         raise ValueError(

@@ -40,7 +40,27 @@ def get_many(pool, out):
 
 
 def put_many(pool, indices):
-    pool.put_many(indices)
+    return pool.put_many(indices)
+
+
+def get_or_closed(queue):
+    return queue.get_or_closed()
+
+
+def get_or_closed_within(queue, timeout):
+    return queue.get_or_closed(timeout)
+
+
+def try_get_into(queue, out, k):
+    return queue.try_get_into(out, k)
+
+
+def get_into(queue, out):
+    return queue.get_into(out)
+
+
+def get_into_within(queue, out, k, timeout):
+    return queue.get_into(out, k, timeout)
 
 
 def available(pool):

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import peers, python, report, startup, wait
+from bench import peers, python, queues, report, startup, wait
 from bench.__main__ import GROUPS, main
 from bench.names import CHECKED, POOL, RING, VYUKOV
 from bench.peers import PEERS, Peer
@@ -67,6 +67,11 @@ def test_we_lose_nothing_in_any_workload():
 )
 def test_methods_that_are_timed_alone_lose_nothing(loop):
     assert SUBJECTS[CHECKED].side_by_side(loop, 96, 1) > 0
+
+
+@pytest.mark.parametrize("through", queues.CASES.values(), ids=queues.CASES)
+def test_no_item_is_lost_on_its_way_to_a_coroutine(through):
+    assert queues.timed(through, 100) > 0
 
 
 def test_both_sides_write_the_same_bytes():

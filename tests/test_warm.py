@@ -49,6 +49,9 @@ with event.install_recorder("numba:compile") as recorder:
     scan(path), copy(path, path + ".copy", verify=True)
     syscalls.pread_full(os.open(path, os.O_RDONLY), bytearray(10), 0)
     BoundedQueue(4).put(3)
+    BoundedQueue(4).put_many(np.arange(4))
+    BoundedQueue(4).get_or_closed(0)
+    BoundedQueue(4, dtype="i8,f8").put_many(np.zeros(2, "i8,f8"))
 print(ours(recorder))
 """
 

@@ -14,6 +14,7 @@ from .python import (
     PYTHON_VALUES,
     PYTHON_WRITES,
 )
+from .queues import TO_ASYNCIO
 from .sockets import SOCKETS
 from .startup import FIRST_USE, STARTUP
 from .streams import STREAMS
@@ -25,6 +26,7 @@ WORKLOADS = {
         *(ALONE, TOGETHER, TRANSFER, BULK, EMPTY, HOLD, BUFFERS),
         *(PYTHON_ALONE, PYTHON_TOGETHER, PYTHON_BULK, PYTHON_BUFFERS),
         *(PYTHON_VALUES, PYTHON_WRITES, PYTHON_LEASES),
+        TO_ASYNCIO,
         *(STARTUP, FIRST_USE),
         *(WAIT, WAIT_HIGH, WAIT_IDLE),
         *(SCAN, SCAN_MEMORY),

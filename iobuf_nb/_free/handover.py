@@ -38,6 +38,7 @@ from ..atomics import compare_and_swap, fetch_add, load, store, swap
 from .depot import LEAST, put_chunks
 from .queue import (
     ELSEWHERE,
+    GET_EVENT,
     GETTERS,
     HANDED,
     HANDED_AT,
@@ -108,7 +109,7 @@ def release_all(queue, depot, indices, begin, end):
             put_items(queue, indices, left, end)
         # N1 is ordered with W1, Z2, H1, L6, after P2, J3. Mutant: "a bulk put does not check for getters"
         if load(queue._words, GETTERS, "seq_cst"):
-            notify_many(queue, end - begin)
+            notify_many(queue, GET_EVENT, end - begin)
 
 
 @kernel

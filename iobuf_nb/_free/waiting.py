@@ -47,7 +47,9 @@ from .queue import (
     SHARED,
     SPIN_DEBT,
     get_item,
+    get_items,
     put_item,
+    put_items,
 )
 
 SPIN_NS = 20_000
@@ -102,15 +104,37 @@ def put_and_wake(queue, item):
 
 
 @kernel
-def notify_many(queue, n):
-    """Wake up to `n` getters, for so many items that were put."""
+def put_all_and_wake(queue, items, begin, end):
+    """Append items[begin:end] while there is room and wake as many getters; return the index of the first left over."""
+    done = put_items(queue, items, begin, end)
+    # N1 is ordered with W1, Z2, H1, L6, after P2. Mutants: "a bulk put wakes nobody",
+    # "a bulk put checks for getters before it puts"
+    if load(queue._words, GETTERS, "seq_cst") and done > begin:
+        notify_many(queue, GET_EVENT, done - begin)
+    return done
+
+
+@kernel
+def get_all_and_wake(queue, out, begin, end):
+    """Take the oldest items into out[begin:end] and wake as many putters; return the index after the last."""
+    done = get_items(queue, out, begin, end)
+    # M1 is ordered with W1, Z2, after G2. Mutants: "a bulk get wakes nobody",
+    # "a bulk get checks for putters before it gets"
+    if load(queue._words, PUTTERS, "seq_cst") and done > begin:
+        notify_many(queue, PUT_EVENT, done - begin)
+    return done
+
+
+@kernel
+def notify_many(queue, event, count):
+    """Wake up to `count` of the threads that wait for `event`."""
     out_of_line()
     if load(queue._words, PROCESS) == SHARED:  # N4 reads a constant
-        notify_processes(queue._words, GET_EVENT, n)
+        notify_processes(queue._words, event, count)
         return
-    # Those that come later find what was put. Mutant: "a bulk put wakes only one"
-    for _ in range(min(n, load(queue._words, GETTERS, "relaxed"))):
-        notify(queue, GET_EVENT)
+    # Those that come later find what was moved. Mutants: "a bulk put wakes only one", "a bulk get wakes only one"
+    for _ in range(min(count, load(queue._words, event - 1, "relaxed"))):
+        notify(queue, event)
 
 
 @hot

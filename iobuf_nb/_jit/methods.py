@@ -49,7 +49,8 @@ class Operations(NamedTuple):
     take: Any  #: (handle): an index or item, or EMPTY
     give: Any  #: (handle, index): 0, NO_ROOM, or the status of the refusal
     take_many: Any = None  #: (handle, out, n): the count, or REST minus the count
-    give_many: Any = None  #: (handle, indices, n): -1, or the position of the first index that is refused
+    #: (handle, indices, n): -1, or the position of the first that `_refuse_many` refuses; a count if there is no such.
+    give_many: Any = None
     usable: Any = always  #: (handle): False if this thread may not use the object; the Python method raises why
 
 
@@ -163,24 +164,29 @@ def _bulk(operations: Operations, move: Any, slow: int, finish: Callable[..., An
         if array != 0 and members != 0:
             handle = load_handle(members, handle_type)
             if usable(handle):
-                return finish(self, array, move(handle, elements_of(array), length_of(array)))
+                moved = move(handle, elements_of(array), length_of(array))
+                if moved != UNDECIDED:
+                    return finish(self, array, moved)
         return slowly(slow, self, arguments, n, names)
 
     return bulk
 
 
-def _get_many(operations: Operations, slow: int, take_rest: int) -> Callable[..., Any]:
+def _get_many(operations: Operations, slow: int, take_rest: int = 0) -> Callable[..., Any]:
     def finish(self, array, count):
         return int_object(count) if count > REST else call_with(take_rest, self, array, REST - count)
 
     return _bulk(operations, operations.take_many, slow, finish)
 
 
-def _put_many(operations: Operations, slow: int, refuse_many: int) -> Callable[..., Any]:
+def _put_many(operations: Operations, slow: int, refuse_many: int = 0) -> Callable[..., Any]:
     def finish(self, array, refused):
         return another(known(NONE)) if refused == -1 else call_with(refuse_many, self, array, refused)
 
-    return _bulk(operations, operations.give_many, slow, finish)
+    def counted(self, array, count):
+        return int_object(count)
+
+    return _bulk(operations, operations.give_many, slow, finish if refuse_many else counted)
 
 
 def replace_methods(
@@ -188,11 +194,12 @@ def replace_methods(
     operations: Callable[[], Operations],
     bulk: bool = False,
     names: tuple[str, str] = ("get", "put"),
+    like_get: tuple[str, ...] = (),
 ) -> None:
     """Register the C methods of classes whose objects are handles of one core type.
 
     `operations` is called when the first of them is compiled; `bulk` says whether there are bulk methods; `names` are
-    those of the methods that take and give.
+    those of the methods that take and give; `like_get` those of others that take, and end differently.
     """
     cls: Any = classes[0]
 
@@ -201,7 +208,8 @@ def replace_methods(
         c_method(classes, name, lambda: make(operations(), *numbers), takes_arguments)
 
     get, put = names
-    register(get, _get)
+    for name in (get, *like_get):
+        register(name, _get)
     register(f"try_{get}", _try_get, takes_arguments=False)
     register(put, _put, *(["_refuse"] if bulk else []))
     register(f"try_{put}", _try_put)

@@ -9,9 +9,7 @@ process died between the two steps of a send or a receive, and puts them there.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +44,7 @@ from ..atomics import fetch_add, load
 from . import sharing
 from .allocator import as_index, check_indices, elements, refuse
 from .bounded_queue import BoundedQueue
+from .drained import Drained
 from .pool import BufferPool
 from .repr import ReprMixin
 
@@ -140,7 +139,7 @@ def close_channel(channel):
 
 
 @kernel_face(ChannelType)
-class Channel(sharing.Shareable, ReprMixin):
+class Channel(sharing.Shareable, Drained, ReprMixin):
     """A bounded queue that hands buffers of a pool on, also between processes; the same in Python and in kernels.
 
     `send` takes a buffer from its owner, `receive` gives it to the receiver, which puts it back into the pool or sends
@@ -193,6 +192,7 @@ class Channel(sharing.Shareable, ReprMixin):
 
     _segment: Segment | None
     _KIND = "Channel"
+    _TAKE, _ATAKE = "receive", "areceive"
     _OR_SHARE = "; or make its pool with shared=True, for other processes"
 
     def __init__(self, pool: BufferPool[Any], capacity: int | None = None, *, name: str | None = None) -> None:
@@ -497,18 +497,6 @@ class Channel(sharing.Shareable, ReprMixin):
         )
         return await until(self._get_or_closed, self._rescue, self._queue, GETTERS, limit, closed, late)
 
-    def __iter__(self) -> Iterator[int]:
-        """Receive, waiting, until the channel is closed and empty."""
-        with contextlib.suppress(Closed):
-            while True:
-                yield self.receive()
-
-    async def __aiter__(self) -> AsyncIterator[int]:
-        """Do as iteration does, yielding to the event loop."""
-        with contextlib.suppress(Closed):
-            while True:
-                yield await self.areceive()
-
     @in_kernels
     def was_size(self) -> int:
         """Return the number of buffers it held a moment ago; exact while nobody sends or receives."""
@@ -530,12 +518,6 @@ class Channel(sharing.Shareable, ReprMixin):
     def closed(self) -> bool:
         """Whether the channel has been closed."""
         return load(self._queue._words, CLOSED_FLAG) != 0  # C2 acquires from C1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _figures(self) -> dict[str, object]:
         figures: dict[str, object] = {"capacity": self.capacity, "size": self.was_size(), "closed": self.closed}

@@ -7,7 +7,8 @@ one thread and nothing moves, so it can see which buffers are nowhere and put th
 - every buffer is free, or checked out and named by `holders`, and any thread may put it. Buffers that bulk puts were
   returning, or that io_uring was using in the parent, belong to their owners again: the system cannot reach the copy;
 - there are no waiters: their counts are reset, and the parent's event loops and their descriptors are dropped;
-- buffers in magazines can be got, also those of threads that the child does not have; those magazines can be closed.
+- buffers in magazines can be got, also those of threads that the child does not have; those magazines can be closed;
+- the places of a queue with a dtype are all in use again; a value that another thread was just getting is gone.
 
 Pools and queues that processes share are not copied: there the child takes a process slot of its own.
 
@@ -30,6 +31,7 @@ from .._jit.handle import live
 from .bounded_queue import BoundedQueue
 from .pool import BufferPool, ItemPool
 from .sharing import join_in_child
+from .value_queue import ValueQueue
 
 _OF_WAITERS = [GETTERS, PUTTERS, GET_FD, REQUESTS, HANDED, STALE]
 
@@ -45,6 +47,9 @@ def mend() -> None:
     for handle in handles:
         if isinstance(handle, (BufferPool, ItemPool)) and handle._segment is None:
             mend_pool(handle)
+        elif isinstance(handle, ValueQueue):
+            known = [*_items(handle._free), *_items(handle._full)]
+            _put(handle._free, np.setdiff1d(np.arange(handle.capacity), known).tolist())
     for handle in handles:  # last, because a warning may be an error
         if isinstance(handle, BufferPool) and handle._segment is not None and handle._segment.slot is None:
             warnings.warn(f"{handle!r} is closed in this child: no process slot is free", RuntimeWarning, stacklevel=2)

@@ -9,7 +9,19 @@ import ast
 import builtins
 
 #: The arrays that threads share, as members of handles and as parameters.
-SHARED = {"_words", "_owners", "_bulks", "_deques", "_members", "_magazines", "words", "owners", "bulks", "deques"}
+SHARED = {
+    "_words",
+    "_cells",
+    "_owners",
+    "_bulks",
+    "_deques",
+    "_members",
+    "_magazines",
+    "words",
+    "owners",
+    "bulks",
+    "deques",
+}
 #: Marks of what kernels have.
 MARKS = {"hot", "kernel", "in_kernels"}
 #: What may be used that is not of the package: nothing in there knows of time, threads or memory.

@@ -23,6 +23,7 @@ from . import (
     magazines,
     mutants_of_depots,
     mutants_of_processes,
+    mutants_of_queues,
     mutants_of_streams,
     owners,
     times,
@@ -388,5 +389,6 @@ BUGS = [
     *mutants_of_depots.BUGS,
     *mutants_of_streams.BUGS,
     *mutants_of_processes.BUGS,
+    *mutants_of_queues.BUGS,
 ]
 MUTANTS = [Mutant(*bug, among) for among, bugs in BUGS for bug in bugs]

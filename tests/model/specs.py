@@ -51,21 +51,25 @@ class Spec:
         return frozenset(found)
 
 
-def fifo(capacity):
-    """G gets the oldest item or -1; P puts the oldest that the thread holds, P followed by an item that item."""
+def fifo(capacity, others=0):
+    """G gets the oldest item or -1; P puts the oldest that the thread holds, P followed by an item that item.
+
+    Each of `others` may have taken up a place for a while.
+    """
 
     def steps(items, name, got):
         if name == "G":
             yield (items[0], items[1:]) if items else (-1, items)
-        elif len(items) < capacity:
-            yield True, (*items, int(name[1:] or got[0]))
         else:
-            yield False, items
+            if len(items) < capacity:
+                yield True, (*items, int(name[1:] or got[0]))
+            if len(items) + others >= capacity:
+                yield False, items
 
     return steps
 
 
-def closing_fifo(capacity):
+def closing_fifo(capacity, others=0):
     """G, P and an item: wait; T and an item does not; C closes. What is put at the same time may still land."""
 
     def steps(model, name, got):
@@ -79,7 +83,7 @@ def closing_fifo(capacity):
                 yield CLOSED, model
         else:
             done, refused = (0, CLOSED) if name[0] == "P" else (True, False)
-            if closed or (len(items) == capacity and name[0] == "T"):
+            if closed or (len(items) + others >= capacity and name[0] == "T"):
                 yield refused, model
             if len(items) < capacity:
                 yield done, ((*items, int(name[1])), closed)

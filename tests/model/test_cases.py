@@ -2,9 +2,9 @@
 
 import pytest
 
-from . import cases, coroutines, crews, depots, forks, magazines, owners, processes, scheduler, streams, times
+from . import cases, coroutines, crews, depots, forks, magazines, owners, processes, queues, scheduler, streams, times
 
-PROGRAMS = (cases, depots, magazines, owners, coroutines, times, forks, streams, crews)
+PROGRAMS = (cases, queues, depots, magazines, owners, coroutines, times, forks, streams, crews)
 ALL = [*(case for programs in PROGRAMS for case in (*programs.CASES, *programs.LARGE)), *processes.CASES]
 BOUNDED = [
     case for case in (*ALL, *processes.LARGE) if "preemptions" in case.options or case.walk is not scheduler.explore

@@ -12,7 +12,10 @@ PACKAGE = Path(iobuf_nb.__file__).parent
 FILES = [
     PACKAGE / "_memory" / "process_slots.py",
     *sorted((PACKAGE / "_free").glob("*.py")),
-    *(PACKAGE / "_pools" / f"{name}.py" for name in ("aio", "bounded_queue", "channel", "magazine", "pool")),
+    *(
+        PACKAGE / "_pools" / f"{name}.py"
+        for name in ("aio", "bounded_queue", "channel", "magazine", "pool", "value_queue")
+    ),
     *sorted((PACKAGE / "_streams").glob("*.py")),
 ]
 ACCESSES = {"load", "store", "compare_and_swap", "swap", "fetch_add", "fetch_or", "fetch_and", "fence"}

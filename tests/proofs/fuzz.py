@@ -156,7 +156,7 @@ def documented(doc, space, depth=3):
 IN_KERNELS = {
     **dict.fromkeys(("index", "item", "k", "i", "value", "expected", "desired", "n"), lambda: 0),
     **dict.fromkeys(("offset", "end", "flags", "timeout_ms", "at_least"), lambda: 0),
-    **dict.fromkeys(("indices", "out", "words"), lambda: np.zeros(1, np.int64)),
+    **dict.fromkeys(("indices", "items", "out", "words"), lambda: np.zeros(1, np.int64)),
     **dict.fromkeys(("data", "buffer"), lambda: np.zeros(1, np.uint8)),
     "base": lambda: 1e-9,
     "max": lambda: 1e-6,
@@ -189,6 +189,7 @@ PYTHON_ONLY = {
         "lease",
         "view",
         "aget",
+        "aput",
         "alease",
         "magazine",
         "register",

@@ -232,7 +232,7 @@ GOOD = {
     "block": [lambda rng, self: rng.random() < 0.5],
     "timeout": [lambda *_: 0, lambda *_: 0.001],
     "capacity": [lambda rng, self: rng.randint(1, 9)],
-    "items": [lambda rng, self: rng.randint(1, 9), lambda *_: "abc"],
+    "items": [lambda rng, self: rng.randint(1, 9), lambda *_: "abc", _indices],
     "limit": [lambda *_: None, lambda rng, self: rng.randint(1, 9)],
     "size": [lambda rng, self: rng.randint(1, 2000), lambda *_: Tier.SMALL],
     "block_size": [lambda rng, self: rng.randint(1, 2000)],

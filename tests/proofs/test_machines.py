@@ -14,7 +14,7 @@ from hypothesis.stateful import (
 from machines.iovecs import Iovecs
 from machines.pacing import Pacing, Spinning
 from machines.pools import Pools
-from machines.queues import Queue
+from machines.queues import Queue, Values
 from machines.rings import Reading, Receiving
 from support import why_no_io_uring
 
@@ -30,6 +30,7 @@ needs_io_uring = pytest.mark.skipif(bool(why_no_io_uring()), reason=why_no_io_ur
 
 MACHINES = [
     Queue,
+    Values,
     Pools,
     Iovecs,
     Spinning,

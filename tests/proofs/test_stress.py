@@ -214,3 +214,101 @@ def test_queues_deliver_each_item_once_and_in_order(capacity, producers, consume
             assert queue.was_size() == 0
             rounds += 1
     record_property("items through queues", rounds * n)
+
+
+RECORD = np.dtype([("item", "i8"), ("same", "i8"), ("again", "i4")])
+
+
+def values_of(items, dtype):
+    """Return an array whose elements say which item they are, in all of their fields."""
+    if dtype == np.int64:
+        return items
+    return np.rec.fromarrays([items] * 3, dtype=dtype).view(np.ndarray)
+
+
+@njit(nogil=True)
+def produce_some(queue, values, random):
+    """Put values one by one and in bulk."""
+    k = 0
+    while k < len(values):
+        random = random * 1103515245 + 12345 & 0x7FFFFFFF
+        if random >> 8 & 3 == 0:
+            queue.put(values[k])
+            k += 1
+        else:
+            done = queue.put_many(values[k : k + (random >> 16 & 7)])
+            k += done
+            if done == 0:
+                spin(10)
+
+
+def consumed(await_one, item_of):
+    """Return a kernel that gets one by one and in bulk until the end, and counts what is torn or out of order."""
+
+    @njit(nogil=True)
+    def consume_some(queue, out, seen, last_of):
+        wrong = 0
+        while await_one(queue, out):
+            n = 1 + queue.get_many(out[1:])
+            for k in range(n):
+                item = item_of(out[k])
+                wrong += item < 0 or item <= last_of[item % len(last_of)]
+                if item >= 0:
+                    seen[item] += 1
+                    last_of[item % len(last_of)] = item
+        return wrong
+
+    return consume_some
+
+
+@njit(nogil=True)
+def await_item(queue, out):
+    out[0] = queue.get_or_closed()
+    return out[0] >= 0
+
+
+@njit(nogil=True)
+def await_value(queue, out):
+    return queue.get_into(out) == 0
+
+
+@njit
+def number(item):
+    return item
+
+
+@njit
+def number_of_whole(value):
+    return value["item"] if value["item"] == value["same"] and value["item"] == value["again"] else -1
+
+
+CONSUME = {"bulk": consumed(await_item, number), "values": consumed(await_value, number_of_whole)}
+
+
+@each_for
+@pytest.mark.parametrize("producers, consumers", [(1, 1), (3, 2)])
+@pytest.mark.parametrize("capacity", [1, 7, 64])
+@pytest.mark.parametrize("kind", CONSUME)
+def test_bulk_calls_and_values_too(kind, capacity, producers, consumers, seconds, record_property):
+    n = 1000 * min(capacity, 20)
+    dtype = RECORD if kind == "values" else np.dtype(np.int64)
+    rounds = 0
+    deadline = time.monotonic() + seconds / 4
+    with ThreadPoolExecutor(producers + consumers) as workers:
+        while rounds == 0 or time.monotonic() < deadline:
+            queue = BoundedQueue(capacity, dtype=dtype) if kind == "values" else BoundedQueue(capacity, limit=n)
+            seen = np.zeros((consumers, n), np.int64)
+            takers = [
+                workers.submit(CONSUME[kind], queue, np.zeros(5, dtype), row, np.full(producers, -1)) for row in seen
+            ]
+            makers = [
+                workers.submit(produce_some, queue, values_of(np.arange(first, n, producers), dtype), first)
+                for first in range(producers)
+            ]
+            for done in makers:
+                done.result()
+            queue.close()
+            assert [done.result() for done in takers] == [0] * consumers
+            assert (seen.sum(axis=0) == 1).all()
+            rounds += 1
+    record_property("values through queues" if kind == "values" else "items through queues in bulk", rounds * n)
