@@ -49,7 +49,7 @@ from .._threads.clock import limit_ns
 from .._threads.outcomes import CLOSED, EMPTY, NO_WAIT_IN_A_CHILD, UNFENCED, Closed, WouldBlock
 from ..atomics import load, store
 from . import sharing
-from .allocator import Allocator, checked_index, count_or_rest, elements
+from .allocator import Allocator, checked_index, count_or_rest
 from .bounded_queue import BoundedQueue
 from .buffer_methods import replace_buffer_methods
 from .layout import (
