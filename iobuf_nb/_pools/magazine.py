@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from .._free.deque import (
     COUNT,
     DEQUE_CAPACITY,
+    EMPTINESS,
     MAX_DEQUES,
     OWNER,
     OWNERS_FENCE,
@@ -53,7 +54,7 @@ from .._jit.methods import Operations, replace_methods
 from .._threads.fences import register_heavy_fence
 from .._threads.gil import thread_id
 from .._threads.outcomes import CLOSED, EMPTY, OK
-from ..atomics import compare_and_swap, load, store
+from ..atomics import compare_and_swap, load, store, swap
 from .allocator import Allocator, count_or_rest
 from .lease import Value
 from .repr import ReprMixin
@@ -164,10 +165,24 @@ def put_free(magazine, index, keeps):
         release_elsewhere(pool._queue, index)
     else:
         order_own(magazine._asymmetric)
-        # K2 is ordered with W1, H1, L6, after D2: a getter that counted itself in since may have looked here too early.
-        # Mutant: "a put checks for getters only before it pushes"
-        if load(words, GETTERS):
-            notify(pool._queue, GET_EVENT)
+        # K2 is ordered with W1, H1, L6, after D2: a getter that counted itself in since may have looked too early.
+        # Mutants: "a put checks for getters only before it pushes", "a push does not refute that all is empty",
+        # "a push refutes before it counts"
+        if load(words, GETTERS) | load(pool._deques, EMPTINESS, "relaxed"):
+            tell(pool._queue, pool._deques, 1)
+
+
+@kernel
+def tell(queue, deques, n):
+    """After `n` pushes, take back that all deques are empty, and wake as many getters."""
+    out_of_line()
+    # E1 is ordered with E2, E3, E4, after D2: a push that has returned is seen.
+    # Mutant: "a push refutes by a plain store"
+    swap(deques, EMPTINESS, 0, "seq_cst")
+    # K3 is ordered with W1, H1, L6, after E1. Mutants: "a put to a magazine checks by an acquire load",
+    # "a bulk put to a magazine wakes nobody"
+    for _ in range(min(n, load(queue._words, GETTERS, "seq_cst"))):
+        notify(queue, GET_EVENT)
 
 
 @kernel
@@ -202,9 +217,10 @@ def give_many_to(magazine, indices, n):
     if keeps and load(words, GETTERS) == 0:  # K1 is ordered with W1, H1, L6
         kept = push_many(pool._deques, magazine._base, magazine.size, indices, n)
         order_own(magazine._asymmetric)
-        # K2 is ordered with W1, H1, L6, after D2. Mutant: "a bulk put checks for getters only before it pushes"
-        for _ in range(min(kept, load(words, GETTERS))):
-            notify(pool._queue, GET_EVENT)
+        # K2 is ordered with W1, H1, L6, after D2. Mutants: "a bulk put checks for getters only before it pushes",
+        # "a bulk put does not refute that all is empty"
+        if load(words, GETTERS) | load(pool._deques, EMPTINESS, "relaxed"):
+            tell(pool._queue, pool._deques, kept)
     if kept < n:
         release_all(pool._queue, pool._depot, indices, kept, n)
     return -1
