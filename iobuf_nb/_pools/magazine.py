@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from .pool import _Pool
 
 NOBODY = -1  # the owner of a deque whose magazine is closed
+DEFAULT_SIZE = 64  # the least that takes back what a thread holds that gets 48 buffers at once
 SIZE = 2  # position of `size` among the members of a magazine
 
 
@@ -258,7 +259,9 @@ class Magazine(Allocator[Value]):
     pool : BufferPool or ItemPool
         ``pool.magazine(size)`` is equivalent.
     size : int
-        Maximum number of buffers to keep; from 1 to 512.
+        Maximum number of buffers to keep; from 1 to 512. No less than the thread holds at once, or some of its puts and
+        gets use the pool's free queue, at some three times the cost. A larger one takes no more memory, but when the
+        free queue is empty, others find what is kept here one by one, in some 0.2 microseconds each.
 
     Attributes
     ----------
@@ -315,7 +318,7 @@ class Magazine(Allocator[Value]):
 
     pool: Any
 
-    def __init__(self, pool: _Pool[Value], size: int = 32) -> None:
+    def __init__(self, pool: _Pool[Value], size: int = DEFAULT_SIZE) -> None:
         if not isinstance(pool, Allocator) or isinstance(pool, Magazine):
             raise TypeError(f"pool must be a BufferPool or an ItemPool, not {pool!r:.60}")
         self.size = check.integer("size", size, 1, DEQUE_CAPACITY)
@@ -484,7 +487,7 @@ class MagazineSet(Handle, ReprMixin, Generic[Value]):
 
     __slots__ = ("_all", "_magazines", "n", "pool")
 
-    def __init__(self, pool: _Pool[Value], n: int, size: int = 32) -> None:
+    def __init__(self, pool: _Pool[Value], n: int, size: int = DEFAULT_SIZE) -> None:
         self.n = check.integer("n", n, 1, MAX_DEQUES)
         self._all: list[Magazine[Value]] = []
         try:
