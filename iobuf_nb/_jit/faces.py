@@ -15,7 +15,6 @@ from numba.core.imputils import lower_builtin, lower_getattr
 from numba.core.typing import templates
 
 from .compile import INLINE, INTERPRETED, for_kernels
-from .elements import passed
 from .refusals import one_sentence, usage_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -128,9 +127,8 @@ def kernel_method(numba_type: type, name: str, body: Callable[..., Any]) -> None
 
         def generic(self, args: Any, kws: Any) -> Any:
             usage.require((self.this, *args), kws)
-            kws = {each: passed(body, types.unliteral(kind)) for each, kind in kws.items()}
-            args = [passed(body, types.unliteral(kind)) for kind in args]
-            found = _call_type(body, self.context, (_seen(self.this, numba_type), *args), kws)
+            kws = {each: types.unliteral(kind) for each, kind in kws.items()}
+            found = _call_type(body, self.context, (_seen(self.this, numba_type), *map(types.unliteral, args)), kws)
             return found and found.as_method().replace(recvr=self.this)
 
     class Attribute(templates.AttributeTemplate):

@@ -17,7 +17,6 @@ from .._jit import check
 from .._jit.check import FormattedIndexError, FormattedValueError
 from .._jit.check_in_kernels import require_integer
 from .._jit.compile import hot
-from .._jit.elements import ELEMENTS, by_elements, first_of, number_of
 from .._jit.faces import compiled_as, in_kernels, kernel_overload
 from .._jit.handle import WORD_POINTER, Handle
 from .._jit.methods import REST
@@ -84,8 +83,6 @@ def check_indices(name: str, array: Any, writable: bool) -> None:
 
 @kernel_overload(check_indices)
 def _check_indices_in_kernel(name: Any, array: Any, writable: Any) -> Any:
-    if array == ELEMENTS:
-        return lambda name, array, writable: None
     name = getattr(name, "literal_value", "indices")  # numba retries without literals if this refuses
     if not (isinstance(array, types.Array) and array.dtype == types.int64 and array.ndim == 1):
         raise errors.TypingError(f"{name} must be a one-dimensional int64 array, not {array}")
@@ -109,21 +106,9 @@ def _first_element(typingctx: Any, array: Any) -> Any:
 
 @kernel_overload(elements)
 def _elements_in_kernel(indices: Any) -> Any:
-    if indices == ELEMENTS:
-        return lambda indices: first_of(indices)
     if isinstance(indices, types.Array) and (indices.dtype, indices.layout) == (types.int64, "C"):
         return lambda indices: _first_element(indices)
     return lambda indices: indices
-
-
-@kernel_overload(len)
-def _len_of_elements(indices: Any) -> Any:
-    return (lambda indices: number_of(indices)) if indices == ELEMENTS else None
-
-
-@kernel_overload(operator.getitem)
-def _item_of_elements(indices: Any, k: Any) -> Any:
-    return (lambda indices, k: first_of(indices)[k]) if indices == ELEMENTS else None
 
 
 @hot
@@ -272,7 +257,6 @@ class Allocator(Handle, ReprMixin, Generic[Value]):
         refuse(self, index, status)
 
     @in_kernels
-    @by_elements
     def get_many(self, out: NDArray[np.int64]) -> int:
         """Check out up to len(out) free buffers, write their indices to the front of `out`, and return how many.
 
@@ -303,7 +287,6 @@ class Allocator(Handle, ReprMixin, Generic[Value]):
         return done + self._take_many(out[done:], len(out) - done)
 
     @in_kernels
-    @by_elements
     def put_many(self, indices: NDArray[np.int64]) -> None:
         """Return all these buffers to the pool, or none of them if one is refused.
 
@@ -329,7 +312,6 @@ class Allocator(Handle, ReprMixin, Generic[Value]):
             self._refuse_many(first, refused)
 
     @in_kernels
-    @by_elements
     def _refuse_many(self, indices: NDArray[np.int64], position: int) -> None:
         """Raise the error of a refused `put_many`."""
         index = indices[position]

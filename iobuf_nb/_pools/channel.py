@@ -23,7 +23,6 @@ from .._free.queue import CLOSED_FLAG, GETTERS, PUTTERS, QUEUE_TYPE, size
 from .._free.waiting import close_queue, get_and_wake, offer, wait_to_get, wait_to_put
 from .._jit import check
 from .._jit.compile import hot, kernel, out_of_line
-from .._jit.elements import by_elements
 from .._jit.faces import in_kernels, is_in_kernels, kernel_face
 from .._jit.handle import HandleType
 from .._jit.methods import NO_ROOM, UNDECIDED, Operations, replace_methods
@@ -306,12 +305,10 @@ class Channel(sharing.Shareable, Drained, ReprMixin):
         return resend(self._core)
 
     @in_kernels
-    @by_elements
     def _send_many(self, indices: NDArray[np.int64]) -> int:
         return give_many(self._core, elements(indices), len(indices))
 
     @in_kernels
-    @by_elements
     def _receive_many(self, out: NDArray[np.int64]) -> int:
         return take_many(self._core, elements(out), len(out))
 
@@ -418,7 +415,6 @@ class Channel(sharing.Shareable, Drained, ReprMixin):
         return index
 
     @in_kernels
-    @by_elements
     def send_many(self, indices: NDArray[np.int64]) -> int:
         """Send buffers from the front of `indices` while there is room, and return how many. Never blocks.
 
@@ -447,7 +443,6 @@ class Channel(sharing.Shareable, Drained, ReprMixin):
         return sent
 
     @in_kernels
-    @by_elements
     def receive_many(self, out: NDArray[np.int64]) -> int:
         """Receive up to len(out) buffers, write their indices to the front of `out`, and return how many.
 
