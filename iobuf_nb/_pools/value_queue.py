@@ -235,6 +235,7 @@ class ValueQueue(BoundedQueue):
 
     __slots__ = ()
 
+    _no_limit = 0
     dtype: np.dtype[Any]
 
     def _hold_values(self, capacity: int, limit: int | None, dtype: Any, shared: bool) -> None:

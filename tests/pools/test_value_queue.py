@@ -132,6 +132,16 @@ def test_refuses_what_does_not_go_with_a_dtype():
             call()
 
 
+@pytest.mark.parametrize("name", ["put", "try_put", "put_many", "get", "try_get", "get_or_closed", "get_many"])
+def test_methods_of_queues_without_a_dtype_refuse_it(name):
+    queue = BoundedQueue(60, dtype=int)
+    queue.put(5)
+    arguments = {"put": [1], "try_put": [1]}.get(name, [np.zeros(1, np.int64)] if name.endswith("many") else [])
+    with pytest.raises((TypeError, AttributeError, TypingError)):
+        getattr(BoundedQueue, name)(queue, *arguments)
+    assert queue.get() == 5 and queue._free.was_size() == 60
+
+
 @pytest.mark.parametrize(
     "dtype, bad",
     [
