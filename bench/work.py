@@ -88,7 +88,7 @@ def get_put_many(pool, batch, n):
     done = 0
     while done < n:
         got = pool.get_many(batch)
-        if got == len(batch):  # to slice it would cost more than the rest
+        if got == len(batch):  # a slice is a new array
             pool.put_many(batch)
         else:
             pool.put_many(batch[:got])

@@ -167,7 +167,7 @@ HOLD = Workload(
     "hold",
     "W6 hold",
     f"Each thread gets {HELD} items one by one, then puts them back.",
-    "What if more items are held than a magazine of 32 can take back?",
+    "What if a thread holds many items at once?",
     "ns",
     (
         Target((POOL,), (BEST_QUEUE, CROSSBEAM), "<= 1.0", "As in W1: match the best queue."),
@@ -175,7 +175,7 @@ HOLD = Workload(
             (MAGAZINE, MAGAZINE_256),
             (MEMPOOL,),
             "<= 1.0",
-            f"rte_mempool's cache of 256 takes back all {HELD}; a magazine of 256 does too, the default one does not.",
+            f"rte_mempool's cache of 256 takes back all {HELD}; so does a magazine of the default size, 64.",
         ),
     ),
 )

@@ -5,9 +5,21 @@ The algorithm is that of Chase & Lev (SPAA 2005) in the memory model of Lê et a
 - The owner's fence, three quarters of the cost of a pop, is left to the thief: the owner orders its accesses for the
   compiler only (`light_fence`), and the thief makes every processor that runs a thread of this process pass a fence
   (`heavy_fence`: membarrier(2)). Where the system has none, owners do fence.
-- The bottom is the difference of two counters of the owner, pushes and pops. A push is one store to a word that never
-  returns to an earlier value: reading the same number of pushes twice proves that there was none in between, so
-  emptiness can be told exactly (`free_list.seek`).
+- The bottom is the difference of two counters of the owner, pushes and pops: a push is one store to a word that never
+  returns to an earlier value.
+
+Emptiness
+    Whether all deques are empty is kept in a word, EMPTINESS, for a fence in each search that finds nothing would cost
+    it a hundred times as much as all the rest:
+
+    - 0: nothing is known;
+    - odd: it is suspected. A search is about to make all processors pass a fence, and then to look into all deques;
+    - even: it is proven. The search found nothing, and nobody has pushed since.
+
+    An owner that has pushed looks at the word before its put returns, and sets it to 0. It orders the two for the
+    compiler only. A push that a search does not see is one whose owner has not passed the fence after it; so the look
+    comes after the fence, too, and sees what the search wrote before the fence.
+    Each suspicion is a new number, so that no search proves what another one has suspected since.
 
 Invariants
     Deque positions top, top + 1 ... pushes - pops - 1 hold free indices, the newest last; position p lies in slot
@@ -35,6 +47,8 @@ DEQUE_CAPACITY = 512  # indices in one of them, a power of two
 COUNT = 0  # deques that have ever been used
 OWNERS_FENCE = 1  # 1: there is no membarrier(2) here, and owners fence
 FENCES_FAIL = 2  # 1: membarrier(2) has begun to fail, as under a new seccomp filter, and stealing has ended
+EMPTINESS = 3  # 0, or what is suspected or proven
+SUSPICIONS = 4  # twice their number
 _FIRST = LINE_PAIR
 PUSHES = 0
 POPS = 1  # a pop that failed is uncounted
@@ -71,7 +85,7 @@ def push(words, base, most, index):
     if bottom - load(words, base + TOP) >= most:
         return False
     store(words, base + SLOTS + (bottom & (DEQUE_CAPACITY - 1)), index, "relaxed")
-    # D2 releases to T4, L1, L3: the slot first. Mutants: "a push is counted with a relaxed store",
+    # D2 releases to T4: the slot first. Mutants: "a push is counted with a relaxed store",
     # "a push is counted before its slot is written"
     store(words, base + PUSHES, pushes + 1)
     return True
@@ -129,7 +143,7 @@ def push_many(words, base, most, indices, n):
     before_the_end = min(n, DEQUE_CAPACITY - slot)
     store_many(words, base + SLOTS + slot, indices, 0, before_the_end)
     store_many(words, base + SLOTS, indices, before_the_end, n - before_the_end)
-    store(words, base + PUSHES, pushes + n)  # D2 releases to T4, L1, L3
+    store(words, base + PUSHES, pushes + n)  # D2 releases to T4
     return n
 
 

@@ -26,9 +26,9 @@ from .._jit.handle import WORD_POINTER, HandleType, find_handle, load_handle
 from .._jit.late import late
 from .._threads.gil import thread_id
 from .._threads.outcomes import EMPTY, OK, TAKEN
-from ..atomics import fetch_add, load, store
+from ..atomics import compare_and_swap, fetch_add, load, store
 from .depot import in_chunks, take_chunks, take_one
-from .deque import COUNT, PUSHES, base_of, fence_all, held, steal
+from .deque import COUNT, EMPTINESS, SUSPICIONS, base_of, fence_all, held, steal
 from .handover import release, release_all, take_stale_late
 from .owners import disown, disown_many, owner_at
 from .processes import CLOSED, IDENTITY, count_free, disown_all_shared, disown_shared, own_shared, recover
@@ -209,34 +209,52 @@ LOOKS = 2  # attempts of `seek` before it counts itself in
 
 
 @kernel
-def _look(queue, depot, words):
-    """Take an index from any deque, the depot or the queue; EMPTY if there was a moment without any, or TAKEN.
+def _take_any(queue, depot, words):
+    """Take an index from a deque, the depot or the queue: EMPTY if each was once empty, TAKEN if others were faster.
 
-    That moment is when depot and queue are found empty: each deque was empty a little earlier, and has had no push
-    until a little later (a double collect). A push in between, or an index that another thread was faster to take,
-    leaves it open. Mutant: "the queue is checked before the deques"
+    Depot and queue come last: what leaves a deque for them in the meantime is found there.
     """
-    sure = True
-    before = 0
+    lost = False
     for number in range(load(words, COUNT)):  # L4 acquires from L5
         base = base_of(number)
-        before += load(words, base + PUSHES)  # L1 acquires from D2
         if held(words, base):
             index = steal(words, base)
             if index >= 0:
                 return index
-            sure = sure and index == EMPTY
+            lost |= index == TAKEN
     index = take_spare(queue, depot)
+    return TAKEN if lost and index == EMPTY else index
+
+
+@kernel
+def _look(queue, depot, words):
+    """Take an index from any deque, the depot or the queue: EMPTY if there was a moment without any, or TAKEN.
+
+    That moment is when depot and queue are found empty, if no put to a magazine had returned that this has not seen:
+    the deques were proven empty before, and nobody has refuted it until a little later.
+    """
+    index = _take_any(queue, depot, words)
     if index >= 0:
         return index
-    # L2: pushes until now are seen below. Mutant: "there is no fence before the second look"
+    # E2 is ordered with E1, E4, after the queue. Mutant: "the proof is read by an acquire load"
+    suspicion = load(words, EMPTINESS, "seq_cst")
+    if suspicion == 0:
+        # E5 only counts. Mutant: "a suspicion has no number"
+        suspicion = fetch_add(words, SUSPICIONS, 2) + 1
+        # E3 is ordered with E1: before the fence. Mutant: "a search says that it is proven before it looks"
+        if not compare_and_swap(words, EMPTINESS, 0, suspicion, "seq_cst"):
+            return TAKEN
+    elif suspicion & 1 == 0:
+        return EMPTY
+    # Owners see the suspicion, or pushes until now are seen below. Mutant: "there is no fence before the second look"
     if not fence_all(words):
         return EMPTY
-    after = 0
-    for number in range(load(words, COUNT)):  # L4 acquires from L5
-        after += load(words, base_of(number) + PUSHES)  # L3 acquires from D2
-    # The same counts, and no lost race: nothing was pushed in between. Mutant: "pushes are not counted a second time"
-    return EMPTY if sure and after == before else TAKEN
+    index = _take_any(queue, depot, words)
+    # E4 is ordered with E1, E2: nobody has refuted it. Mutants: "a search proves what was refuted",
+    # "a search that was too slow says that it is proven"
+    if index == EMPTY and not compare_and_swap(words, EMPTINESS, suspicion, suspicion + 1, "seq_cst"):
+        return TAKEN
+    return index
 
 
 @kernel
@@ -253,7 +271,7 @@ def seek(queue, depot, words):
         if index != TAKEN:
             break
     if index == TAKEN:
-        # L6 is ordered with N1, K1, K2 of `waiting` and `_pools.magazine`. Mutant: "a search never counts itself in"
+        # L6 is ordered with N1, K1, K2, K3. Mutant: "a search never counts itself in"
         fetch_add(queue._words, GETTERS, 1, "seq_cst")
         while index == TAKEN:
             index = _look(queue, depot, words)

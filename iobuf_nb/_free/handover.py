@@ -150,7 +150,7 @@ def settle(queue):
 @kernel
 def ask(queue):
     """Count a coroutine in; it then tries once itself."""
-    # H1 is ordered with N1, K1, K2 of `waiting` and `_pools.magazine`. Mutant: "a coroutine is not among the getters"
+    # H1 is ordered with N1, K1, K2, K3. Mutant: "a coroutine is not among the getters"
     fetch_add(queue._words, GETTERS, 1, "seq_cst")
     fetch_add(queue._words, REQUESTS, 1, "seq_cst")  # H2 releases to H5
 

@@ -172,7 +172,7 @@ def enter(words, waiters):
         # Z2 is ordered with N1, M1, Z3: then the caller tries once more. Mutant: "a waiter does not raise the flag"
         store(words, waiters, 1, "seq_cst")
         return seen
-    # W1 is ordered with N1, M1, K1, K2: then the caller tries once more.
+    # W1 is ordered with N1, M1, K1, K2, K3: then the caller tries once more.
     # Mutants: "a waiter counts itself in by a plain store", "a waiter counts itself in with a relaxed access",
     # "a getter counts itself in after its last try"
     fetch_add(words, waiters, 1, "seq_cst")

@@ -323,9 +323,10 @@ class Allocator(Handle, ReprMixin, Generic[Value]):
         Never blocks. A pool made with ``checked=False`` checks the range only.
         """
         check_indices("indices", indices, False)
-        refused = self._give_many(elements(indices), len(indices))
+        first = elements(indices)
+        refused = self._give_many(first, len(indices))
         if refused >= 0:
-            self._refuse_many(elements(indices), refused)
+            self._refuse_many(first, refused)
 
     @in_kernels
     @by_elements

@@ -66,7 +66,7 @@ from .layout import (
     write,
 )
 from .lease import AsyncLease, Value
-from .magazine import Magazine
+from .magazine import DEFAULT_SIZE, Magazine
 
 if TYPE_CHECKING:
     from typing_extensions import Self, TypedDict, Unpack
@@ -256,7 +256,7 @@ class _Pool(Allocator[Value]):
 
         return await getters_of(self).get(self, None if limit < 0 else limit / 1e9)
 
-    def magazine(self, size: int = 32) -> Magazine[Value]:
+    def magazine(self, size: int = DEFAULT_SIZE) -> Magazine[Value]:
         """Return a magazine over this pool: one thread's stack of at most `size` free buffers. Python only.
 
         See `iobuf_nb.Magazine`, also for errors.

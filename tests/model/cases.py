@@ -237,10 +237,10 @@ def bulk_case(capacity, scripts):
 
 def case(kind, *arguments, memory=SC, walk=scheduler.explore, cls=Case, **more):
     """Name a case after what it is made of; options of the walk are told from arguments of the kind by their names."""
-    of_walk = ("deaths", "risings", "preemptions", "alone", "runs", "depth", "seed")
+    of_walk = ("deaths", "risings", "preemptions", "alone", "runs", "depth", "seed", "plan")
     options = {name: more.pop(name) for name in of_walk if name in more}
     parts = [kind.__name__.removesuffix("_case"), *map(shown, arguments)]
-    parts += [f"{name} {shown(value)}" for name, value in (*more.items(), *options.items())]
+    parts += [f"{name} {shown(value)}" for name, value in (*more.items(), *options.items()) if name != "plan"]
     parts += [memory.__name__] * (memory is not SC) + ["at random"] * (walk is scheduler.sample)
     more |= {name: value for name, value in options.items() if name == "deaths"}
     return cls(", ".join(parts), partial(kind, *arguments, **more), {"memory": memory, **options}, walk)

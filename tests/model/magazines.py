@@ -4,9 +4,11 @@ import itertools
 
 from iobuf_nb import BufferPool, atomics
 from iobuf_nb._free import waiting
-from iobuf_nb._free.queue import CLOSED_FLAG
+from iobuf_nb._free.deque import PUSHES, base_of
+from iobuf_nb._free.queue import CLOSED_FLAG, HEAD
 from iobuf_nb._jit import seam
 
+from . import scheduler
 from .cases import Case, case, get, get_two, put_all, put_back, written
 from .memories import FENCES, SC, TSO, NoMembarrier, Relaxed
 from .scheduler import Outcome, Violation
@@ -193,12 +195,42 @@ WAITS = [  # the last takes longer
     (1, (1, 0), ("WP", "WP")),
 ]
 
+#: What it takes that a search is wrong: a free buffer is always there, and never where it looks.
+PROOFS = [
+    (magazine_case, 2, (1, 0), ("gpGPgpG", "g"), {}),
+    (magazine_case, 3, (2, 0), ("ggPg", "g"), {"preemptions": 4}),
+    (magazine_case, 1, (1, 0, 0), ("GP", "g", "g"), {"preemptions": 1, "memory": TSO}),
+    (magazine_case, 2, (2, 0), ("BD", "gpw"), {"preemptions": 2, "memory": TSO}),
+    (magazine_case, 1, (1, 0), ("GP", "gpw"), {"preemptions": 2, "memory": TSO}),
+    (magazine_case, 1, (1, 0), ("GP", "gpw"), {"preemptions": 3, "memory": Relaxed}),
+]
+#: The same of three threads: the last suspects what the first has just refuted, before the second proves it.
+DEQUE, RING = f"load 1[{base_of(0) + PUSHES}]", f"load 0[{HEAD}]"
+SUSPECTED_TWICE = (
+    *((0, 1), (1, DEQUE), (0, 3), (1, RING), (0, 5), (2, DEQUE), (1, DEQUE)),
+    *((0, 7), (1, RING), (2, RING), (0, 9), (2, DEQUE), (1, 1), (0, 10)),
+)
+
+#: Two owners have looked for getters; two come and park; the first put wakes one, and so must the second.
+PUSHED = [f"store 1[{base_of(number) + PUSHES}]" for number in range(2)]
+WAITED_TWICE = (0, 1), (1, 1), (0, PUSHED[0]), (1, PUSHED[1]), (2, 1), (3, 1), (0, 2), (1, 2)
+
+EMPTINESS = [
+    *(
+        case(magazine_case, 2, (1, 1, 0, 0), (owner, owner, "w", "w"), walk=scheduler.follow, plan=WAITED_TWICE)
+        for owner in ("GP", "GD")
+    ),
+    case(magazine_case, 2, (1, 0, 0), ("gpGPgpGPgG", "g", "g"), walk=scheduler.follow, plan=SUSPECTED_TWICE),
+    *(case(*arguments, **options) for *arguments, options in PROOFS),
+]
+
 HANDED_ON = [(2, 1, ("GR", "GR")), (2, 2, ("GPR", "GG")), (2, 1, ("GPR", "GPR")), (2, 1, ("GRG", "GR"))]
 LONGEST = (2, (2, 0), ("GPGG", "GPG"))
 
 #: Those that take a moment.
 CASES = [
     *(case(magazine_case, *arguments) for arguments in (*PAIRS, *BULKS, *WAITS[:3])),
+    *EMPTINESS,
     *(case(magazine_case, *arguments, memory=memory) for memory in (SC, TSO) for arguments in CLOSES),
     *(
         case(endless_case, held, letter, every, cls=Endless)

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 
 from iobuf_nb._free import depot, deque, free_list, handover, queue, waiting
 from iobuf_nb._free import owners as owner
-from iobuf_nb._pools import fork, magazine
+from iobuf_nb._pools import fork
 from iobuf_nb._pools.bounded_queue import BoundedQueue
 
 from . import (
     cases,
     coroutines,
     forks,
-    magazines,
-    mutants_of_depots,
+    mutants_of_magazines,
     mutants_of_processes,
     mutants_of_queues,
     mutants_of_streams,
@@ -72,13 +71,6 @@ class Mutant:
 TRY_AGAIN = r"( *seen = .*\n)( *)((?:item|result) = .*\n)"
 READ_LATE = r"\1\2\3\2seen = load(words, GETTERS + 1, 'seq_cst')\n"
 FIND, HINT = r"( *)if compare_and_swap(.*)\n", r" *(store.*)\n"
-AGAIN = r"""while True:
-            index = \1
-            if index != TAKEN:
-                break
-            top = load(words, base + TOP)
-            if load(words, base + PUSHES) - load(words, base + POPS) <= top:
-                break"""
 WAITING, OWNING = (
     [case for case in cases.CASES if case.name.startswith(kinds)]
     for kinds in (("wait", "bulk"), ("pool", "two", "bulk"))
@@ -218,80 +210,6 @@ BUGS = [
         ],
     ),
     (
-        magazines.CASES,
-        [
-            (
-                "a push is counted before its slot is written",
-                deque.push,
-                r"( *store\(.*SLOTS.*\n)( *store\(.*PUSHES.*\n)",
-                r"\2\1",
-            ),
-            ("a push is counted with a relaxed store", deque.push, r"pushes \+ 1", r'pushes + 1, "relaxed"'),
-            (
-                "a pop is uncounted before the race for the top",
-                deque._finish,
-                r"( *index = .*\n)(?: *#.*\n)*( *store\(.*POPS.*\n)",
-                r"\2\1",
-            ),
-            ("an owner does not check for thieves", deque.pop, r" or \(bottom == top and thieves\)", ""),
-            ("an owner with thieves leaves them the last but one too", deque.pop, "bottom == top", "bottom <= top + 1"),
-            (
-                "an owner reads the top before it checks for thieves",
-                deque.pop,
-                r"( *thieves = .*\n)( *top = .*\n)",
-                r"\2\1",
-            ),
-            ("an owner does not fence though thieves cannot", deque.order_own, r"        fence\(\)", "        pass"),
-            ("a thief does not count itself in", deque.steal, r" *fetch_add\(.*THIEVES, 1.*\n", ""),
-            ("a thief leaves the fence out", deque.steal, r"fence_all\(words\) and ", ""),
-            ("a thief fences for itself alone", deque.fence_all, r"heavy_fence\(\)", "fence() is None"),
-            (
-                "a thief takes without a compare-and-swap",
-                deque._take_top,
-                r"if compare_and_swap\((.*), top, top \+ 1, .*\) else",
-                r"if store(\1, top + 1) is None else",
-            ),
-            (
-                "a thief reads its slot after it has won it",
-                deque._take_top,
-                r"( *)index = (.*)\n.*(compare_and_swap.*) else.*",
-                r"\1return \2 if \3 else TAKEN",
-            ),
-            ("a thief that was too slow reports an empty deque", deque._take_top, "TAKEN", "EMPTY"),
-            ("a bulk pop takes what thieves may take", deque.pop_many, r" \+ \(thieves > 0\)", ""),
-            ("a bulk pop counts what thieves took from it", deque.pop_many, r"pops \+ taken", "pops + n"),
-            ("pushes are not counted a second time", free_list._look, "after == before", "True"),
-            (
-                "the queue is checked before the deques",
-                free_list._look,
-                r"(    before = 0\n(?:.*\n)*?)(    index = take_spare.*\n.*\n.*\n)",
-                r"\2\1",
-            ),
-            ("there is no fence before the second look", free_list._look, r"not fence_all\(words\)", "False"),
-            ("a magazine is released by a relaxed store", magazine.Magazine.release, "0\\)", '0, "relaxed")'),
-            (
-                "a thread takes a magazine by a plain store",
-                magazine.adopt,
-                r"not compare_and_swap\((.*?), 0, (.*)\):",
-                r"load(\1) or store(\1, \2):",
-            ),
-            (
-                "a put checks for getters only before it pushes",
-                magazine.put_free,
-                r"if load\(words, GETTERS\):",
-                "if False:",
-            ),
-            ("a bulk put checks for getters only before it pushes", magazine.give_many_to, r"range\(.*\)", "range(0)"),
-        ],
-    ),
-    (
-        [case for case in magazines.CASES if case.name.startswith("endless")],
-        [
-            ("a search never counts itself in", free_list.seek, r" *fetch_add\(.*GETTERS, 1.*\n", ""),
-            ("a thief goes on until it has won", deque.steal, r"index = (_take_top.*)", AGAIN),
-        ],
-    ),
-    (
         owners.CASES,
         [
             ("a put is refused while a bulk put is undecided", owner._disown_contested, r"owner > MARK", "True"),
@@ -386,7 +304,7 @@ BUGS = [
             ("a child puts at the wrong place", fork._put, r"enumerate\(items, tail\)", "enumerate(items, tail + 1)"),
         ],
     ),
-    *mutants_of_depots.BUGS,
+    *mutants_of_magazines.BUGS,
     *mutants_of_streams.BUGS,
     *mutants_of_processes.BUGS,
     *mutants_of_queues.BUGS,

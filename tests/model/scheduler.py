@@ -267,6 +267,18 @@ def sample(program, spec=None, check=None, runs=1000, depth=3, seed=0, **options
     return outcome
 
 
+def follow(program, spec=None, check=None, plan=(), **options):
+    """Walk one path: threads move in turns.
+
+    Each of `plan` is a thread, and either how many operations it has ended when its turn ends, or what its next access
+    is then, as in ``"load 1[16]"``. After that they end, one after the other.
+    """
+    search = Search(program, spec, check, **options)
+    threads = range(len(search.threads.finished))
+    turns = (*plan, *((thread, math.inf) for thread in threads))
+    return until_all_words_are_known(search, lambda search, path: in_turns(search, path, turns))
+
+
 def until_all_words_are_known(search, walk):
     """Walk, as often as words come up that had been taken for constants."""
     while True:
@@ -306,6 +318,20 @@ def depth_first(search, path, most):
             stack.pop()
             del path[-1:]
     outcome.states = len(seen)
+    return outcome
+
+
+def in_turns(search, path, turns):
+    outcome = Outcome(ends=1, bound="one schedule")
+    state = search.start()
+    for thread, stop in turns:
+        while access := state[1][thread].access:
+            if stop in (f"{access.operation} {search.threads.names()[access.word]}", len(state[3][thread])):
+                break
+            label, _, state = next(move for move in search.moves(state) if move[0].partition(".")[0] == str(thread))
+            path.append(label)
+            outcome.steps += 1
+            search.look(state, list(search.moves(state)))
     return outcome
 
 

@@ -15,7 +15,7 @@ from numba import config, njit
 from support import elsewhere, in_a_child, needs_fork, put_all, take_all, until
 
 from iobuf_nb import BufferPool, Magazine, MagazineSet, PoolClosed
-from iobuf_nb._free.deque import COUNT, FENCES_FAIL, MAX_DEQUES
+from iobuf_nb._free.deque import COUNT, EMPTINESS, FENCES_FAIL, MAX_DEQUES
 from iobuf_nb._free.queue import GETTERS
 
 # ---- one thread at a time --------------------------------------------------------------------------------------------
@@ -174,6 +174,20 @@ def test_threads_that_close_at_once_free_one_deque_once(pool, end):
         assert list(pool._free_deques) == [0]
     first, second = pool.magazine(), pool.magazine()
     assert first._base != second._base
+
+
+def test_that_nothing_is_free_is_proven_once_until_the_next_put(face, pool, system):
+    magazine, other = pool.magazine(), pool.magazine()
+    held = take_all(magazine, face)
+    for put in (lambda: face.put(magazine, held[0]), lambda: face.put_many(other, np.array(held[:1]))):
+        proven = pool._deques[EMPTINESS]
+        assert proven > 0 and proven % 2 == 0
+        assert [face.try_get(source) for source in (pool, magazine, other)] == [-1] * 3
+        assert pool._deques[EMPTINESS] == proven
+        put()
+        assert pool._deques[EMPTINESS] == 0
+        assert take_all(pool, face) == held[:1]
+    put_all(pool, held, face)
 
 
 def test_nothing_is_stolen_once_membarrier_fails(face, pool, monkeypatch):

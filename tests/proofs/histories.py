@@ -120,26 +120,38 @@ def put_within(seconds, queue, item):
 @register_jitable
 def use_queue(queue, plan, window, me, threads, words, log):
     """Put and get as planned; return how many rows that took."""
-    row = 0
+    out, items = np.empty(MANY, np.int64), np.empty(MANY, np.int64)
+    row = used = 0
     for k in range(len(plan)):
         if k % window == 0:
             meet(words, threads)
         action = plan[k] & SHUT
-        item = me * 40 + k % 40  # unique among those in the queue
+        for j in range(MANY):
+            items[j] = me * 40 + (used + j) % 40  # unique among those in the queue
         begin(plan[k], log, row)
-        done = True
-        if action == TRY_PUT:
-            done = queue.try_put(item)
-        elif action == WAIT_PUT:
-            done = put_within(WAIT_S, queue, item)
-        elif action == TRY_GET:
-            item = queue.try_get()
+        after = row
+        if action in (TRY_PUT, WAIT_PUT, PUT_MANY):
+            asked = MANY if action == PUT_MANY else 1
+            if action == PUT_MANY:
+                done = queue.put_many(items)
+            else:
+                done = int(queue.try_put(items[0]) if action == TRY_PUT else put_within(WAIT_S, queue, items[0]))
+            for j in range(done):
+                after = write(log, after, PUT, items[j])
+            if done < asked:
+                after = write(log, after, FULL, items[done])
+            used += asked
         else:
-            item = get_within(WAIT_S, queue)
-        if action in (TRY_PUT, WAIT_PUT):
-            after = write(log, row, PUT if done else FULL, item)
-        else:
-            after = write(log, row, GET if item >= 0 else EMPTY, item)
+            asked = MANY if action == GET_MANY else 1
+            if action == GET_MANY:
+                done = queue.get_many(out)
+            else:
+                out[0] = queue.try_get() if action == TRY_GET else get_within(WAIT_S, queue)
+                done = int(out[0] >= 0)
+            for j in range(done):
+                after = write(log, after, GET, out[j])
+            if done < asked:
+                after = write(log, after, EMPTY, -1)
         row = end(log, row, after)
     return row
 
@@ -207,8 +219,8 @@ class Mix(NamedTuple):
 QUEUE_MIX = Mix(
     in_kernel(use_queue),
     use_queue,
-    [TRY_GET] * 9 + [WAIT_GET] + [TRY_PUT] * 5,
-    [TRY_PUT] * 9 + [WAIT_PUT] + [TRY_GET] * 5,
+    [TRY_GET] * 8 + [WAIT_GET, GET_MANY] + [TRY_PUT] * 5,
+    [TRY_PUT] * 8 + [WAIT_PUT, PUT_MANY] + [TRY_GET] * 5,
     [TRY_GET] * 8,
 )
 

@@ -369,8 +369,10 @@ class LockedQueue:
         return item
 
     def put_many(self, items):
-        for item in items:
-            self.try_put(item)
+        done = 0
+        while done < len(items) and self.try_put(items[done]):
+            done += 1
+        return done
 
     def get_many(self, out):
         done = 0
