@@ -40,7 +40,7 @@ def in_both_faces(**arguments: Argument) -> Callable[[Function], Function]:
         @functools.wraps(body)
         def from_python(*positional: Any, **named: Any) -> int:
             bound = signature.bind(*positional, **named)
-            n = body(*[arguments[name].from_python(name, value) for name, value in bound.arguments.items()])
+            n = body(**{name: arguments[name].from_python(name, value) for name, value in bound.arguments.items()})
             if n < 0:
                 raise OSError(-n, os.strerror(-n))
             return n.item() if isinstance(n, np.generic) else n  # with the JIT off

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from support import EVERY_WAY, Alarm, alarms, beside, ring
+from both import call_on
+from support import BOTH, EVERY_WAY, Alarm, alarms, beside, ring
 
 from iobuf_nb import events
 from iobuf_nb.events import (
@@ -168,6 +169,16 @@ def test_a_wait_ends_in_time_and_by_events_and_signals(jit, function, pipe, untr
             wait(*arguments, 60.0)
         with beside(lambda: (time.sleep(0.01), writer.write(b"x"))):  # which needs the GIL
             assert wait(*arguments, 60.0) == 1
+
+
+def named():
+    return events.eventfd(flags=EFD_NONBLOCK)
+
+
+@BOTH
+def test_an_argument_by_name_is_that_one(jit):
+    with closing(jit(named)()) as fd:
+        assert call_on("python", "eventfd_read", fd) == -errno.EAGAIN
 
 
 def read(fd):
