@@ -156,7 +156,7 @@ def find_control(message: Any, level: int, kind: int) -> int:
 def _add(message, level, kind, address, size):
     used = max(0, message["control_length"])
     room = (_HEAD + size + 7) // 8 * 8
-    if used + room > CONTROL:
+    if room > CONTROL - used:  # not used + room, which may be too large for an int64
         return np.int64(-errno.ENOBUFS)
     control = message["control"]
     words = control.view(np.int64)
