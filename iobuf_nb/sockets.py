@@ -40,7 +40,9 @@ from ._sockets.connections import accept, close, connect, getsockopt, setsockopt
 from ._sockets.exchange import recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto
 from ._sockets.messages import (
     MESSAGE_DTYPE,
+    MSG_DONTWAIT,
     MSG_TRUNC,
+    MSG_WAITFORONE,
     SO_TIMESTAMPNS,
     SOL_SOCKET,
     SOL_UDP,
@@ -51,8 +53,7 @@ from ._sockets.messages import (
 )
 
 # As plain integers, which numba takes on every Python; those that the `socket` module lacks are Linux's.
-MSG_PEEK, MSG_CTRUNC, MSG_DONTWAIT, MSG_WAITALL = 0x02, 0x08, 0x40, 0x100
-MSG_NOSIGNAL, MSG_WAITFORONE = 0x4000, 0x10000
+MSG_PEEK, MSG_CTRUNC, MSG_WAITALL, MSG_NOSIGNAL = 0x02, 0x08, 0x100, 0x4000
 SHUT_RD, SHUT_WR, SHUT_RDWR = 0, 1, 2
 SOCK_NONBLOCK = int(getattr(_socket, "SOCK_NONBLOCK", 0o4000))
 IPPROTO_TCP, TCP_NODELAY, UDP_SEGMENT = 6, 1, 103

@@ -19,7 +19,9 @@ from .messages import (
     HEADER_DTYPE,
     MESSAGE,
     MESSAGES,
+    MSG_DONTWAIT,
     MSG_TRUNC,
+    MSG_WAITFORONE,
     prepare,
     prepare_to_receive,
     prepare_to_send,
@@ -217,7 +219,17 @@ def _recvmmsg(fd, capacity, arena, stride, buffer_size, indices, messages, flags
     for k in range(n):
         one = slice(k, k + 1)
         prepare_to_receive(headers[one], sockaddrs[one], vectors[one].ctypes.data, 1, messages[k])
-    got = call(RECVMMSG, fd, headers.ctypes.data, n, flags | CMSG_CLOEXEC, 0)
+    got, waits = np.int64(0), not flags & (MSG_DONTWAIT | MSG_WAITFORONE)
+    while True:
+        rest = headers[got:]
+        # If Linux waited for further messages, a signal would end the call early, and the next with an error of 512.
+        came = call(RECVMMSG, fd, rest.ctypes.data, n - got, flags | MSG_WAITFORONE | CMSG_CLOEXEC, 0)
+        if came < 0:
+            got = got if got > 0 else came
+            break
+        got += came
+        if got == n or not waits:
+            break
     keep(vectors)
     for k in range(got):
         take(headers[k], sockaddrs[k], np.int64(headers[k]["length"]), messages[k])
@@ -240,7 +252,7 @@ def recvmmsg(fd: Any, pool: Any, indices: Any, messages: Any, flags: int = 0) ->
         true one.
     flags : int
         MSG_WAITFORONE: wait for the first message, and take what else is there. Without it the call waits until there
-        is one for each index, and with MSG_DONTWAIT not at all.
+        is one for each index, or an error, and with MSG_DONTWAIT not at all.
 
     Returns
     -------
