@@ -29,6 +29,8 @@ MUST_BE_INTEGER = "must be an integer from -?[0-9]+ to [0-9]+, not "
         ("sendto", (BYTES, MESSAGES[0]), TypeError, "address must be an entry of ADDRESS_DTYPE, not"),
         ("sendto", (BYTES, ("name", 5)), ValueError, "address must have a numeric host, not 'name'"),
         ("recvmsg", ([b"x"], MESSAGES[0]), ValueError, r"iovec\[0\] must be writable memory"),
+        ("recvmsg", ([bytearray()] * 1025, MESSAGES[0]), ValueError, "iovec must have at most 1024 entries, not 1025"),
+        ("sendmsg", ([b""] * 1025, MESSAGES[0]), ValueError, "iovec must have at most 1024 entries, not 1025"),
         ("recvmsg", ([BYTES], MESSAGES), TypeError, "message must be an entry of a writable array of MESSAGE_DTYPE"),
         ("sendmsg", (BYTES.tobytes(), MESSAGES[0]), TypeError, "iovec must be a sequence of buffers, not one"),
         ("recvmmsg", (POOL, [0, 0], MESSAGES), ValueError, r"indices must differ, .* not \[0, 0\]"),
@@ -125,3 +127,5 @@ def test_kernels_pass_on_what_linux_refuses():
     """Values are not checked when a kernel runs; Linux does that."""
     assert KERNELS["shutdown"](2**40, 0) == KERNELS["epoll_ctl"](0, 1, 2**32, 0, 0) == -9
     assert KERNELS["eventfd_write"](0, -1) == -22
+    for name in ("recvmsg", "sendmsg"):  # not -EMSGSIZE, by which a message would be lost
+        assert KERNELS[name](0, np.zeros(1025, IOVEC_DTYPE), MESSAGES[0], 0) == -22
