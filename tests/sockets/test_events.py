@@ -171,14 +171,17 @@ def test_a_wait_ends_in_time_and_by_events_and_signals(jit, function, pipe, untr
             assert wait(*arguments, float("inf")) == 1  # more milliseconds than fit into an int
 
 
-def named():
-    return events.eventfd(flags=EFD_NONBLOCK)
+def named(fd, seconds):
+    set_ = events.timerfd_set(fd, first=None if seconds < 0 else seconds, interval=seconds)  # an optional float
+    return set_, events.eventfd(flags=EFD_NONBLOCK)
 
 
 @BOTH
 def test_an_argument_by_name_is_that_one(jit):
-    with closing(jit(named)()) as fd:
-        assert call_on("python", "eventfd_read", fd) == -errno.EAGAIN
+    with closing(events.timerfd()) as timer:
+        set_, event = jit(named)(timer, 60.0)
+        with closing(event):
+            assert set_ == 0 and call_on("python", "eventfd_read", event) == -errno.EAGAIN
 
 
 def read(fd):
