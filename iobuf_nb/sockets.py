@@ -12,10 +12,12 @@ All functions follow the rules of `syscalls`:
 
 An `address` is an entry of an array of `ADDRESS_DTYPE`: ``addresses = np.zeros(n, ADDRESS_DTYPE)``, and
 ``addresses[k]``. Kernels read its fields, compare it (`same_address`), count by its bytes (`text.ByteTable`), and send
-to it; `address_of` and `to_python` translate.
+to it; `address_of` and `to_python` translate. In a kernel an entry does not keep its array alive, and numba frees an
+array that the kernel made after the last use of its name: make arrays of addresses and messages in Python.
 
 Messages are an array of `MESSAGE_DTYPE`, allocated once: `recvmmsg` and `sendmmsg` take one for each buffer, and the
-buffers by their indices in a pool. No memory is kept by Linux after a call.
+buffers by their indices in a pool. No memory is kept by Linux after a call. Descriptors that came along over a UNIX
+socket (SCM_RIGHTS) are open, and the caller's to close; all but `recvmsg` and `recvmmsg` refuse them.
 
 Datagrams that are longer than the buffer are never cut in silence: `recvfrom` and `recvmsg` return -EMSGSIZE (in Python
 `OSError`), and `recvmmsg` sets MSG_TRUNC in the message's `flags`.

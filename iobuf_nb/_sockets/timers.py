@@ -167,7 +167,7 @@ def _write_word(fd, n):
 
 @in_both_faces(fd=FD, n=integer(0, _MOST))
 def eventfd_write(fd: Any, n: int = 1) -> int:
-    """Add to the count of an event descriptor, which wakes who waits for it.
+    """Add to the count of an event descriptor, which wakes who waits for it; wait if it would pass 2**64 - 2.
 
     Parameters
     ----------
