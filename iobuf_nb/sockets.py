@@ -12,10 +12,12 @@ All functions follow the rules of `syscalls`:
 
 An `address` is an entry of an array of `ADDRESS_DTYPE`: ``addresses = np.zeros(n, ADDRESS_DTYPE)``, and
 ``addresses[k]``. Kernels read its fields, compare it (`same_address`), count by its bytes (`text.ByteTable`), and send
-to it; `address_of` and `to_python` translate.
+to it; `address_of` and `to_python` translate. In a kernel an entry does not keep its array alive, and numba frees an
+array that the kernel made after the last use of its name: make arrays of addresses and messages in Python.
 
 Messages are an array of `MESSAGE_DTYPE`, allocated once: `recvmmsg` and `sendmmsg` take one for each buffer, and the
-buffers by their indices in a pool. No memory is kept by Linux after a call.
+buffers by their indices in a pool. No memory is kept by Linux after a call. Descriptors that came along over a UNIX
+socket (SCM_RIGHTS) are open, and the caller's to close; all but `recvmsg` and `recvmmsg` refuse them.
 
 Datagrams that are longer than the buffer are never cut in silence: `recvfrom` and `recvmsg` return -EMSGSIZE (in Python
 `OSError`), and `recvmmsg` sets MSG_TRUNC in the message's `flags`.
@@ -40,7 +42,9 @@ from ._sockets.connections import accept, close, connect, getsockopt, setsockopt
 from ._sockets.exchange import recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto
 from ._sockets.messages import (
     MESSAGE_DTYPE,
+    MSG_DONTWAIT,
     MSG_TRUNC,
+    MSG_WAITFORONE,
     SO_TIMESTAMPNS,
     SOL_SOCKET,
     SOL_UDP,
@@ -51,8 +55,7 @@ from ._sockets.messages import (
 )
 
 # As plain integers, which numba takes on every Python; those that the `socket` module lacks are Linux's.
-MSG_PEEK, MSG_CTRUNC, MSG_DONTWAIT, MSG_WAITALL = 0x02, 0x08, 0x40, 0x100
-MSG_NOSIGNAL, MSG_WAITFORONE = 0x4000, 0x10000
+MSG_PEEK, MSG_CTRUNC, MSG_WAITALL, MSG_NOSIGNAL = 0x02, 0x08, 0x100, 0x4000
 SHUT_RD, SHUT_WR, SHUT_RDWR = 0, 1, 2
 SOCK_NONBLOCK = int(getattr(_socket, "SOCK_NONBLOCK", 0o4000))
 IPPROTO_TCP, TCP_NODELAY, UDP_SEGMENT = 6, 1, 103

@@ -55,7 +55,7 @@ from ._memory.iovec import (
     require_writable,
 )
 from ._threads import libc
-from ._threads.clock import now_ns
+from ._threads.clock import left_ms, now_ns
 from ._threads.gil import check_signals, regain_gil, release_gil
 
 __all__ = [
@@ -117,8 +117,7 @@ def call(operation, fd, address, count, last):
         elif operation == SEND:
             n = libc.send(fd, address, count, last)
         else:
-            left_ms = -1 if last < 0 else max(0, last - now_ns() + 999_999) // 1_000_000
-            n = np.int64(libc.poll(address, count, left_ms))
+            n = np.int64(libc.poll(address, count, left_ms(last)))
         if n < 0:
             n = -libc.last_error()  # before regain_gil, which may overwrite errno
         regain_gil(state)

@@ -1,5 +1,6 @@
 """The documents tell the truth: README code runs, its names exist, every public name is explained."""
 
+import ast
 import inspect
 import json
 import re
@@ -51,6 +52,14 @@ def test_the_programs_of_the_guides_run(source, tmp_path):
     }
     assert any(re.fullmatch(expected, done.stdout.strip()) for expected in said.values()), done.stdout
     assert "Error" not in done.stderr and "Warning" not in done.stderr
+
+
+@pytest.mark.parametrize("source", [case for page in sorted(DOCS.glob("*.md")) for case in programs(page)])
+def test_kernels_of_the_guides_take_no_record_of_an_array_that_is_gone(source):
+    """numba frees an array of a kernel after its last use; a record in it, such as an address, does not count."""
+    kernels = [node for node in ast.walk(ast.parse(source)) if getattr(node, "decorator_list", None)]
+    entries = [node for kernel in kernels for node in ast.walk(kernel) if isinstance(node, ast.Subscript)]
+    assert not [text for text in map(ast.unparse, entries) if re.match(r"np\.(zeros|empty)\(.*\)\[", text)]
 
 
 def test_the_names_in_the_table_from_go_exist():

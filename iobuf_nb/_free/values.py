@@ -43,8 +43,9 @@ class CellsType(HandleType):
     """The numba type of what queues of values have in common, whatever their dtype is."""
 
     def __init__(self, name: str) -> None:
-        members = [("_free", QUEUE_TYPE), ("_full", QUEUE_TYPE), ("_cells", WORD_POINTER), ("_stride", types.int64)]
-        super().__init__(name, [*members, ("capacity", types.int64)])
+        # `_no_limit` is 0, where a queue of indices has its limit: so C methods of those know that this is none.
+        numbers = [(each, types.int64) for each in ("capacity", "_stride", "_no_limit")]
+        super().__init__(name, [("_cells", WORD_POINTER), *numbers, ("_free", QUEUE_TYPE), ("_full", QUEUE_TYPE)])
 
 
 @kernel

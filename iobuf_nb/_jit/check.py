@@ -14,6 +14,7 @@ import numpy as np
 
 _BOOLS = (bool, np.bool_)
 MAX_SECONDS = 2**33  # the longest time limit; its nanoseconds fit into an int64
+SECONDS_OR_NONE = "None or a number of seconds >= 0"
 
 
 class _Formatted:
@@ -109,11 +110,10 @@ def in_main_interpreter() -> bool:
     return True
 
 
-def timeout_ns(timeout: Any, name: str = "timeout") -> int:
+def timeout_ns(timeout: Any, name: str = "timeout", allowed: str = SECONDS_OR_NONE) -> int:
     """Return a number of seconds as nanoseconds; -1 for None, which means no limit."""
     if timeout is None:
         return -1
-    allowed = "None or a number of seconds >= 0"
     number = seconds(name, timeout, allowed)
     if not number >= 0:  # also catches NaN
         raise ValueError(f"{name} must be {allowed}, not {timeout!r}")

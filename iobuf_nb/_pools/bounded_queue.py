@@ -484,6 +484,12 @@ class BoundedQueue(sharing.Shareable, Drained, ReprMixin):
 
 
 @hot
+def _has_limit(queue):
+    """Return whether this is a queue of integers: those with a dtype are BoundedQueues to Python, too."""
+    return queue.limit > 0
+
+
+@hot
 def _put_one(queue, item):
     if item >= queue.limit:
         return UNDECIDED
@@ -503,7 +509,7 @@ def _put_many(queue, items, n):
 
 replace_methods(
     (BoundedQueue,),
-    lambda: Operations(QUEUE_TYPE, get_and_wake, _put_one, _get_many, _put_many),
+    lambda: Operations(QUEUE_TYPE, get_and_wake, _put_one, _get_many, _put_many, _has_limit),
     bulk=True,
     like_get=("get_or_closed",),
 )

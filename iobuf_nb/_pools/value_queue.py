@@ -7,6 +7,7 @@ here: how a value becomes words, and words a value. In kernels the words lie in 
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -235,6 +236,7 @@ class ValueQueue(BoundedQueue):
 
     __slots__ = ()
 
+    _no_limit = 0
     dtype: np.dtype[Any]
 
     def _hold_values(self, capacity: int, limit: int | None, dtype: Any, shared: bool) -> None:
@@ -270,7 +272,10 @@ class ValueQueue(BoundedQueue):
         if self.dtype.kind == "f":
             if type(value) is float:  # the common case
                 return value
-            return check.seconds("value", value, "a number")  # or anything else that is one
+            number = check.seconds("value", value, "a number")  # or anything else that is one
+            if math.isinf(number) and number != value:
+                raise ValueError(f"value must be a number that float64 has room for, not {value!r:.60}")
+            return number
         if isinstance(value, np.void) and value.dtype == self.dtype:
             return value
         try:
@@ -467,12 +472,12 @@ class ValueQueue(BoundedQueue):
 
 def _value_dtype(dtype: Any) -> tuple[np.dtype[Any], types.Type]:
     """Return a dtype of values, and what kernels call it."""
-    allowed = f"np.int64, np.float64, or a structured one of at most {MOST_BYTES} bytes"
+    allowed = f"np.int64, np.float64, or a structured one of 1 to {MOST_BYTES} bytes"
     try:
         made: np.dtype[Any] = np.dtype(dtype)
     except (TypeError, ValueError):
         raise TypeError(f"dtype must be {allowed}, not {dtype!r:.60}") from None
-    if made not in (np.int64, np.float64) and not (made.names and made.itemsize <= MOST_BYTES):
+    if made not in (np.int64, np.float64) and not (made.names and 0 < made.itemsize <= MOST_BYTES):
         raise TypeError(f"dtype must be {allowed}, not {made}")
     return made, element_type(made)
 

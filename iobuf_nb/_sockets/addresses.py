@@ -132,11 +132,13 @@ def _record_of(name: str, address: Any) -> Any:
     if isinstance(address, tuple) and len(address) in (2, 4) and isinstance(address[0], str):
         host, port, *rest = address
         try:
-            number = ipaddress.ip_address(host.partition("%")[0])
+            number = ipaddress.ip_address(host)
         except ValueError:
             raise ValueError(
                 f"{name} must have a numeric host, not {host!r:.60}: look it up with socket.getaddrinfo"
             ) from None
+        if number.version == 4 and rest:
+            raise TypeError(f"{name} must be (host, port) for IPv4, not {address!r:.60}")
         record["family"] = AF_INET if number.version == 4 else AF_INET6
         record["port"] = check.integer(f"port of {name}", port, 0, 2**16 - 1)
         if number.version == 6:
@@ -204,10 +206,9 @@ def to_python(address: Any) -> Any:
     if family == AF_UNIX:
         return data if data[:1] == b"\0" else os.fsdecode(data)
     if family == AF_INET:
-        return str(ipaddress.IPv4Address(bytes(address["host"][:4]))), int(address["port"])
+        return socket.inet_ntop(family, bytes(address["host"][:4])), int(address["port"])
     if family == AF_INET6:
-        host = str(ipaddress.IPv6Address(bytes(address["host"][:16])))
-        return host, int(address["port"]), 0, int(address["scope"])
+        return socket.inet_ntop(family, bytes(address["host"][:16])), int(address["port"]), 0, int(address["scope"])
     return family, data
 
 

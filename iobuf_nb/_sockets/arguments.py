@@ -18,7 +18,7 @@ from .._jit.check_in_kernels import require_integer
 from .._jit.faces import kernel_overload
 from .._memory.buffers import memory_of
 from .._memory.iovec import check_pool, integers_of, require_integers, require_iovec, require_pool
-from ..syscalls import as_descriptor, as_iovec
+from ..syscalls import IOV_MAX, as_descriptor, as_iovec
 
 
 class Argument(NamedTuple):
@@ -40,7 +40,7 @@ def in_both_faces(**arguments: Argument) -> Callable[[Function], Function]:
         @functools.wraps(body)
         def from_python(*positional: Any, **named: Any) -> int:
             bound = signature.bind(*positional, **named)
-            n = body(*[arguments[name].from_python(name, value) for name, value in bound.arguments.items()])
+            n = body(**{name: arguments[name].from_python(name, value) for name, value in bound.arguments.items()})
             if n < 0:
                 raise OSError(-n, os.strerror(-n))
             return n.item() if isinstance(n, np.generic) else n  # with the JIT off
@@ -84,7 +84,14 @@ def buffer(into: bool) -> Argument:
 
 def iovec(into: bool) -> Argument:
     """Allow an iovec of at most 1024 entries, or in Python a sequence of buffers."""
-    return Argument(lambda name, value: as_iovec(value, into), lambda name, kind: require_iovec(kind))
+
+    def from_python(name: str, value: Any) -> Any:
+        entries = as_iovec(value, into)
+        if len(entries) > IOV_MAX:
+            raise ValueError(f"{name} must have at most {IOV_MAX} entries, not {len(entries)}")
+        return entries
+
+    return Argument(from_python, lambda name, kind: require_iovec(kind))
 
 
 def _pool(name: str, value: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._jit.compile import hot, kernel
 from .._threads import libc
-from .._threads.clock import now_ns
+from .._threads.clock import left_ms, now_ns
 from .._threads.gil import check_signals, regain_gil, release_gil
 
 RECVMSG, SENDMSG, RECVMMSG, SENDMMSG, ACCEPT, CONNECT, SHUTDOWN, CLOSE, GETSOCKOPT, SETSOCKOPT = range(10)
@@ -54,8 +54,7 @@ def call(operation, fd, a, b, c, d):
         elif operation == EPOLL_CTL:
             n = np.int64(libc.epoll_ctl(fd, a, b, c))
         elif operation == EPOLL_WAIT:
-            left_ms = -1 if c < 0 else max(0, c - now_ns() + 999_999) // 1_000_000
-            n = np.int64(libc.epoll_wait(fd, a, b, min(left_ms, 2**31 - 1)))
+            n = np.int64(libc.epoll_wait(fd, a, b, left_ms(c)))
         elif operation == EVENTFD:
             n = np.int64(libc.eventfd(a, b))
         elif operation == TIMERFD_CREATE:

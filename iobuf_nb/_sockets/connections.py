@@ -139,7 +139,7 @@ def close(fd: int) -> int:
 
 @kernel
 def _getsockopt(fd, level, option):
-    value, size = np.empty(1, np.int32), np.empty(1, np.int32)
+    value, size = np.empty(1, np.uint32), np.empty(1, np.int32)  # unsigned: below 0 are errors
     value[0], size[0] = 0, 4
     n = call(GETSOCKOPT, fd, level, option, value.ctypes.data, size.ctypes.data)
     keep(size)
@@ -159,7 +159,7 @@ def getsockopt(fd: Any, level: int, option: int) -> int:
     Returns
     -------
     int
-        Its value. In a kernel also -errno.
+        Its value, from 0 to 2**32 - 1, which stands for -1. In a kernel also -errno.
 
     Raises
     ------

@@ -11,6 +11,7 @@ from .._jit.check import FormattedValueError
 from .._jit.compile import hot, kernel
 from .._memory.buffers import keep
 from .._memory.iovec import IOVEC_DTYPE, fill_entries
+from ..syscalls import IOV_MAX
 from .addresses import ADDRESS, ADDRESS_TO_READ, SOCKADDR_BYTES, SOCKADDR_DTYPE, give_address, take_address
 from .arguments import DISTINCT, FD, INDICES, INT, POOL, buffer, in_both_faces, iovec
 from .calls import RECVMMSG, RECVMSG, SENDMMSG, SENDMSG, call
@@ -19,14 +20,14 @@ from .messages import (
     HEADER_DTYPE,
     MESSAGE,
     MESSAGES,
+    MSG_DONTWAIT,
     MSG_TRUNC,
+    MSG_WAITFORONE,
     prepare,
     prepare_to_receive,
     prepare_to_send,
     take,
 )
-
-MOST = 1024  # messages that Linux takes at once (UIO_MAXIOV)
 
 
 @hot
@@ -128,6 +129,8 @@ def sendto(fd: Any, buffer: Any, address: Any, flags: int = 0) -> int:
 
 @kernel
 def _recvmsg(fd, iovec, message, flags):
+    if len(iovec) > IOV_MAX:  # Linux calls it EMSGSIZE, which says here that a message was cut
+        return np.int64(-errno.EINVAL)
     header, sockaddr = np.empty(1, HEADER_DTYPE), np.empty(1, SOCKADDR_DTYPE)
     prepare_to_receive(header, sockaddr, iovec.ctypes.data, len(iovec), message)
     n = call(RECVMSG, fd, header.ctypes.data, flags | CMSG_CLOEXEC, 0, 0)
@@ -145,7 +148,8 @@ def recvmsg(fd: Any, iovec: Any, message: Any, flags: int = 0) -> int:
     ----------
     fd : int or socket
     iovec : IoVec or sequence of buffers
-        At most 1024, over writable memory without overlaps. In a kernel, an array of `IOVEC_DTYPE`.
+        At most 1024, over writable memory without overlaps. In a kernel, an array of `IOVEC_DTYPE`; more entries are
+        -EINVAL.
     message : record of MESSAGE_DTYPE
         All its fields are set. `flags` has MSG_CTRUNC if there was more control data than it has room for.
     flags : int
@@ -167,6 +171,8 @@ def recvmsg(fd: Any, iovec: Any, message: Any, flags: int = 0) -> int:
 
 @kernel
 def _sendmsg(fd, iovec, message, flags):
+    if len(iovec) > IOV_MAX:
+        return np.int64(-errno.EINVAL)
     header, sockaddr = np.empty(1, HEADER_DTYPE), np.empty(1, SOCKADDR_DTYPE)
     prepare_to_send(header, sockaddr, iovec.ctypes.data, len(iovec), message)
     n = call(SENDMSG, fd, header.ctypes.data, flags, 0, 0)
@@ -183,7 +189,7 @@ def sendmsg(fd: Any, iovec: Any, message: Any, flags: int = 0) -> int:
     ----------
     fd : int or socket
     iovec : IoVec or sequence of buffers
-        At most 1024. In a kernel, an array of `IOVEC_DTYPE`.
+        At most 1024. In a kernel, an array of `IOVEC_DTYPE`; more entries are -EINVAL.
     message : record of MESSAGE_DTYPE
         Its `address`, unless that has the family 0, and its control data (see `add_control`) are used.
     flags : int
@@ -211,13 +217,23 @@ def _require_room(indices, messages):
 @kernel
 def _recvmmsg(fd, capacity, arena, stride, buffer_size, indices, messages, flags):
     _require_room(indices, messages)
-    n = min(len(indices), MOST)
+    n = min(len(indices), IOV_MAX)
     headers, vectors, sockaddrs = np.empty(n, HEADER_DTYPE), np.empty(n, IOVEC_DTYPE), np.empty(n, SOCKADDR_DTYPE)
     fill_entries(vectors, capacity, arena, stride, buffer_size, indices[:n], None)
     for k in range(n):
         one = slice(k, k + 1)
         prepare_to_receive(headers[one], sockaddrs[one], vectors[one].ctypes.data, 1, messages[k])
-    got = call(RECVMMSG, fd, headers.ctypes.data, n, flags | CMSG_CLOEXEC, 0)
+    got, waits = np.int64(0), not flags & (MSG_DONTWAIT | MSG_WAITFORONE)
+    while True:
+        rest = headers[got:]
+        # If Linux waited for further messages, a signal would end the call early, and the next with an error of 512.
+        came = call(RECVMMSG, fd, rest.ctypes.data, n - got, flags | MSG_WAITFORONE | CMSG_CLOEXEC, 0)
+        if came < 0:
+            got = got if got > 0 else came
+            break
+        got += came
+        if got == n or not waits:
+            break
     keep(vectors)
     for k in range(got):
         take(headers[k], sockaddrs[k], np.int64(headers[k]["length"]), messages[k])
@@ -240,7 +256,7 @@ def recvmmsg(fd: Any, pool: Any, indices: Any, messages: Any, flags: int = 0) ->
         true one.
     flags : int
         MSG_WAITFORONE: wait for the first message, and take what else is there. Without it the call waits until there
-        is one for each index, and with MSG_DONTWAIT not at all.
+        is one for each index, or an error, and with MSG_DONTWAIT not at all.
 
     Returns
     -------
@@ -276,7 +292,7 @@ def recvmmsg(fd: Any, pool: Any, indices: Any, messages: Any, flags: int = 0) ->
 @kernel
 def _sendmmsg(fd, capacity, arena, stride, buffer_size, indices, messages, flags):
     _require_room(indices, messages)
-    n = min(len(indices), MOST)
+    n = min(len(indices), IOV_MAX)
     headers, vectors, sockaddrs = np.empty(n, HEADER_DTYPE), np.empty(n, IOVEC_DTYPE), np.empty(n, SOCKADDR_DTYPE)
     fill_entries(vectors, capacity, arena, stride, buffer_size, indices[:n], messages["length"][:n])
     for k in range(n):

@@ -55,7 +55,7 @@ assert HEADER_DTYPE.itemsize == 64, "headers must have the layout of the C struc
 MESSAGE = one(MESSAGE_DTYPE, "MESSAGE_DTYPE")
 MESSAGES = many(MESSAGE_DTYPE, "MESSAGE_DTYPE")
 
-MSG_TRUNC, CMSG_CLOEXEC = 0x20, 0x40000000
+MSG_TRUNC, MSG_DONTWAIT, MSG_WAITFORONE, CMSG_CLOEXEC = 0x20, 0x40, 0x10000, 0x40000000
 SOL_SOCKET, SOL_UDP, SO_TIMESTAMPNS, UDP_GRO = 1, 17, 35, 104  # on the processors that are supported
 _FIRST = 0 if sys.byteorder == "little" else 32  # the bit of a word at which the first of two ints in it begins
 _HEAD = 16  # bytes of a struct cmsghdr; data begin behind it, and all of it takes a multiple of 8 bytes
@@ -156,7 +156,7 @@ def find_control(message: Any, level: int, kind: int) -> int:
 def _add(message, level, kind, address, size):
     used = max(0, message["control_length"])
     room = (_HEAD + size + 7) // 8 * 8
-    if used + room > CONTROL:
+    if room > CONTROL - used:  # not used + room, which may be too large for an int64
         return np.int64(-errno.ENOBUFS)
     control = message["control"]
     words = control.view(np.int64)

@@ -24,22 +24,26 @@ _MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 1)
 _MOST = 2**63 - 1
 
 
-def nanoseconds(name: str, seconds: float | None) -> int:
+_ALWAYS = "a number of seconds >= 0"
+
+
+def nanoseconds(name: str, seconds: float | None, allowed: str = check.SECONDS_OR_NONE) -> int:
     """Return a number of seconds as nanoseconds, -1 for None; TypeError or ValueError that names the argument."""
-    return check.timeout_ns(seconds, name)
+    return check.timeout_ns(seconds, name, allowed)
 
 
 @kernel_overload(nanoseconds)
-def _nanoseconds_in_kernel(name: Any, seconds: Any) -> Any:
+def _nanoseconds_in_kernel(name: Any, seconds: Any, allowed: Any = check.SECONDS_OR_NONE) -> Any:
     name = getattr(name, "literal_value", "seconds")  # after an error, numba tries again without literals
-    allowed = "None or a number of seconds >= 0"
-    if isinstance(seconds, types.NoneType):
-        return lambda name, seconds: -1
-    if not isinstance(seconds, (types.Integer, types.Float)):
+    allowed = getattr(allowed, "literal_value", check.SECONDS_OR_NONE)
+    kind = getattr(seconds, "type", seconds)  # of an Optional
+    if not isinstance(kind, (types.Integer, types.Float, types.NoneType)):
         raise errors.TypingError(f"{name} must be {allowed}, not {seconds}")
     message = f"{name} must be {allowed}, not {{}}"
 
-    def checked(name, seconds):
+    def checked(name, seconds, allowed=""):
+        if seconds is None:
+            return -1
         if not seconds >= 0:
             raise FormattedValueError(message, seconds)
         return np.int64(min(seconds, float(check.MAX_SECONDS)) * 1e9)
@@ -49,13 +53,13 @@ def _nanoseconds_in_kernel(name: Any, seconds: Any) -> Any:
 
 def _no_none(name: str, value: Any) -> Any:
     if value is None:
-        raise TypeError(f"{name} must be a number of seconds >= 0, not None")
+        raise TypeError(f"{name} must be {_ALWAYS}, not None")
     return value
 
 
 def _no_none_in_kernel(name: str, kind: Any) -> None:
-    if isinstance(kind, types.NoneType):
-        raise errors.TypingError(f"{name} must be a number of seconds >= 0, not {kind}")
+    if not isinstance(kind, (types.Integer, types.Float)):
+        raise errors.TypingError(f"{name} must be {_ALWAYS}, not {kind}")
 
 
 @in_both_faces(seconds=Argument(_no_none, _no_none_in_kernel))
@@ -86,7 +90,7 @@ def sleep(seconds: float) -> int:
     >>> sleep(0.001), now_ns() - start >= 1_000_000
     (0, True)
     """
-    clock.sleep(nanoseconds("seconds", seconds))
+    clock.sleep(nanoseconds("seconds", seconds, _ALWAYS))
     return 0
 
 
@@ -163,7 +167,7 @@ def _write_word(fd, n):
 
 @in_both_faces(fd=FD, n=integer(0, _MOST))
 def eventfd_write(fd: Any, n: int = 1) -> int:
-    """Add to the count of an event descriptor, which wakes who waits for it.
+    """Add to the count of an event descriptor, which wakes who waits for it; wait if it would pass 2**64 - 2.
 
     Parameters
     ----------

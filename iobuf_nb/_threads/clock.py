@@ -11,13 +11,14 @@ from numba.core import errors
 
 from .._jit import check, seam
 from .._jit.check import FormattedValueError
-from .._jit.compile import kernel
+from .._jit.compile import hot, kernel
 from .._jit.faces import compiled_as, kernel_overload
 from .._jit.instructions import load_word, two_words
 from .gil import LOOK_NS, check_signals, main_thread_id, regain_gil, release_gil
 from .libc import clock_gettime, pthread_self, usleep
 
 FOREVER_NS = 2**62
+_MOST_MS = 2**31 - 1
 
 
 def limit_ns(block: bool, timeout: float | None) -> int:
@@ -76,6 +77,12 @@ def now_ns() -> int:
     True
     """
     return time.monotonic_ns() if seam.hook is None else int(seam.hook("now", None, -1, ""))
+
+
+@hot
+def left_ms(end):
+    """Return how long poll(2) is to wait until `end`, rounded up, as far as an int holds it; -1 if `end` is below 0."""
+    return -1 if end < 0 else min(max(0, end - now_ns() + 999_999) // 1_000_000, _MOST_MS)
 
 
 @kernel

@@ -111,7 +111,9 @@ def outcome(call, *arguments):
         return error
 
 
-@pytest.mark.parametrize("dtype", ["i4", "O", ">i8", "S8", [("a", "O")], "i8,>f8", ("i8", 2), [("a", "S1025")], "?x"])
+@pytest.mark.parametrize(
+    "dtype", ["i4", "O", ">i8", "S8", [("a", "O")], "i8,>f8", ("i8", 2), [("a", "S1025")], "?x", [("a", "i8", 0)]]
+)
 def test_refuses_other_dtypes(dtype):
     with pytest.raises(TypeError, match="dtype must be"):
         BoundedQueue(2, dtype=dtype)
@@ -132,14 +134,24 @@ def test_refuses_what_does_not_go_with_a_dtype():
             call()
 
 
+@pytest.mark.parametrize("name", ["put", "try_put", "put_many", "get", "try_get", "get_or_closed", "get_many"])
+def test_methods_of_queues_without_a_dtype_refuse_it(name):
+    queue = BoundedQueue(60, dtype=int)
+    queue.put(5)
+    arguments = {"put": [1], "try_put": [1]}.get(name, [np.zeros(1, np.int64)] if name.endswith("many") else [])
+    with pytest.raises((TypeError, AttributeError, TypingError)):
+        getattr(BoundedQueue, name)(queue, *arguments)
+    assert queue.get() == 5 and queue._free.was_size() == 60
+
+
 @pytest.mark.parametrize(
     "dtype, bad",
     [
         *((int, value) for value in (2**63, -(2**63) - 1, 1.5, True, None, "1")),
-        *((float, value) for value in (1j, True, None, "1")),
+        *((float, value) for value in (1j, True, None, "1", 2**1024)),
         *(("i8,f4", value) for value in (1, (1,), (1, 2, 3), ("x", 1), np.zeros(1, "i8,f8")[0], None, [1, 2])),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 def test_refuses_other_values(dtype, bad):
     queue = BoundedQueue(2, dtype=dtype)

@@ -14,6 +14,7 @@ ADDRESSES = [
     ("255.1.2.3", 65535),
     ("::1", 80, 0, 0),
     ("fe80::1:2", 443, 0, 7),
+    ("::ffff:1.2.3.4", 80, 0, 0),
     "/run/a.socket",
     "x" * 108,
     b"\0abstract\0name",
@@ -74,6 +75,8 @@ def test_they_are_counted_by_their_bytes(face):
     "address, error, message",
     [
         (("localhost", 80), ValueError, "address must have a numeric host, not 'localhost': look it up with"),
+        (("1.2.3.4%1", 80), ValueError, "address must have a numeric host, not '1.2.3.4%1'"),
+        (("1.2.3.4", 80, 0, 0), TypeError, r"address must be \(host, port\) for IPv4, not"),
         (("1.2.3.4", 65536), ValueError, "port of address must be an integer from 0 to 65535, not 65536"),
         (("1.2.3.4", "80"), TypeError, "port of address must be an integer from 0 to 65535, not '80'"),
         (("::1", 80, 0, -1), ValueError, "scope of address must be an integer from 0 to 4294967295, not -1"),

@@ -29,6 +29,8 @@ MUST_BE_INTEGER = "must be an integer from -?[0-9]+ to [0-9]+, not "
         ("sendto", (BYTES, MESSAGES[0]), TypeError, "address must be an entry of ADDRESS_DTYPE, not"),
         ("sendto", (BYTES, ("name", 5)), ValueError, "address must have a numeric host, not 'name'"),
         ("recvmsg", ([b"x"], MESSAGES[0]), ValueError, r"iovec\[0\] must be writable memory"),
+        ("recvmsg", ([bytearray()] * 1025, MESSAGES[0]), ValueError, "iovec must have at most 1024 entries, not 1025"),
+        ("sendmsg", ([b""] * 1025, MESSAGES[0]), ValueError, "iovec must have at most 1024 entries, not 1025"),
         ("recvmsg", ([BYTES], MESSAGES), TypeError, "message must be an entry of a writable array of MESSAGE_DTYPE"),
         ("sendmsg", (BYTES.tobytes(), MESSAGES[0]), TypeError, "iovec must be a sequence of buffers, not one"),
         ("recvmmsg", (POOL, [0, 0], MESSAGES), ValueError, r"indices must differ, .* not \[0, 0\]"),
@@ -66,9 +68,9 @@ def test_python_refuses(name, arguments, error, message):
         (lambda: sockets.controls_of(ADDRESS), TypeError, "message must be an entry of a writable array of MESSAGE"),
         (lambda: events.poll([(0, 1, 0)]), TypeError, "records must be a writable contiguous .* of POLL_DTYPE, not"),
         (lambda: events.poll(RECORDS, -1), ValueError, "timeout must be None or a number of seconds >= 0, not -1"),
-        (lambda: events.sleep(float("nan")), ValueError, "seconds must be None or a number of seconds >= 0, not nan"),
+        (lambda: events.sleep(float("nan")), ValueError, "seconds must be a number of seconds >= 0, not nan"),
         (lambda: events.sleep(None), TypeError, "seconds must be a number of seconds >= 0, not None"),
-        (lambda: events.sleep("1"), TypeError, "seconds must be None or a number of seconds >= 0, not '1'"),
+        (lambda: events.sleep("1"), TypeError, "seconds must be a number of seconds >= 0, not '1'"),
         (lambda: events.eventfd(2**32), ValueError, f"initial {MUST_BE_INTEGER}4294967296"),
     ],
 )
@@ -103,7 +105,7 @@ def test_whatever_is_an_integer_is_taken(udp):
         ("poll", (RECORDS, "1"), "timeout must be None or a number of seconds >= 0, not"),
         ("timerfd_set", (0, 1j, None), "first must be None or a number of seconds >= 0, not complex128"),
         ("sleep", (None,), "seconds must be a number of seconds >= 0, not none"),
-        ("sleep", (b"x",), "seconds must be None or a number of seconds >= 0, not"),
+        ("sleep", (b"x",), "seconds must be a number of seconds >= 0, not"),
     ],
 )
 def test_kernels_refuse(name, arguments, message):
@@ -115,7 +117,8 @@ def test_kernels_refuse(name, arguments, message):
     "name, arguments", [("poll", (RECORDS, -1.0)), ("sleep", (-0.5,)), ("timerfd_set", (-1, -1.0, None))]
 )
 def test_numbers_below_zero(call, name, arguments):
-    with pytest.raises(ValueError, match="must be None or a number of seconds >= 0, not -"):
+    allowed = "a number of seconds >= 0" if name == "sleep" else "None or a number of seconds >= 0"
+    with pytest.raises(ValueError, match=f" must be {allowed}, not -"):
         call(name, *arguments)
     assert not any(RECORDS.tobytes())
 
@@ -125,3 +128,5 @@ def test_kernels_pass_on_what_linux_refuses():
     """Values are not checked when a kernel runs; Linux does that."""
     assert KERNELS["shutdown"](2**40, 0) == KERNELS["epoll_ctl"](0, 1, 2**32, 0, 0) == -9
     assert KERNELS["eventfd_write"](0, -1) == -22
+    for name in ("recvmsg", "sendmsg"):  # not -EMSGSIZE, by which a message would be lost
+        assert KERNELS[name](0, np.zeros(1025, IOVEC_DTYPE), MESSAGES[0], 0) == -22

@@ -133,6 +133,9 @@ def test_options(call, udp):
             for value in (1, 0):
                 assert call("setsockopt", tcp.fileno(), level, option, value) == 0
                 assert call("getsockopt", tcp.fileno(), level, option) == value
+    peek_offset = 42  # SO_PEEK_OFF, which is -1 if it is off
+    assert call("setsockopt", fd, SOL_SOCKET, peek_offset, -1) == 0
+    assert call("getsockopt", fd, SOL_SOCKET, peek_offset) == 2**32 - 1
     assert call("getsockopt", fd, SOL_SOCKET, 9999) == call("setsockopt", fd, SOL_SOCKET, 9999, 1) == -errno.ENOPROTOOPT
     assert call("getsockopt", -1, SOL_SOCKET, SO_RCVBUF) == -errno.EBADF
 

@@ -206,6 +206,9 @@ def test_control_data_that_has_no_room(call):
     assert message["control_length"] == 120
     assert controls_of(message) == [(1, k, bytes(range(k))) for k in range(1, 6)]
     assert [call("find_control", message, level, 2) for level in (1, 2)] == [40, 0]
+    message["control_length"] = 2**63 - 1
+    assert call("add_control", message, 1, 9, np.zeros(1, np.uint8)) == -errno.ENOBUFS
+    message["control_length"] = 120
     message["control"][:8] = 0  # no memory beside it is touched, and none is walked over for ever
     assert call("find_control", message, 1, 2) == 0 and controls_of(message) == []
 
@@ -227,6 +230,8 @@ def test_waiting_for_all(jit, udp, pool, untraced):
             events.sleep(0.005)
             client.sendto(data, server.getsockname())
 
-    with beside(feed):
+    seen = []
+    with beside(feed), alarms(lambda *_: seen.append(1), 0.003, 0.003):  # and goes on after signals between them
         assert receive_(server.fileno(), pool, INDICES, messages) == 3
+    assert seen
     assert [data for data, _, _ in got(pool, messages, 3)] == [b"a", b"b", b"c"]
