@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._free import owners
-from .._free.depot import depot_bytes, lay_out, new_depot, order_for
+from .._free.depot import new_depot
 from .._free.deque import DEQUE_WORDS, FENCES_FAIL
 from .._free.free_list import (
     ITEM_POOL,
@@ -141,11 +141,9 @@ class _Pool(Allocator[Value]):
             slots = sharing.queue_slots(capacity)
             words = sharing.words(segment, sharing.queue_bytes(slots))
             self._queue = BoundedQueue._over(segment, words, slots, capacity)
-            order = order_for(capacity)
-            self._depot = sharing.words(segment, depot_bytes(order))
+            self._depot = sharing.depot_words(segment, capacity)
             if segment.slot is not None:  # new
                 self._queue._put_first(capacity)
-                lay_out(self._depot, order)
             self._owners = sharing.words(segment, sharing.owner_bytes(capacity))
             self._local, self._slots = sharing.local_words(segment), segment.table
         self._bulks = bulk_words(capacity if segment is None else 1)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._free import free_list
-from .._free.depot import depot_bytes, order_for
+from .._free.depot import depot_bytes, lay_out, order_for
 from .._free.owners import ROWS, place_of
 from .._free.processes import CLOSED, DESCRIPTOR, IDENTITY, LOCAL_WORDS, NUMBER_SHIFT, take_from
 from .._free.queue import LINE_PAIR, SLOTS
@@ -87,6 +87,13 @@ def bytes_of(*sizes: int) -> int:
 def words(segment: Segment, size: int) -> NDArray[np.int64]:
     """Return the next part of a segment as words that share no cache line with others."""
     return segment.part(size, _LINES).view(np.int64)
+
+
+def depot_words(segment: Segment, capacity: int) -> NDArray[np.int64]:
+    """Return the words of a pool's depot, which is empty if the segment is new."""
+    order = order_for(capacity)
+    found = words(segment, depot_bytes(order))
+    return found if segment.slot is None else lay_out(found, order)
 
 
 def join(pool: Any) -> None:

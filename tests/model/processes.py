@@ -61,7 +61,7 @@ class Case(cases.Case):
         (processes, "MOST_PROCESSES", SLOTS),
         (process_slots, "MOST_PROCESSES", SLOTS),
         (sharing, "_SPARE_SLOTS", 2),
-        (pools, "order_for", lambda capacity: 0),
+        (sharing, "order_for", lambda capacity: 0),
         (depot, "CHUNK", 2),
         (depot, "LEAST", 2),
         (handover, "LEAST", 2),

@@ -51,7 +51,7 @@ DAMAGES = {
     "longer": (lambda data: data + b"x", r"is truncated: \d+ of \d+ bytes"),
     "newer": (
         lambda data: change_word(data, 2, 99),
-        "has layout 99, and this version of iobuf_nb knows layout 1 alone",
+        f"has layout 99, and this version of iobuf_nb knows layout {segment.LAYOUT} alone",
     ),
     "other byte order": (
         lambda data: np.frombuffer(data[:64], np.int64).byteswap().tobytes() + data[64:],
