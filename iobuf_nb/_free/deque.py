@@ -130,7 +130,7 @@ def _take_top(words, base, top):
     return index if compare_and_swap(words, base + TOP, top, top + 1, "seq_cst") else TAKEN
 
 
-@kernel
+@hot
 def push_many(words, base, most, indices, n):
     """As the owner, add the first `n` of `indices`, or as many as there is room for; return how many."""
     pushes = load(words, base + PUSHES, "relaxed")
@@ -147,7 +147,7 @@ def push_many(words, base, most, indices, n):
     return n
 
 
-@kernel
+@hot
 def pop_many(words, base, asymmetric, out, n):
     """As the owner, take the newest `n` indices, or as many as there are, into the front of `out`; return how many."""
     pops = load(words, base + POPS, "relaxed")

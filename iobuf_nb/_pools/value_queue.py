@@ -160,6 +160,7 @@ def _put_each(queue, values):
 @compiled_as(_put_each)
 def put_array(queue: Any, values: NDArray[Any]) -> int:
     """Append values from the front of an array while there is room; return how many."""
+    values = values[: queue.capacity]  # copies of more would be in vain
     words, copies = queue._room(len(values))
     copies[:] = values
     return int(put_values(queue._core, words, len(values)))
@@ -177,8 +178,9 @@ def _get_each(queue, out):
 @compiled_as(_get_each)
 def get_array(queue: Any, out: NDArray[Any]) -> int:
     """Move values to the front of an array; return how many."""
-    words, values = queue._room(len(out))
-    n = int(get_values(queue._core, words, len(out)))
+    n = min(len(out), queue.capacity)
+    words, values = queue._room(n)
+    n = int(get_values(queue._core, words, n))
     out[:n] = values[:n]
     return n
 

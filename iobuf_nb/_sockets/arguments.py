@@ -58,7 +58,7 @@ def in_both_faces(**arguments: Argument) -> Callable[[Function], Function]:
 
 
 def integer(low: int, high: int) -> Argument:
-    """Allow an integer in [low, high]; in kernels any, of which the system refuses what it does not know."""
+    """Allow an integer in [low, high]; in kernels any, of which Linux gets as many bits as its argument has."""
     return Argument(
         lambda name, value: check.integer(name, value, low, high),
         lambda name, kind: require_integer(name, kind, " in a kernel"),

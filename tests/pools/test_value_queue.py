@@ -65,6 +65,12 @@ def test_bulk_calls_move_what_there_is_and_what_fits(face, values):
     assert not out[3:].tobytes().strip(b"\0")
 
 
+def test_bulk_calls_cost_what_fits_and_not_what_is_offered():
+    queue, one = BoundedQueue(3, dtype=float), np.full(1, 0.5)
+    huge = np.lib.stride_tricks.as_strided(one, (2**44,), (0,))
+    assert queue.put_many(huge) == 3 and queue.get_many(huge) == 3
+
+
 def test_waits_end_with_a_status(face):
     queue, out = BoundedQueue(1, dtype=float), np.zeros(1)
     assert face.get_into_within(queue, out, 0, 0.0) == face.get_into_within(queue, out, 0, 0.01) == -2
