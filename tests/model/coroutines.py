@@ -7,7 +7,7 @@ from iobuf_nb import BoundedQueue, BufferPool
 from iobuf_nb._free import handover, waiting
 from iobuf_nb._free.deque import COUNT
 from iobuf_nb._free.handover import ask, ask_again, take_handed, take_request_back
-from iobuf_nb._free.queue import GET_FD, GETTERS, HANDED, REQUESTS, STALE, TURNS
+from iobuf_nb._free.queue import ELSEWHERE, GET_FD, GETTERS, HANDED, REQUESTS, STALE, TURNS
 from iobuf_nb._threads.clock import FOREVER_NS
 from iobuf_nb._threads.parking import ALL_WAITERS, park, wake
 from iobuf_nb.atomics import fetch_add, load
@@ -83,7 +83,7 @@ def coroutine_case(capacity, turns, scripts):
         handed = BoundedQueue(capacity)
         made._queue._words[[HANDED, TURNS, GET_FD]] = handed._address, turns, 1 + len(LOOPS)
         LOOPS.append(made._queue._words)
-        made._deques[COUNT] = 1
+        made._deques[COUNT] = made._queue._words[ELSEWHERE] = 1
         for _ in range(capacity):
             made.get()
         pools.append((made, handed))
