@@ -32,7 +32,7 @@ EMPTY is exact
 
 Bound
     A thread that dies between steps 1 and 4 of a put takes a chunk with it, and no index but those it was putting. If
-    all seats have lost theirs, bulk puts use the queue. States repeat after ``2**(57 - order)`` laps.
+    all seats have lost theirs, bulk puts use the queue. States repeat after ``2**(56 - order)`` laps.
 """
 
 from __future__ import annotations
