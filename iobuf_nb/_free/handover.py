@@ -101,7 +101,8 @@ def release_all(queue, depot, indices, begin, end):
     if begin < end:
         left = begin
         if end - begin >= LEAST:
-            if load(queue._words, ELSEWHERE, "relaxed") == 0:
+            # J10 acquires from J9: also what another thread has said comes before this N1.
+            if load(queue._words, ELSEWHERE, "seq_cst") == 0:
                 # J9 releases to J10, before any J3. Mutant: "a depot is not known to be used"
                 store(queue._words, ELSEWHERE, 1, "seq_cst")
             left = put_chunks(depot, indices, begin, end)
