@@ -236,6 +236,8 @@ class ValueQueue(BoundedQueue):
     (None, -0.5)
     """
 
+    _OR_SHARE = "; what processes share is a Channel"
+
     __slots__ = ()
 
     _no_limit = 0
