@@ -147,7 +147,7 @@ NASTY = {
     "an unchecked pool": lambda: BufferPool(2, 16, checked=False),
     "an item pool": lambda: ItemPool("ab"),
     "a closed pool": lambda: _closed(BufferPool(2, 16)),
-    "a queue": lambda: BoundedQueue(2),
+    "a queue": lambda: _closed(BoundedQueue(2)),  # over which a loop ends
     "a magazine": lambda: BufferPool(2, 16).magazine(),
     "a backoff": Backoff,
     "closed file": lambda: _closed(_file()),

@@ -34,10 +34,6 @@ def nothing(capacity):
     return queue_of([])
 
 
-def all_in_order(capacity):
-    return queue_of(range(capacity))
-
-
 def all_free(capacity):
     return set_of(range(capacity))
 

@@ -22,7 +22,6 @@ from histories import (
     WINDOW,
     Mix,
     all_free,
-    all_in_order,
     begin,
     end,
     get_within,
@@ -127,14 +126,14 @@ def magazines(capacity, threads):
     return [pool] + [pool.magazine(1 + k) for k in range(threads - 1)]
 
 
-# A pool is a queue of the free indices, as `iobuf_nb` has it; with magazines, any free buffer may come.
+# After bulk puts, and with magazines, any free buffer may come.
 SUBJECTS = {
     "BoundedQueue": Subject(QUEUE_MIX, fifo, nothing, shared(lambda capacity: BoundedQueue(capacity, 255))),
-    "BufferPool": Subject(POOL_MIX, fifo, all_in_order, shared(lambda capacity: BufferPool(capacity, 16))),
+    "BufferPool": Subject(POOL_MIX, free_set, all_free, shared(lambda capacity: BufferPool(capacity, 16))),
     "unchecked BufferPool": Subject(
-        POOL_MIX, fifo, all_in_order, shared(lambda capacity: BufferPool(capacity, 16, checked=False))
+        POOL_MIX, free_set, all_free, shared(lambda capacity: BufferPool(capacity, 16, checked=False))
     ),
-    "ItemPool": Subject(POOL_MIX, fifo, all_in_order, shared(lambda capacity: ItemPool(range(capacity)))),
+    "ItemPool": Subject(POOL_MIX, free_set, all_free, shared(lambda capacity: ItemPool(range(capacity)))),
     "BufferPool and Magazines": Subject(POOL_MIX, free_set, all_free, magazines),
     "unchecked MagazineSet": Subject(
         MAGAZINE_MIX,
