@@ -84,13 +84,21 @@ def new_depot(capacity: int) -> NDArray[np.int64]:
 
 def lay_out(words: NDArray[np.int64], order: int) -> NDArray[np.int64]:
     """Make zeroed words an empty depot."""
-    slots = 1 << order
     words[ORDER] = order
-    words[SLOTS : SLOTS + slots] = np.arange(slots) << COUNT_BITS
-    seats = min(slots, SEATS)
-    first = int(seat_at(order, 0))
-    words[first : first + seats * SEAT_WORDS : SEAT_WORDS] = 1 + slots + np.arange(seats)
+    slots, seats, _ = _parts(words)
+    slots[:] = np.arange(len(slots)) << COUNT_BITS
+    seats[:] = 1 + len(slots) + np.arange(len(seats))
     return words
+
+
+def _parts(words: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+    """Return the slots, the seats and the chunks of a depot. Compiles nothing, as a forked child must not."""
+    slots = 1 << int(words[ORDER])
+    number = min(slots, SEATS)
+    seats = SLOTS + slots
+    chunks = seats + number * SEAT_WORDS
+    end = chunks + (slots + number) * CHUNK
+    return words[SLOTS:seats], words[seats:chunks:SEAT_WORDS], words[chunks:end].reshape(-1, CHUNK)
 
 
 @tiny
@@ -100,11 +108,16 @@ def seat_at(order, number):
 
 
 @tiny
+def chunk_of(order, word):
+    """Return the number of the chunk that a slot's word names."""
+    return word >> COUNT_BITS & ((2 << order) - 1)
+
+
+@tiny
 def chunk_at(order, word):
     """Return where the indices begin of the chunk that a slot's word names."""
     slots = 1 << order
-    number = word >> COUNT_BITS & (2 * slots - 1)
-    return SLOTS + slots + min(slots, SEATS) * SEAT_WORDS + number * CHUNK
+    return SLOTS + slots + min(slots, SEATS) * SEAT_WORDS + chunk_of(order, word) * CHUNK
 
 
 @tiny
@@ -225,7 +238,7 @@ def _put_chunk(words, order, indices, begin, count):
         # "a chunk is put by a relaxed compare-and-swap", "a put of a chunk is a plain store"
         if compare_and_swap(words, slot, word, full, "seq_cst"):
             store(words, TAIL, plus(position, 1))  # J6 releases to J5
-            chunk, done = word >> COUNT_BITS & ((2 << order) - 1), True
+            chunk, done = chunk_of(order, word), True
             break
         pause(FIRST_PAUSES)
     # J8 releases to J7: only now, the chunk is this thread's. Mutants: "a chunk is given up before it is put",
@@ -275,20 +288,22 @@ def mark_chunks(words, marked):
 
 def mend(words: NDArray[np.int64]) -> None:
     """In a forked child, give the chunks that the parent's other threads had to seats that have none."""
-    order = int(words[ORDER])
-    slots, first = 1 << order, int(seat_at(order, 0))
-    number = min(slots, SEATS)
-    seats = words[first : first + number * SEAT_WORDS : SEAT_WORDS]
-    held = {*(words[SLOTS : SLOTS + slots] >> COUNT_BITS & (2 * slots - 1)).tolist(), *(seats - 1).tolist()}
-    lost = [chunk for chunk in range(slots + number) if chunk not in held]
+    slots, seats, chunks = _parts(words)
+    held = {*_chunks_of(slots).tolist(), *(seats - 1).tolist()}
+    lost = [chunk for chunk in range(len(chunks)) if chunk not in held]
     seats[np.flatnonzero(seats == 0)] = 1 + np.array(lost, np.int64)
+
+
+def _chunks_of(slots: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the number of each slot's chunk."""
+    return slots >> COUNT_BITS & (2 * len(slots) - 1)
 
 
 def indices(words: NDArray[np.int64]) -> list[int]:
     """Return the indices in all chunks, at rest."""
-    order = int(words[ORDER])
+    slots, _, chunks = _parts(words)
+    counts = slots & ((1 << COUNT_BITS) - 1)
     found: list[int] = []
-    for word in words[SLOTS : SLOTS + (1 << order)]:
-        first = int(chunk_at(order, word))
-        found += words[first : first + int(count_of(word))].tolist()
+    for chunk, count in zip(_chunks_of(slots), counts, strict=True):
+        found += chunks[chunk, :count].tolist()
     return found

@@ -38,7 +38,7 @@ from .._free.deque import (
     push,
     push_many,
 )
-from .._free.free_list import ITEM_POOL, own, seek_late, take, take_many
+from .._free.free_list import ITEM_POOL, own, own_many, seek_late, take, take_many
 from .._free.handover import release, release_all
 from .._free.owners import disown, disown_many
 from .._free.queue import CLOSED_FLAG, ELSEWHERE, GET_EVENT, GETTERS
@@ -203,8 +203,7 @@ def take_many_from(magazine, out, n, seek):
     if not enter(magazine) or load(pool._queue._words, CLOSED_FLAG):  # C2 acquires from C1
         return 0
     done = pop_many(pool._deques, magazine._base, magazine._asymmetric, out, n)
-    for k in range(done):
-        own(pool, out[k])
+    own_many(pool, out, 0, done)
     return take_many(pool, out, done, n, seek) if done < n else done
 
 
