@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from . import copying, kernels, peers, processes, python, queues, scan, sockets, startup, streams, wait
+from . import cluster, copying, kernels, peers, processes, python, queues, scan, sockets, startup, streams, wait
 from .machine import machine
 from .result import Result, dumps, save
 from .table import Settings
@@ -28,10 +28,11 @@ GROUPS = {
     "copy": copying.run,
     "processes": processes.run,
     "sockets": sockets.run,
+    "cluster": cluster.run,
 }
 PARTS = {  # of a group, to run alone
     f"{group}.{name}": part
-    for group, parts in {"stream": streams.PARTS, "processes": processes.PARTS}.items()
+    for group, parts in {"stream": streams.PARTS, "processes": processes.PARTS, "cluster": cluster.PARTS}.items()
     for name, part in parts.items()
 }
 
@@ -52,9 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--save takes the result of all groups: name none, or use --json")
     start = time.monotonic()
     settings = Settings(options.quick, options.seed)
-    result = Result(
-        machine(), {**peers.versions(), **python.versions(), **streams.versions(), **processes.versions()}, *settings
-    )
+    versions = [module.versions() for module in (peers, python, streams, processes, cluster)]
+    result = Result(machine(), {name: version for each in versions for name, version in each.items()}, *settings)
     print(f"{result}\n", flush=True)
     for group in options.groups or GROUPS:
         tables = choices[group](settings)
