@@ -55,7 +55,7 @@ def tasks_of(sources: Sequence[Planned], piece: int, record: int) -> list[Task]:
             some.append(source)
             room -= size + _FILE_COST
         base += window.size
-    if some:
+    if some or not sources:
         found.append(_together(some, len(sources), base))
     return found
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from distributed import Client, Future
 
-from . import versions
+from .versions import own as own_versions
 from .plan import Task
 from .tasks import Job, merge, run_share
 from .travel import dumps
@@ -28,7 +28,7 @@ def grown(client: Client, job: Job, tasks: list[Task], retries: int) -> tuple[Fu
     keys = [f"stream-{token}-{k}" for k in range(len(tasks))]
     level = shares = client.map(
         run_share, range(len(tasks)), [dumps(tuple(task)) for task in tasks],
-        key=keys, pure=False, retries=retries, versions=versions.own(), job_pickled=pickled,
+        key=keys, pure=False, retries=retries, versions=own_versions(), job_pickled=pickled,
     )  # fmt: skip
     height = 0
     while len(level) > 1 or height == 0:
