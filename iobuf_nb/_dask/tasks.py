@@ -55,7 +55,7 @@ class Cancelled(Exception):
     """Nobody wants the result of this task any more."""
 
 
-def run_share(versions: dict[str, str], job_pickled: bytes, number: int, pickled: bytes) -> Outcome:
+def run_share(number: int, pickled: bytes, *, versions: dict[str, str], job_pickled: bytes) -> Outcome:
     """Run the kernel over a share of the sources."""
     worker = get_worker()
     require_same(versions, worker.address)
