@@ -18,9 +18,7 @@ _LOOK_S = 0.1
 _WORKERS_S = 1.0  # between two looks for workers
 
 
-def result_of(
-    client: Client, future: Future, tasks: dict[Any, Task], patience: float, look: Callable[[], None]
-) -> Any:
+def result_of(client: Client, future: Future, tasks: dict[Any, Task], patience: float, look: Callable[[], None]) -> Any:
     """Wait for a future and return its result, calling `look` meanwhile; after an error its tasks are cancelled.
 
     `tasks` are those of a stream by their keys, `patience` the seconds to wait for a worker when there is none.

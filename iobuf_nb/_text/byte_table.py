@@ -225,7 +225,12 @@ class ByteTable(_Table):
     def _parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the arguments that make such a table, and what is used of its memory."""
         key_bytes = self._room - 8 * self.capacity
-        options = {"columns": self.columns, "dtype": self._rows.dtype, "capacity": self.capacity, "key_bytes": key_bytes}
+        options = {
+            "columns": self.columns,
+            "dtype": self._rows.dtype,
+            "capacity": self.capacity,
+            "key_bytes": key_bytes,
+        }
         used = {
             "_words": WORDS,
             "_index": ENTRY_WORDS << int(self._words[BITS]),
