@@ -11,7 +11,6 @@ from numba import typed, typeof
 from numba.core.dispatcher import Dispatcher
 
 from .._jit.compile import INTERPRETED
-from .._jit.handle import Handle
 from . import kernels
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from distributed import Client, Future
 
-from .versions import own as own_versions
 from .plan import Task
 from .tasks import Job, merge, run_share
 from .travel import dumps
+from .versions import own as own_versions
 
 _FAN_IN = 16  # results that one task merges
 _LARGE_JOB = 1 << 14  # bytes that each worker rather fetches once than with each task

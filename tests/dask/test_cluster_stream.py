@@ -1,8 +1,7 @@
 """A stream on a cluster has the result of one in this process, whatever happens to the workers."""
 
+import functools
 import os
-import random
-import signal
 import threading
 import time
 
@@ -13,12 +12,9 @@ from numba import njit, typed, types
 
 import iobuf_nb
 from iobuf_nb import BufferPool, StreamError
-from iobuf_nb.text import ByteTable
-
-distributed = pytest.importorskip("distributed")
-
 from iobuf_nb._dask import versions
 from iobuf_nb.dask import PoolPlugin, stream, worker_pool
+from iobuf_nb.text import ByteTable
 
 RNG = np.random.default_rng(19)
 VALUES = RNG.integers(0, 250, 300_000, dtype=np.uint8)
@@ -231,7 +227,7 @@ def test_a_digest_tells_what_a_kernel_does():
     ("arguments", "sentence"),
     [
         ({"state": threading.Lock}, "state must be something that numba kernels accept"),
-        ({"combine": lambda a, b, lock=threading.Lock(): a}, "combine cannot be sent to workers: .*lock"),
+        ({"combine": functools.partial(print, file=threading.Lock())}, "combine cannot be sent to workers: .*lock"),
         ({"pool": 3}, "pool must be the name of a PoolPlugin, not 3"),
         ({"kernel": len}, "kernel must be a function compiled by numba.njit"),
         ({"client": 3}, "client must be a distributed.Client"),
