@@ -66,7 +66,7 @@ def stream(
     r"""Run a kernel over files on all workers of a Dask cluster: `iobuf_nb.stream`, past one machine.
 
     The client looks at the sources and divides them into tasks: a few small files each, or a part of a large one. A
-    task is a stream of its own, on one worker. States are merged on the workers, sixteen at a time, and only states
+    task is a stream of its own, on one worker. States are merged on the workers, 32 at a time, and only states
     and results cross the wire.
 
     Parameters

@@ -12,7 +12,7 @@ from .tasks import Job, merge, run_share
 from .travel import dumps
 from .versions import own as own_versions
 
-_FAN_IN = 16  # results that one task merges
+_FAN_IN = 32  # results that one task merges: more tasks cost more than the states it holds
 _LARGE_JOB = 1 << 14  # bytes that each worker rather fetches once than with each task
 
 
