@@ -34,6 +34,7 @@ from .process_slots import (
     SLOT_WORDS,
     ProcessSlot,
     draw_first_lock,
+    is_locked,
     living,
     unlink_same,
     unlink_unused,
@@ -179,8 +180,8 @@ class Segment:
                 if found.is_referred(reference):
                     return found
         raise FileNotFoundError(
-            f"the shared {kind} cannot be found: the process that pickled it has closed it or is gone; "
-            "unpickle it while that lives, or give it a name and attach to that"
+            f"the shared {kind} cannot be found: the process that pickled it has closed it, is gone, or is on another "
+            "machine; unpickle it on the same one while that lives, or give it a name and attach to that"
         )
 
     # ---- using -------------------------------------------------------------------------------------------------------
@@ -212,6 +213,21 @@ class Segment:
         self._leave.atexit = False
         if self.name is not None:
             _named.add(self)
+
+    def leave_name_to_the_last(self) -> None:
+        """Have the name removed by the last process that leaves, not by the one that gave it; see `leave_at_end`."""
+        self._maker = 0
+
+    def holds_name(self) -> bool:
+        """Return whether the name is that of this segment, and stays so as long as this process holds its slot.
+
+        Otherwise the name is another's, is gone, or may be removed just now by who has not seen this process.
+        """
+        if self.name is None or is_locked(self.table, 0, self.descriptor):
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.stat(path_of(self.name), follow_symlinks=False), self._file)
+        return False
 
     def remove_name(self) -> None:
         """Remove the name, in the process that gave it."""

@@ -38,6 +38,9 @@ from ..atomics import load
 from .lease import Lease, Value
 from .repr import ReprMixin
 
+#: What ends the error where a pool, or what is over one, is pickled.
+FOR_DASK = "; a task on a Dask cluster takes the pool of its worker: iobuf_nb.dask.PoolPlugin and worker_pool"
+
 _INTEGERS = int, np.int64  # the common types, which need no check
 
 
@@ -124,6 +127,8 @@ class Allocator(Handle, ReprMixin, Generic[Value]):
     """
 
     __slots__ = ()
+
+    _OR_SHARE = FOR_DASK
 
     capacity: int
 

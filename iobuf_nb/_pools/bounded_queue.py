@@ -136,7 +136,7 @@ class BoundedQueue(sharing.Shareable, Drained, ReprMixin):
     """
 
     _KIND = "BoundedQueue"
-    _OR_SHARE = "; or make it with shared=True, for other processes"
+    _OR_SHARE = "; or make it with shared=True, for other processes of this machine"
     _of_values: ClassVar[Any]  # the class of those with a dtype: `value_queue` sets it
 
     # The last ones are for a dtype.

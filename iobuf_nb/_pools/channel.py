@@ -41,7 +41,7 @@ from .._threads.outcomes import (
 )
 from ..atomics import fetch_add, load
 from . import sharing
-from .allocator import as_index, check_indices, elements, refuse
+from .allocator import FOR_DASK, as_index, check_indices, elements, refuse
 from .bounded_queue import BoundedQueue
 from .drained import Drained
 from .pool import BufferPool
@@ -192,7 +192,7 @@ class Channel(sharing.Shareable, Drained, ReprMixin):
     _segment: Segment | None
     _KIND = "Channel"
     _TAKE, _ATAKE = "receive", "areceive"
-    _OR_SHARE = "; or make its pool with shared=True, for other processes"
+    _OR_SHARE = "; or make its pool with shared=True, for other processes of this machine" + FOR_DASK
 
     def __init__(self, pool: BufferPool[Any], capacity: int | None = None, *, name: str | None = None) -> None:
         if not isinstance(pool, BufferPool):

@@ -17,7 +17,7 @@ from .._free.free_list import PoolType
 from .._jit import check
 from .._jit.check import FormattedValueError
 from .._jit.faces import compiled_as, kernel_overload
-from .._memory.aligned import CACHE_LINE_SIZE, MAX_BUFFER_BYTES, page_size, round_up
+from .._memory.aligned import CACHE_LINE_SIZE, MAX_BUFFER_BYTES, MAX_BYTES, MAX_ITEMS, page_size, round_up
 from .._memory.borrowed import lend
 from .._memory.dtype import element_type
 from .._threads.outcomes import OUT_OF_RANGE
@@ -175,7 +175,10 @@ def write(pool: Any, index: Any, data: Any) -> None:
     copy_into(buffer(pool, index), data)
 
 
-def layout_of(size: Any, shape: Any, dtype: Any) -> tuple[tuple[int, ...], np.dtype[Any], types.Type]:
+Layout = tuple[tuple[int, ...], np.dtype[Any], types.Type]
+
+
+def layout_of(size: Any, shape: Any, dtype: Any) -> Layout:
     """Return the shape, dtype and numba element type of a buffer, from the arguments of BufferPool."""
     if (size is None) == (shape is None):
         raise TypeError("a BufferPool needs either size or shape (with dtype)")
@@ -201,6 +204,14 @@ def stride_of(size: int) -> int:
     if size >= page_size():
         return round_up(size, page_size())
     return round_up(size, CACHE_LINE_SIZE) if size >= CACHE_LINE_SIZE else 1 << (size - 1).bit_length()
+
+
+def sizes_of(capacity: Any, size: Any, shape: Any, dtype: Any) -> tuple[int, Layout, int]:
+    """Return the capacity of a pool, the layout of a buffer and the bytes of an arena, from the same arguments."""
+    capacity = check.integer("capacity", capacity, 1, MAX_ITEMS)
+    layout = layout_of(size, shape, dtype)
+    arena_bytes = capacity * stride_of(math.prod(layout[0]) * layout[1].itemsize)
+    return capacity, layout, check.integer("capacity * stride", arena_bytes, 1, MAX_BYTES)
 
 
 buffer_pool_type = functools.cache(BufferPoolType)

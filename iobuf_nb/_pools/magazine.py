@@ -55,7 +55,7 @@ from .._threads.fences import register_heavy_fence
 from .._threads.gil import thread_id
 from .._threads.outcomes import CLOSED, EMPTY, OK
 from ..atomics import compare_and_swap, load, store, swap
-from .allocator import Allocator, count_or_rest
+from .allocator import FOR_DASK, Allocator, count_or_rest
 from .lease import Value
 from .repr import ReprMixin
 
@@ -488,6 +488,8 @@ class MagazineSet(Handle, ReprMixin, Generic[Value]):
     """
 
     __slots__ = ("_all", "_magazines", "n", "pool")
+
+    _OR_SHARE = FOR_DASK
 
     def __init__(self, pool: _Pool[Value], n: int, size: int = DEFAULT_SIZE) -> None:
         self.n = check.integer("n", n, 1, MAX_DEQUES)

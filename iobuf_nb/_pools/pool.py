@@ -38,11 +38,10 @@ from .._free.processes import CLOSED as CLOSED_WORD
 from .._free.processes import NUMBER_SHIFT, recover, thread_of
 from .._free.queue import CLOSED_FLAG, LINE_PAIR, NONBLOCKING_FLAG, PROCESS
 from .._free.waiting import wait_to_get
-from .._jit import check
 from .._jit.compile import hot, kernel, out_of_line
 from .._jit.faces import in_kernels, is_in_kernels, kernel_face, kernel_method
 from .._jit.methods import Operations, replace_methods
-from .._memory.aligned import MAX_BYTES, MAX_ITEMS, aligned_mem, lock_memory
+from .._memory.aligned import MAX_ITEMS, aligned_mem, lock_memory
 from .._memory.borrowed import memory_info
 from .._memory.iovec import IoVec, iovec_over
 from .._memory.segment import Segment
@@ -50,7 +49,7 @@ from .._threads.clock import limit_ns
 from .._threads.outcomes import CLOSED, EMPTY, NO_WAIT_IN_A_CHILD, UNFENCED, Closed, WouldBlock
 from ..atomics import load, store
 from . import sharing
-from .allocator import Allocator, checked_index, count_or_rest
+from .allocator import FOR_DASK, Allocator, checked_index, count_or_rest
 from .bounded_queue import BoundedQueue
 from .buffer_methods import replace_buffer_methods
 from .layout import (
@@ -62,6 +61,7 @@ from .layout import (
     kept_view,
     kept_words,
     layout_of,
+    sizes_of,
     stride_of,
     write,
 )
@@ -355,11 +355,18 @@ class _Pool(Allocator[Value]):
         A shared pool is closed for this process alone. If this process gave it its name, that is removed; in a kernel,
         when it ends.
         """
-        if not self.closed:
-            close_pool(self._core)
-            if self._segment is not None:
-                self._segment.remove_name()
-            self._warn_of_leaks("closed", self._out())
+        leaks = self._close()
+        if leaks:
+            warnings.warn(leaks, ResourceWarning, stacklevel=2)
+
+    def _close(self) -> str:
+        """Close the pool; return a sentence that names the buffers that are still checked out, if there are any."""
+        if self.closed:
+            return ""
+        close_pool(self._core)
+        if self._segment is not None:
+            self._segment.remove_name()
+        return self._leaks("closed")
 
     def _out(self) -> int:
         """Return how many buffers are checked out, by this process if the pool is shared."""
@@ -367,9 +374,10 @@ class _Pool(Allocator[Value]):
             return sharing.owns(self._owners, self._segment.number)
         return len(self.holders()) if self.checked else self.capacity - self.available()
 
-    def _warn_of_leaks(self, how: str, out: int) -> None:
+    def _leaks(self, how: str) -> str:
+        out = self._out()
         if out == 0:
-            return
+            return ""
         message = f"{type(self).__name__} of {self.capacity} was {how} with {out} of its buffers still checked out"
         if self.checked:
             names = {thread.ident: thread.name for thread in threading.enumerate()}
@@ -379,7 +387,7 @@ class _Pool(Allocator[Value]):
                 holders = {index: thread_of(word) for index, word in mine.items()}
             held = [f"{i} by {names.get(owner, f'thread {owner}')}" for i, owner in list(holders.items())[:8]]
             message += ": " + ", ".join(held) + (", ..." if out > len(held) else "")
-        warnings.warn(message, ResourceWarning, stacklevel=3)
+        return message
 
     def __enter__(self) -> Self:
         return self
@@ -392,7 +400,9 @@ class _Pool(Allocator[Value]):
             return
         # Plain reads: no other thread can use the pool any more, and a finalizer must not compile a kernel.
         if hasattr(self, "_members") and self.checked and not self._local[CLOSED_WORD]:
-            self._warn_of_leaks("dropped", self._out())
+            leaks = self._leaks("dropped")
+            if leaks:
+                warnings.warn(leaks, ResourceWarning, stacklevel=2)
 
     def _figures(self) -> dict[str, object]:
         in_use = self.capacity - self.available()
@@ -492,7 +502,7 @@ class BufferPool(_Pool[NDArray[Element]], sharing.Shareable, Generic[Element]):
     """
 
     _KIND = "BufferPool"
-    _OR_SHARE = "; or make it with shared=True, for other processes"
+    _OR_SHARE = "; or make it with shared=True, for other processes of this machine" + FOR_DASK
 
     __slots__ = (
         *("_arrays", "_buffers", "_kept", "_kept_words", "_memory", "_memory_info", "_views"),
@@ -544,10 +554,7 @@ class BufferPool(_Pool[NDArray[Element]], sharing.Shareable, Generic[Element]):
         shared: bool = False,
         name: str | None = None,
     ) -> None:
-        capacity = check.integer("capacity", capacity, 1, MAX_ITEMS)
-        layout = layout_of(size, shape, dtype)
-        arena_bytes = capacity * stride_of(math.prod(layout[0]) * layout[1].itemsize)
-        check.integer("capacity * stride", arena_bytes, 1, MAX_BYTES)
+        capacity, layout, arena_bytes = sizes_of(capacity, size, shape, dtype)
         if sharing.is_shared(shared, name):
             sharing.require_shareable(checked, page_size, huge_pages)
             segment = sharing.make_pool(self._KIND, capacity, layout[0], layout[1], arena_bytes, name)

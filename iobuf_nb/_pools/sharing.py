@@ -108,6 +108,12 @@ def join(pool: Any) -> None:
     segment.leave_at_end(functools.partial(owns, pool._owners))
 
 
+def leave_name_to_the_last(pool: Any) -> None:
+    """Let the name of a pool last until no process uses it any more, not only as long as the one that gave it."""
+    pool._segment.leave_name_to_the_last()
+    pool._segment.leave_at_end(functools.partial(owns, pool._owners))
+
+
 def join_in_child(handle: Any) -> None:
     """In a forked child, take a slot of its own for a shared pool or queue; without one, a pool is closed there."""
     segment = handle._segment
