@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from . import cluster, copying, kernels, peers, processes, python, queues, scan, sockets, startup, streams, wait
 from .machine import machine
 from .result import Result, dumps, save
-from .table import Settings
+from .table import Settings, Table
 
 GROUPS = {
     "alone": kernels.alone,
@@ -30,11 +31,12 @@ GROUPS = {
     "sockets": sockets.run,
     "cluster": cluster.run,
 }
-PARTS = {  # of a group, to run alone
-    f"{group}.{name}": part
-    for group, parts in {"stream": streams.PARTS, "processes": processes.PARTS, "cluster": cluster.PARTS}.items()
-    for name, part in parts.items()
+HAVE_PARTS: dict[str, Mapping[str, Callable[[Settings], list[Table]]]] = {
+    "stream": streams.PARTS,
+    "processes": processes.PARTS,
+    "cluster": cluster.PARTS,
 }
+PARTS = {f"{group}.{name}": part for group, parts in HAVE_PARTS.items() for name, part in parts.items()}  # to run alone
 
 
 def main(arguments: list[str] | None = None) -> None:

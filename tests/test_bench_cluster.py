@@ -4,14 +4,13 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import cluster
-from bench.cluster import reading, tasks, workers
+from bench import cluster, scheduling
 from bench.cluster import sizes as cluster_sizes
+from bench.cluster import workers
 from bench.streams import sizes
 from bench.table import Settings
 from bench.workloads.cluster import CLUSTER
@@ -37,3 +36,29 @@ def test_all_sides_agree_and_every_target_is_measured(part, client, monkeypatch)
     assert table.missing == ([] if part != "groups" or find_spec("pandas") else workers.missing("pandas"))
     for comparison, _ in table.bounds:
         assert comparison.ratios(table.samples) or table.missing, comparison
+
+
+def test_without_dask_there_are_reasons_in_place_of_figures(monkeypatch):
+    monkeypatch.setattr(workers.importlib.util, "find_spec", lambda name: None)
+    tables = cluster.run(Settings(True, 1))
+    assert [table.workload for table in tables] == [*CLUSTER] and not any(table.samples for table in tables)
+    assert {reason for table in tables for reason in table.missing} == {
+        "all: there is no distributed (pip install 'iobuf-nb[bench]')"
+    }
+
+
+def test_costs_of_tasks_are_those_over_an_idle_cluster(client, monkeypatch):
+    monkeypatch.setattr(scheduling, "IDLE", 0.2)
+    taken = scheduling.costs(client, scheduling.of_stream, 20)
+    assert 0 < taken.scheduler < 1 and 0 < taken.clock < 1 and taken.sent > 0
+    idle, whole = scheduling.Used(1, 2, 0, 10, 0), scheduling.Used(3, 3, 4, 5, 6)
+    assert whole.less(idle, 0.5) == (2.5, 2, 4, 0, 6)
+
+
+def test_a_task_must_be_the_larger_the_more_workers_wait_for_it():
+    _, _, ten, hundred, thousand = scheduling.limits(2**20 / 1e9)
+    assert (ten, hundred, thousand) == (
+        "| 10 | 1.0 MiB | 10.0 MiB | 100.0 MiB |",
+        "| 100 | 10.0 MiB | 100.0 MiB | 1000.0 MiB |",
+        "| 1000 | 100.0 MiB | 1000.0 MiB | 10000.0 MiB |",
+    )

@@ -19,14 +19,13 @@ from ..one_billion_rows import COLUMNS, COUNT, TOTAL, tally
 from ..streams.reading import summary_of
 from ..streams.text import write_text
 from ..streams.timing import Case, agree, measured
-from ..streams.work import BINS, NEWLINES, SUMMARY, Work, merge
+from ..streams.work import BINS, NEWLINES, SUMMARY, merge
 from ..table import Settings, Table
 from ..workloads.cluster import CLUSTER_ARRAYS, CLUSTER_GROUPS, CLUSTER_LINES
 from .sizes import TEXT_FILES, VALUE_FILES, sizes
 from .workers import WORKERS, missing
 
 BLOCK = 1 << 26  # bytes of a partition of a bag or a table; the best of several
-ROWS = Work(tally, "u1", partial(ByteTable, COLUMNS), ByteTable.merge)
 
 Paths = list[str]
 Groups = dict[str, tuple[int, int]]  # of each name the number of its lines, and the sum of their values in tenths
@@ -39,14 +38,13 @@ def new_files(count: int) -> Iterator[Paths]:
         yield [os.path.join(folder, f"part-{k:02}") for k in range(count)]
 
 
-def both(client: Any, work: Work, paths: Paths, shown: Callable[[Any], Any], **options: Any) -> dict[str, Case]:
+def both(client: Any, paths: Paths, kernel: Any, shown: Callable[[Any], Any], **options: Any) -> dict[str, Case]:
     """Return the same call on a cluster and in this process; each returns what `shown` makes of the state."""
     from iobuf_nb import dask
 
-    options = {"state": work.state, "combine": work.combine, "dtype": work.dtype, **options}
     return {
-        ON_CLUSTER: lambda: shown(dask.stream(client, paths, work.kernel, **options).state),
-        STREAMED: lambda: shown(iobuf_nb.stream(paths, work.kernel, workers=WORKERS, **options).state),
+        ON_CLUSTER: lambda: shown(dask.stream(client, paths, kernel, **options).state),
+        STREAMED: lambda: shown(iobuf_nb.stream(paths, kernel, workers=WORKERS, **options).state),
     }
 
 
@@ -97,7 +95,7 @@ def arrays(client: Any, settings: Settings) -> Table:
             values.tofile(path)
             summaries.append(summary_of(values))
         cases: dict[str, Case] = {
-            **both(client, SUMMARY, paths, sum_and_bins),
+            **both(client, paths, shown=sum_and_bins, **SUMMARY._asdict()),
             DASK_ARRAY: partial(with_histogram, paths),
             DASK_ARRAY_BINCOUNT: partial(with_bincount, paths),
         }
@@ -116,7 +114,10 @@ def lines(client: Any, settings: Settings) -> Table:
     """Measure the count of lines."""
     with new_files(TEXT_FILES) as paths:
         size, found = np.sum([write_text(path, sizes(settings).text // TEXT_FILES) for path in paths], axis=0)
-        cases: dict[str, Case] = {**both(client, NEWLINES, paths, np.asarray), DASK_BAG: partial(of_bag, paths)}
+        cases: dict[str, Case] = {
+            **both(client, paths, shown=np.asarray, **NEWLINES._asdict()),
+            DASK_BAG: partial(of_bag, paths),
+        }
         return measured(CLUSTER_LINES, cases, partial(agree, np.array([found])), settings, int(size))
 
 
@@ -131,7 +132,7 @@ def of_dataframe(paths: Paths) -> Groups:
 
     columns = {"name": "string", "value": "f8"}
     table = dask.dataframe.read_csv(paths, sep=";", header=None, names=[*columns], dtype=columns, blocksize=BLOCK)
-    found = table.groupby("name")["value"].agg(["count", "sum"]).compute()
+    found = table.groupby("name")["value"].agg(["count", "sum"], split_out=1).compute()  # else it shuffles
     return {name: (int(count), round(total * 10)) for name, count, total in found.itertuples()}
 
 
@@ -140,7 +141,8 @@ def groups(client: Any, settings: Settings) -> Table:
     lacking = missing("pandas")
     with new_files(TEXT_FILES) as paths:
         size, found = np.sum([write_text(path, sizes(settings).text // TEXT_FILES) for path in paths], axis=0)
-        cases: dict[str, Case] = both(client, ROWS, paths, groups_of, delimiter=b"\n")
+        table = partial(ByteTable, COLUMNS)
+        cases = both(client, paths, tally, groups_of, state=table, combine=ByteTable.merge, delimiter=b"\n")
         if not lacking:
             cases[DASK_DATAFRAME] = partial(of_dataframe, paths)
         first: list[Groups] = []

@@ -27,8 +27,7 @@ def streamed(client: Any, path: str, work: Work, **options: Any) -> np.ndarray:
     """Return the state of a stream on a cluster."""
     from iobuf_nb import dask
 
-    options = {"state": work.state, "combine": work.combine, "dtype": work.dtype, **options}
-    found: np.ndarray = dask.stream(client, path, work.kernel, **options).state
+    found: np.ndarray = dask.stream(client, path, **work._asdict(), **options).state
     return found
 
 
