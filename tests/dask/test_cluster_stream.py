@@ -337,6 +337,7 @@ def test_versions_that_differ(local_client, files, monkeypatch):
             stream(local_client, path, kernels.add, state=three, combine=np.add)
 
 
+@pytest.mark.compiled
 def test_a_parallel_kernel(local_client, files, monkeypatch):
     (path,) = files(VALUES.tobytes())
     options = {"state": three, "combine": np.add, "piece_bytes": 50_000}
