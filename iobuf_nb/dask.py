@@ -1,6 +1,6 @@
 """Streams and pools on a Dask cluster; needs the extra ``dask``: ``pip install 'iobuf-nb[dask]'``.
 
-`PoolPlugin` gives each worker process a pool, and `worker_pool` finds it in a task.
+`stream` runs a kernel over files on all workers, as `iobuf_nb.stream` does in one process. `PoolPlugin` gives each worker process a pool, and `worker_pool` finds it in a task.
 
 Examples
 --------
@@ -17,5 +17,6 @@ Examples
 """
 
 from ._dask.plugin import PoolPlugin, worker_pool
+from ._dask.stream import stream
 
-__all__ = ["PoolPlugin", "worker_pool"]
+__all__ = ["PoolPlugin", "stream", "worker_pool"]

@@ -30,6 +30,7 @@ from ..atomics import fetch_add, load, store
 from ..syscalls import PREAD, PWRITE, READ, call_full, read_full
 from .crew import Crew, require_threads
 from .progress import Stopwatch, Throughput, processors, reporter
+from .sinks import TEMPORARY
 from .source import open_file
 from .units import ALIGNMENT, LARGE_PIECE
 
@@ -244,7 +245,7 @@ def copy(
                 pass
         team = _Team(pool, direct, report, watch)
         files = stack.enter_context(ExitStack())
-        temporary = f".iobuf_nb-{os.urandom(8).hex()}"
+        temporary = f"{TEMPORARY}{os.urandom(8).hex()}"
         _interrupt.temporaries.add((temporary, folder))
         try:
             with _naming(dst):

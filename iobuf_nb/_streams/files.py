@@ -36,6 +36,7 @@ MAPPING = 18  # whether to map it; see `mapping`
 INDEX = 19
 KNOWN = 21  # 1: a line begins at LOW
 LENGTH = 22  # bytes of a claim: one piece, or several of a large file
+FIRST, LAST = 23, 24  # within these it has neighbours
 FILE_WORDS = 2 * LINE_PAIR
 
 _O_NONBLOCK = 0o4000
@@ -150,11 +151,11 @@ def _fetch(plan, files, row, fd, mapped, memory, position, want):
 @kernel
 def read_records(plan, files, row, fd, mapped, memory, begin, end):
     """Read records [begin, end) and their neighbours: status, address, bytes, position, where to go on, neighbours."""
-    low, high = files[row + LOW], files[row + HIGH]
+    first, last = files[row + FIRST], files[row + LAST]
     most = plan.mapped_length if mapped else plan.length
     end = begin + most if begin + most < end else end
-    before = begin - low if begin - low < plan.before else plan.before
-    after = high - end if high - end < plan.after else plan.after
+    before = begin - first if begin - first < plan.before else plan.before
+    after = last - end if last - end < plan.after else plan.after
     want = before + end - begin + after
     n, address = _fetch(plan, files, row, fd, mapped, memory, begin - before, want)
     if n < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable
@@ -13,9 +14,10 @@ from .job import Job
 from .mapping import ALWAYS, MEASURE, NEVER
 from .output import IN_TURN, NOWHERE, PLACED
 from .pieces import UNKNOWN
-from .source import Opened, Source
+from .share import WHOLE, Share, Window
+from .source import Opened, Source, read_file
 from .table import LARGE_BYTES, Table
-from .units import Header, Units, header_of
+from .units import Header, Units, origin_of
 
 _CLAIMS = 64  # that each worker makes of a large file, at least
 _GROUP = 1 << 14  # files that are looked at before the first of them is read
@@ -23,14 +25,16 @@ _GROUP = 1 << 14  # files that are looked at before the first of them is read
 
 def run(
     job: Job, sources: Iterable[Source], paths: list[str] | None, units: Units, header: Header | None, engine: str,
-    direct: bool, decompress: str | None,
+    direct: bool, decompress: str | None, share: Share = WHOLE,
 ) -> None:  # fmt: skip
     """Run a job over all sources: regular files that are given by their paths, and memory, together, others alone.
 
     `paths` are the sources if they are nothing but paths.
     """
-    runs = _Runs(job, units, header, engine, direct, decompress)
-    if paths is not None and units.whole and header is None and engine != "uring" and decompress is None:
+    job.base = share.base
+    runs = _Runs(job, units, header, engine, direct, decompress, share)
+    planned = units.whole or share.windows is not None
+    if paths is not None and planned and header is None and engine != "uring" and decompress is None:
         for start in range(0, len(paths), _GROUP):
             runs.add_paths(paths[start : start + _GROUP])
     else:
@@ -43,9 +47,11 @@ class _Runs:
     """The sources that are to be read by the next crew."""
 
     def __init__(
-        self, job: Job, units: Units, header: Header | None, engine: str, direct: bool, decompress: str | None
-    ) -> None:
+        self, job: Job, units: Units, header: Header | None, engine: str, direct: bool, decompress: str | None,
+        share: Share,
+    ) -> None:  # fmt: skip
         self._job = job
+        self._share = share
         self._units = units
         self._header = header
         self._engine = engine
@@ -60,7 +66,7 @@ class _Runs:
 
     def add(self, source: Source) -> None:
         """Add a source to the next run, or run it at once."""
-        index = len(self._job.names)
+        index = self._share.index + len(self._job.names)
         self._job.names.append(source.name)
         if source.memory is not None:
             self._add_memory(source, source.memory, index)
@@ -76,14 +82,17 @@ class _Runs:
 
     def add_paths(self, paths: list[str]) -> None:
         """Run files at once, if they are regular and not empty, or else one by one."""
-        job, table = self._job, self._new_table()
-        if not table.add_paths(paths, self._units.record, len(job.names), job.base, self._mapping):
+        job, share, table = self._job, self._share, self._new_table()
+        done = len(job.names)
+        windows = share.windows and share.windows[done : done + len(paths)]
+        size = table.add_paths(paths, windows, self._units.record, share.index + done, job.base, self._mapping)
+        if size is None:
             for path in paths:
                 self.add(Source(path))
             return
         self.flush()
         job.names += paths
-        job.base += table.bytes
+        job.base += size
         job.run_files(table)
 
     def flush(self) -> None:
@@ -91,6 +100,24 @@ class _Runs:
         table, self._table = self._table, self._new_table()
         if table.claims:
             self._job.run_files(table)
+
+    def _window(
+        self, name: str, size: int, index: int, read: Callable[[int, int], bytes] = lambda offset, n: b""
+    ) -> Window:
+        """Return what is to be read of a source of `size` bytes; `read` as in `Units.window`."""
+        share = self._share
+        if share.windows is None:
+            return self._units.window(name, size, read)
+        window = share.windows[index - share.index]
+        if window.size != size:
+            what = f"Changed since the stream was planned: it had {window.size} bytes, and has {size}"
+            raise OSError(errno.EIO, what, name)
+        return window
+
+    def _require_planned(self, opened: Opened, index: int) -> None:
+        """Refuse a source that was planned and is another one now."""
+        if self._share.windows is not None:
+            self._window(opened.name, opened.size, index)
 
     def _add_memory(self, source: Source, memory: memoryview, index: int) -> None:
         self._require_file(source.name, False)
@@ -100,9 +127,9 @@ class _Runs:
             raise ValueError(f"decompress={self._decompress!r} needs a file, pipe or socket, not {source.name}")
         if self._header is not None:
             raise ValueError(f"{source.name} must be a .npy file, as the first source is one: or pass dtype")
-        part = self._units.part(source.name, len(memory), lambda offset, n: bytes(memory[offset : offset + n]))
-        if part.high > part.low:
-            self._table.add_memory(source.name, memory, index, self._job.base, part)
+        window = self._window(source.name, len(memory), index, lambda offset, n: bytes(memory[offset : offset + n]))
+        if window.high > window.low:
+            self._table.add_memory(source.name, memory, index, self._job.base, window)
         self._job.base += len(memory)
 
     def _add_compressed(self, source: Source, index: int) -> bool:
@@ -114,6 +141,7 @@ class _Runs:
                 return False
             self._require_file(opened.name, False)
             self._require_other(opened)
+            self._require_planned(opened, index)
             self.flush()
             if source.path is None and opened.seekable:
                 os.lseek(opened.fd, opened.first, os.SEEK_SET)  # a buffered file has read ahead
@@ -133,17 +161,9 @@ class _Runs:
         if not stat.S_ISREG(status.st_mode) or self._engine == "uring":
             return False
         if status.st_size == 0:
+            self._window(path, 0, index)
             return self._is_empty(source)
-        origin = 0
-        if self._header is not None:
-            header = header_of(path)
-            if header.like.dtype != self._header.like.dtype or header.like.shape != self._header.like.shape:
-                raise ValueError(
-                    f"{path} must hold {self._header.like.dtype} of shape {self._header.like.shape[1:]}, as the first "
-                    f"source does, not {header.like.dtype} of {header.like.shape[1:]}"
-                )
-            origin = header.offset
-        self._add_file(path, path, status, origin, index)
+        self._add_file(path, path, status, origin_of(path, self._header), index)
         return True
 
     def _is_empty(self, source: Source) -> bool:
@@ -157,17 +177,10 @@ class _Runs:
 
     def _add_file(self, name: str, path: str, status: os.stat_result, origin: int, index: int) -> None:
         size = status.st_size - origin
-
-        def read(offset: int, n: int) -> bytes:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                return os.pread(fd, n, origin + offset)
-            finally:
-                os.close(fd)
-
-        part = self._units.part(name, size, read)
-        if part.high > part.low:
-            self._table.add_path(name, path, status, origin, index, self._job.base, part, self._mapping(size))
+        window = self._window(name, size, index, lambda offset, n: read_file(path, origin + offset, n))
+        if window.high > window.low:
+            mapping = self._mapping(window.high - window.low)
+            self._table.add_path(name, path, status.st_ino, origin, index, self._job.base, window, mapping)
         self._job.base += size
 
     def _mapping(self, size: int) -> int:
@@ -196,18 +209,19 @@ class _Runs:
         """Read one open source."""
         job, units = self._job, self._units
         self._require_file(opened.name, opened.regular)
+        self._require_planned(opened, index)
         if self._engine == "uring" and opened.size:
-            units.part(opened.name, opened.size, lambda offset, n: b"")
+            units.window(opened.name, opened.size, lambda offset, n: b"")
             job.run_ring(opened, index)
         elif opened.regular and opened.size:
             own = _own_path(opened)
             if own is not None and self._mapping(opened.size) != NEVER:
                 self._add_file(opened.name, own, os.fstat(opened.fd), opened.first, index)
             else:
-                part = units.part(
-                    opened.name, opened.size, lambda offset, n: os.pread(opened.fd, n, opened.first + offset)
+                window = self._window(
+                    opened.name, opened.size, index, lambda offset, n: os.pread(opened.fd, n, opened.first + offset)
                 )
-                self._table.add_opened(opened, index, job.base, part)
+                self._table.add_opened(opened, index, job.base, window)
                 job.base += opened.size
             before = job.bytes
             self.flush()

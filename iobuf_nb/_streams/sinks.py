@@ -29,6 +29,7 @@ from .crew import put_back
 from .output import BUFFERS, IN_TURN, PLACED, SINK_CLOSED, SOCKET
 
 _PIPE_BUF = 4096  # what a pipe takes without blocking once it is writable
+TEMPORARY = ".iobuf_nb-"  # how the names of files begin that are not complete
 
 
 class Target(NamedTuple):
@@ -82,7 +83,7 @@ def _new_file(path: str) -> Iterator[int]:
     before = os.stat(path) if os.path.lexists(path) else None
     if before is not None and not stat.S_ISREG(before.st_mode):
         raise ValueError(f"output must be a regular file, or a descriptor, not {path!r}: open it and pass its fileno()")
-    temporary = os.path.join(os.path.dirname(path), f".iobuf_nb-{os.urandom(8).hex()}")
+    temporary = os.path.join(os.path.dirname(path), f"{TEMPORARY}{os.urandom(8).hex()}")
     _interrupt.temporaries.add((temporary, None))
     try:
         mode = stat.S_IMODE(before.st_mode) if before is not None else 0o666

@@ -269,6 +269,15 @@ def open_file(path: str | os.PathLike[str], flags: int, direct: bool, **options:
         raise
 
 
+def read_file(path: str, offset: int, n: int) -> bytes:
+    """Return `n` bytes of a file from an offset on, or those up to its end."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(fd, n, offset)
+    finally:
+        os.close(fd)
+
+
 def changed(name: str, done: int, size: int) -> OSError:
     """Return the error for a source that has changed since it was opened."""
     return OSError(errno.EIO, f"Changed while it was read, after {done} of {size} bytes", name)

@@ -30,6 +30,7 @@ from .kernel import form_of, prepared
 from .output import NOWHERE, PLACED
 from .progress import Stopwatch, Throughput, processors, reporter
 from .runs import run
+from .share import WHOLE, Share, SharedSource
 from .sinks import Collector, Sink, Target, leave_at_end, sink_for
 from .source import plain_paths, sources_of
 from .spares import own_pool
@@ -252,6 +253,7 @@ def stream(
     if alone and count > 1:
         raise ValueError(f"workers must be 1 for a kernel with parallel=True, not {count}")
     ordered = bool(ordered)
+    share, source = source if isinstance(source, SharedSource) else (WHOLE, source)
     paths = plain_paths(source)
     items, like, header = seen_by_kernels(sources_of(source if paths is None else paths[:1]), dtype)
     units = Units(like, record, delimiter, overlap, start, stop, skip)
@@ -262,7 +264,7 @@ def stream(
     if per_file and combine is None and count > 1 and not ordered:
         raise ValueError("per_file=True needs combine, because several workers may read one file; or pass workers=1")
     if engine == "uring":
-        _check_ring(units, form, ordered, per_file)
+        _check_ring(units, form, ordered, per_file or share.windows is not None)
     if decompress is not None and (direct or engine in ("uring", "mmap")):
         raise ValueError("decompress reads in a thread of its own: leave out direct, and engine or use engine='preadv'")
     watch = Stopwatch()
@@ -314,11 +316,11 @@ def stream(
             report,
             watch,
         )
-        run(job, items, paths, units, header, engine, direct, decompress)
+        run(job, items, paths, units, header, engine, direct, decompress, share)
         if target.output == PLACED and output is not None:
             leave_at_end(target, job.written)
         collected = collector.array(output_like, job.written) if collector else None
-    merged = _per_file(job, combine) if per_file else combined(states, combine) if combine else states
+    merged = _per_file(job, share.index, combine) if per_file else combined(states, combine) if combine else states
     return StreamResult(
         merged,
         job.bytes,
@@ -329,6 +331,44 @@ def stream(
         job.written,
         job.mapped,
     )
+
+
+def stream_share(share: Share, source: Any, kernel: Any, **options: Any) -> StreamResult:
+    """Run a stream over its share of the sources of another one.
+
+    Parameters
+    ----------
+    share : Share
+        Which of the sources it reads, and which windows of them. Those are of `start`, `stop` and `skip`, which are
+        still needed where `decompress` is.
+    source, kernel, **options
+        As for `stream`; paths or memory.
+
+    Returns
+    -------
+    StreamResult
+        With `per_file`, `state` has those of this share's sources.
+
+    Raises
+    ------
+    OSError
+        A source has another size than its window says (EIO), or as `stream`.
+    StreamError, ValueError, TypeError, ImportError, MemoryError, RuntimeError, Closed, WouldBlock
+        As `stream`.
+
+    Examples
+    --------
+    >>> from numba import njit
+    >>> @njit
+    ... def first(buffer, n, offset, state, source):
+    ...     state[0], state[1], state[2] = offset, buffer[0], source
+    >>> from iobuf_nb._streams.share import Window
+    >>> window = Window(low=6, high=8, known=1, first=0, last=10, size=10)
+    >>> share = Share(index=3, base=1000, windows=(window,))
+    >>> stream_share(share, np.arange(10, dtype="u1"), first, state=np.zeros(3, int), workers=1).state
+    [array([1006,    6,    3])]
+    """
+    return stream(SharedSource(share, source), kernel, **options)
 
 
 def _output_like(
@@ -376,10 +416,10 @@ def _again(state: Any, like: Any) -> Any:
     return made
 
 
-def _per_file(job: Job, combine: Callable[[Any, Any], Any] | None) -> list[Any]:
+def _per_file(job: Job, first: int, combine: Callable[[Any, Any], Any] | None) -> list[Any]:
     """Return the state of each source, merged from those of the workers that read it."""
     found: dict[int, list[Any]] = {}
     for (index, _), state in sorted(job.per_file.items(), key=itemgetter(0)):
-        found.setdefault(index, []).append(state)
+        found.setdefault(index - first, []).append(state)
     states = (found.get(index) or [job.state()] for index in range(len(job.names)))
     return [combined(each, combine) if combine else each[0] for each in states]

@@ -6,9 +6,9 @@ import ctypes
 import fcntl
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,12 @@ from .files import (
     DONE_BYTES,
     FD,
     FILE_WORDS,
+    FIRST,
     HIGH,
     INDEX,
     INODE,
     KNOWN,
+    LAST,
     LEFT,
     LENGTH,
     LOW,
@@ -37,23 +39,17 @@ from .files import (
 )
 from .mapping import MAPPED_AT, MAPPED_BYTES, SEARCHED_AT
 from .pieces import SCRATCH_WORDS, UNKNOWN
+from .share import Window
 from .source import Opened, changed
 
+_WINDOW = [LOW, HIGH, KNOWN, FIRST, LAST, TOTAL]  # in the order of `Window`
 _COLUMNS = [
-    FD, LEFT, CLAIMS_END, CLAIMS, LENGTH, MEMORY, ORIGIN, LOW, HIGH, TOTAL, BASE, INODE, MAPPING, INDEX, KNOWN, SHORT,
-    MAPPED_BYTES,
+    FD, LEFT, CLAIMS_END, CLAIMS, LENGTH, MEMORY, ORIGIN, *_WINDOW, BASE, INODE, MAPPING,
+    INDEX, SHORT, MAPPED_BYTES,
 ]  # fmt: skip
 
 LARGE_BYTES = 1 << 26  # of files for which it is worth while to find out how to read them best
 _TOGETHER = 16  # pieces of a large file at most: each worker then maps whole parts of the page table
-
-
-class Part(NamedTuple):
-    """What is to be read of a source, in bytes from its beginning."""
-
-    low: int
-    high: int
-    known: int  # 1: a line begins at `low`
 
 
 class Table:
@@ -82,27 +78,27 @@ class Table:
         return len(self.names)
 
     def add_path(
-        self, name: str, path: str, status: os.stat_result, origin: int, index: int, base: int, part: Part, mapping: int
+        self, name: str, path: str, inode: int, origin: int, index: int, base: int, window: Window, mapping: int
     ) -> None:
         """Add a file that workers open."""
-        self._add(name, 0, 0, origin, status.st_size - origin, _signed(status.st_ino), index, base, part, mapping)
+        self._add(name, 0, 0, origin, _signed(inode), index, base, window, mapping)
         self._paths.append(os.fsencode(path))
 
-    def add_opened(self, opened: Opened, index: int, base: int, part: Part) -> None:
+    def add_opened(self, opened: Opened, index: int, base: int, window: Window) -> None:
         """Add an open file, which stays open."""
-        self._add(opened.name, opened.fd + 1, 0, opened.first, opened.size, 0, index, base, part, 0)
+        self._add(opened.name, opened.fd + 1, 0, opened.first, 0, index, base, window, 0)
 
-    def add_memory(self, name: str, memory: memoryview, index: int, base: int, part: Part) -> None:
+    def add_memory(self, name: str, memory: memoryview, index: int, base: int, window: Window) -> None:
         """Add what is in memory."""
         array = np.frombuffer(memory, np.uint8)
         self._kept.append(array)
-        self._add(name, 0, array.ctypes.data, 0, len(array), 0, index, base, part, 0)
+        self._add(name, 0, array.ctypes.data, 0, 0, index, base, window, 0)
 
     def _add(
-        self, name: str, fd: int, memory: int, origin: int, total: int, inode: int, index: int, base: int, part: Part,
+        self, name: str, fd: int, memory: int, origin: int, inode: int, index: int, base: int, window: Window,
         mapping: int,
     ) -> None:  # fmt: skip
-        low, high, known = part
+        low, high = window[:2]
         length = self._length * min(max((high - low) // self._share, 1), _TOGETHER)
         claims = -(-(high - low) // length)
         self.claims += claims
@@ -118,52 +114,58 @@ class Table:
                 length,
                 memory,
                 origin,
-                low,
-                high,
-                total,
+                *window,
                 base,
                 inode,
                 mapping,
                 index,
-                known,
                 UNKNOWN,
-                origin + total,
+                origin + window.size,
             )
         )
         if fd or memory:
             self._paths.append(b"")
 
-    def add_paths(self, paths: list[str], record: int, index: int, base: int, mapping: Callable[[int], int]) -> bool:
-        """Fill an empty table with files at once; False, and nothing is added, if one of them is not so simple."""
+    def add_paths(
+        self, paths: list[str], windows: Sequence[Window] | None, record: int, index: int, base: int,
+        mapping: Callable[[int], int],
+    ) -> int | None:  # fmt: skip
+        """Fill an empty table with files at once; return the bytes that they have.
+
+        None, and nothing is added, if one of them is not so simple. Without `windows` all of every file is read.
+        """
         self._paths = os.fsencode("\0".join(paths)).split(b"\0")
         addresses = self._addresses(self._paths, len(paths))
         found = np.zeros((len(paths), 3), np.int64)
         if look_at(addresses, found, np.zeros(SCRATCH_WORDS, np.int64)) < 0:
-            return False
+            return None
         modes, inodes, sizes = found.T
-        if not ((modes & 0o170000 == stat.S_IFREG) & (sizes > 0) & (sizes % record == 0)).all():
-            return False
-        ends = np.cumsum(sizes)
-        lengths = np.clip(sizes // self._share, 1, _TOGETHER) * self._length
-        claims = -(-sizes // lengths)
+        zeros = np.zeros_like(sizes)
+        seen = np.array([zeros, sizes, zeros + 1, zeros, sizes, sizes]).T if windows is None else np.array(windows)
+        read = seen[:, 1] - seen[:, 0]
+        simple = (modes & 0o170000 == stat.S_IFREG) & (sizes > 0) & (sizes == seen[:, 5]) & (read % record == 0)
+        if not simple.all():
+            return None
+        lengths = np.clip(read // self._share, 1, _TOGETHER) * self._length
+        claims = -(-read // lengths)
         rows = np.zeros((len(paths), FILE_WORDS), np.int64)
         rows[:, LEFT] = rows[:, CLAIMS] = claims
         rows[:, CLAIMS_END] = np.cumsum(claims)
         rows[:, LENGTH] = lengths
-        rows[:, HIGH] = rows[:, TOTAL] = rows[:, MAPPED_BYTES] = sizes
-        rows[:, BASE] = base + ends - sizes
+        rows[:, _WINDOW] = seen
+        rows[:, MAPPED_BYTES] = sizes
+        rows[:, BASE] = base + np.cumsum(sizes) - sizes
         rows[:, INODE] = inodes
         rows[:, MAPPING] = mapping(0)
-        for k in np.flatnonzero(sizes >= LARGE_BYTES).tolist():
-            rows[k, MAPPING] = mapping(int(sizes[k]))
+        for k in np.flatnonzero(read >= LARGE_BYTES).tolist():
+            rows[k, MAPPING] = mapping(int(read[k]))
         rows[:, INDEX] = index + np.arange(len(paths))
-        rows[:, KNOWN] = 1
         rows[:, SHORT] = UNKNOWN
         rows[:, PATH] = addresses
         self.words = rows.reshape(-1)
         self.names = paths
-        self.claims, self.bytes = int(claims.sum()), int(ends[-1])
-        return True
+        self.claims, self.bytes = int(claims.sum()), int(read.sum())
+        return int(sizes.sum())
 
     def finish(self) -> None:
         """Write all rows to `words`."""

@@ -16,8 +16,8 @@ from .._memory.aligned import MAX_BUFFER_BYTES
 from .._memory.dtype import element_type
 from .._pools.pool import BufferPool
 from .pieces import PAD, Plan
+from .share import Window
 from .source import Source, printable
-from .table import Part
 
 ALIGNMENT = 4096  # of addresses, offsets and lengths in direct I/O; no disk requires more
 #: Default size of a buffer in direct I/O, because disks favour large reads, and for what one thread reads, in Python.
@@ -58,6 +58,19 @@ def header_of(path: str) -> Header:
     if array.ndim > 1 and not array.flags.c_contiguous:
         raise ValueError(f"{printable(path)} must be C-contiguous, but is in Fortran order")
     return Header(like_of("dtype", (array.dtype, array.shape[1:])), array.offset)
+
+
+def origin_of(path: str, first: Header | None) -> int:
+    """Return where the data of a file begins: behind a header, which must say what that of the first source says."""
+    if first is None:
+        return 0
+    header = header_of(path)
+    if header.like.dtype != first.like.dtype or header.like.shape != first.like.shape:
+        raise ValueError(
+            f"{path} must hold {first.like.dtype} of shape {first.like.shape[1:]}, as the first source does, not "
+            f"{header.like.dtype} of {header.like.shape[1:]}"
+        )
+    return header.offset
 
 
 def seen_by_kernels(
@@ -180,21 +193,25 @@ class Units:
             overlaps=int(any(self.delimiter[k:] == self.delimiter[: m - k] for k in range(1, m))),
         )
 
-    def part(self, name: str, size: int, read: Callable[[int, int], bytes]) -> Part:
+    def window(self, name: str, size: int, read: Callable[[int, int], bytes]) -> Window:
         """Return what is to be read of a source of `size` bytes; `read(offset, n)` returns bytes of it."""
         low = min(self.start, size)
         high = size if self.stop is None else min(max(self.stop, low), size)
         if self.delimiter:
-            return self._part_of_lines(low, high, size, read) if self.skip else Part(low, high, int(low == 0))
+            known = int(low == 0 or self.skip > 0)
+            if self.skip:
+                low = min(self._behind_skipped(low, size, read), high)
+            return Window(low, high, known, low, high, size)
         if (high - low) % self.record:
             raise ValueError(
                 f"{printable(name)} must be whole records of {self.record} bytes, as set by record or dtype, but has "
                 f"{high - low}"
             )
-        return Part(min(low + self.skip * self.record, high), high, 1)
+        low = min(low + self.skip * self.record, high)
+        return Window(low, high, 1, low, high, size)
 
-    def _part_of_lines(self, low: int, high: int, size: int, read: Callable[[int, int], bytes]) -> Part:
-        """Find where the line begins that comes after those that are skipped."""
+    def _behind_skipped(self, low: int, size: int, read: Callable[[int, int], bytes]) -> int:
+        """Return where the line begins that comes after those that are skipped."""
         line = LineStart(self.delimiter, low, self.skip)
         at = line.first
         while at < size and line.position is None:
@@ -203,8 +220,7 @@ class Units:
                 break
             line.feed(data)
             at += len(data)
-        low = size if line.position is None else line.position
-        return Part(min(low, high), high, 1)
+        return size if line.position is None else line.position
 
 
 class LineStart:

@@ -220,17 +220,27 @@ class ByteTable(_Table):
 
     def copy(self) -> ByteTable:
         """Return a table with the same keys, slots and rows."""
-        other = ByteTable(
-            self.columns, dtype=self._rows.dtype, capacity=self.capacity, key_bytes=self._room - 8 * self.capacity
-        )
-        for name, used in (
-            ("_words", WORDS),
-            ("_index", ENTRY_WORDS << int(self._words[BITS])),
-            ("_key_bytes", int(self._words[USED])),
-            ("_rows", len(self)),
-        ):
-            getattr(other, name)[:used] = getattr(self, name)[:used]
-        return other
+        return _with_parts(*self._parts())
+
+    def _parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return the arguments that make such a table, and what is used of its memory."""
+        key_bytes = self._room - 8 * self.capacity
+        options = {
+            "columns": self.columns,
+            "dtype": self._rows.dtype,
+            "capacity": self.capacity,
+            "key_bytes": key_bytes,
+        }
+        used = {
+            "_words": WORDS,
+            "_index": ENTRY_WORDS << int(self._words[BITS]),
+            "_key_bytes": int(self._words[USED]),
+            "_rows": len(self),
+        }
+        return options, {name: getattr(self, name)[:n] for name, n in used.items()}
+
+    def __reduce__(self) -> Any:
+        return _with_parts, self._parts()
 
     def __deepcopy__(self, memo: Any) -> ByteTable:
         return self.copy()
@@ -277,6 +287,14 @@ class ByteTable(_Table):
                 f"capacity ({self.capacity}) and key_bytes must be enough for all keys: {self!r} was full, and refused "
                 f"{self.refused} calls of slot"
             )
+
+
+def _with_parts(options: dict[str, Any], parts: dict[str, NDArray[Any]]) -> ByteTable:
+    """Return a table with this content: a copy, or one that was pickled."""
+    table = ByteTable(**options)
+    for name, part in parts.items():
+        getattr(table, name)[: len(part)] = part
+    return table
 
 
 class _Infinities:

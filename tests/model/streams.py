@@ -229,7 +229,7 @@ def words_of(pieces, claim=1, map_it=NEVER):
     rows = np.zeros((len(pieces), FILE_WORDS), np.int64)
     system.bases = (np.cumsum(pieces) - pieces).tolist()
     rows[:, files.PATH] = np.arange(len(pieces)) + 1
-    rows[:, files.HIGH] = rows[:, files.TOTAL] = rows[:, mapping.MAPPED_BYTES] = pieces
+    rows[:, files.HIGH] = rows[:, files.LAST] = rows[:, files.TOTAL] = rows[:, mapping.MAPPED_BYTES] = pieces
     rows[:, files.BASE] = system.bases
     rows[:, files.LENGTH], rows[:, files.MAPPING], rows[:, SHORT] = claim, map_it, UNKNOWN
     rows[:, files.CLAIMS] = rows[:, files.LEFT] = -(-np.array(pieces) // claim)

@@ -1,0 +1,43 @@
+"""The tree of a stream's tasks: one for each share, and above them those that merge the results of neighbours."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from distributed import Client, Future
+
+from .versions import own as own_versions
+from .plan import Task
+from .tasks import Job, merge, run_share
+from .travel import dumps
+
+_FAN_IN = 16  # results that one task merges
+_LARGE_JOB = 1 << 14  # bytes that each worker rather fetches once than with each task
+
+
+def grown(client: Client, job: Job, tasks: list[Task], retries: int) -> tuple[Future, dict[Any, Task], list[Future]]:
+    """Send all tasks; return the future of the whole, the tasks by their keys, and the futures of the shares.
+
+    The cluster keeps the result of a share only as long as somebody has its future, or it is yet to be merged.
+    """
+    token = uuid.uuid4().hex
+    pickled: Any = dumps(job)
+    if len(pickled) > _LARGE_JOB:  # a task, so that it is made again if the worker that has it dies
+        pickled = client.submit(bytes, pickled, key=f"job-{token}", priority=1)
+    keys = [f"stream-{token}-{k}" for k in range(len(tasks))]
+    level = shares = client.map(
+        run_share, range(len(tasks)), [dumps(tuple(task)) for task in tasks],
+        key=keys, pure=False, retries=retries, versions=own_versions(), job_pickled=pickled,
+    )  # fmt: skip
+    height = 0
+    while len(level) > 1 or height == 0:
+        height += 1
+        level = [
+            # Before further shares: else the states of all shares would be there at once.
+            client.submit(
+                merge, pickled, *level[k : k + _FAN_IN], key=f"merge-{token}-{height}-{k}", pure=False, priority=1
+            )
+            for k in range(0, len(level), _FAN_IN)
+        ]
+    return level[0], dict(zip(keys, tasks, strict=True)), shares

@@ -1,0 +1,104 @@
+"""Waiting for a cluster: until a result is there, or it is clear that none will come."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from distributed import Client, Future, KilledWorker
+
+from .._streams.errors import StreamError
+from .plan import Task
+
+_LOOK_S = 0.1
+_WORKERS_S = 1.0  # between two looks for workers
+
+
+def result_of(client: Client, future: Future, tasks: dict[Any, Task], patience: float, look: Callable[[], None]) -> Any:
+    """Wait for a future and return its result, calling `look` meanwhile; after an error its tasks are cancelled.
+
+    `tasks` are those of a stream by their keys, `patience` the seconds to wait for a worker when there is none.
+    """
+    try:
+        _wait(client, future, patience, look)
+        return future.result()
+    except StreamError as error:
+        raise error from error.args[2]
+    except KilledWorker as error:
+        task = tasks.get(error.task)
+        if task is None:
+            raise
+        deaths = f"{error.allowed_failures + 1} workers died while they had this piece, the last at {_address(error)}"
+        raise StreamError(*task.place, RuntimeError(deaths)) from error
+    finally:
+        if future.status != "finished" and client.status == "running":
+            client.cancel([future], force=True)
+
+
+def _wait(client: Client, future: Future, patience: float, look: Callable[[], None]) -> None:
+    """Wait for a future; ConnectionError without a scheduler, TimeoutError if there is no worker for too long."""
+    done = threading.Event()
+    future.add_done_callback(lambda _: done.set())
+    seen = looked = time.monotonic()
+    while not done.wait(_LOOK_S):
+        look()
+        now = time.monotonic()
+        if now - looked > _WORKERS_S:
+            looked = now
+            if _has_workers(client):
+                seen = now
+            elif now - seen > patience:
+                raise TimeoutError(
+                    f"the cluster at {address_of(client)} has had no worker for {patience:g} seconds (worker_timeout): "
+                    "see the workers' logs; a worker that uses too much memory is ended"
+                )
+    look()
+    if future.status in ("cancelled", "lost"):
+        if client.status != "running":
+            raise ConnectionError(f"the connection to the scheduler at {address_of(client)} was lost")
+        raise RuntimeError("the tasks of this stream were cancelled")
+
+
+def _has_workers(client: Client) -> bool:
+    with suppress(OSError):  # then the client finds out, and cancels its futures
+        return bool(client.nthreads())
+    return True
+
+
+def address_of(client: Client) -> str:
+    """Return the address of a client's scheduler."""
+    return str(getattr(client.scheduler, "addr", None) or getattr(client.scheduler, "address", "?"))
+
+
+def _address(error: KilledWorker) -> str:
+    return str(getattr(error.last_worker, "address", error.last_worker))
+
+
+@contextmanager
+def followed(
+    client: Client, report: Callable[[int, int | None], None], size: int | None
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Yield a topic under which tasks tell how many bytes they have done, and a function that reports their sum."""
+    topic = f"iobuf_nb-{uuid.uuid4().hex}"
+    done: dict[int, int] = {}  # by share: one that is done twice counts once
+    told = -1
+
+    def heard(event: tuple[float, Any]) -> None:  # in the client's own thread
+        done[event[1]["share"]] = event[1]["bytes"]
+
+    def look() -> None:
+        nonlocal told
+        found = sum(list(done.values()))
+        if found != told:
+            report(found, size)
+            told = found
+
+    client.subscribe_topic(topic, heard)
+    try:
+        yield topic, look
+    finally:
+        client.unsubscribe_topic(topic)
