@@ -90,9 +90,9 @@ class PoolPlugin(WorkerPlugin):
     --------
     >>> from distributed import Client
     >>> def capacity():
-    ...     return worker_pool("frames").capacity
+    ...     return worker_pool().capacity
     >>> with Client(processes=False, n_workers=1, dashboard_address=":0") as client:
-    ...     _ = client.register_plugin(PoolPlugin(8, shape=(480, 640), name="frames"))
+    ...     _ = client.register_plugin(PoolPlugin(8, 1 << 20))
     ...     client.submit(capacity).result()
     8
     """
@@ -219,9 +219,15 @@ def worker_pool(name: str = "pool") -> BufferPool[Any]:
 
     Examples
     --------
-    >>> worker_pool()
-    Traceback (most recent call last):
-    RuntimeError: worker_pool() is for tasks: this process is no Dask worker
+    >>> from distributed import Client
+    >>> def brightness():
+    ...     with worker_pool("frames").lease() as frame:
+    ...         frame[:] = 7
+    ...         return float(frame.mean())
+    >>> with Client(processes=False, n_workers=1, dashboard_address=":0") as client:
+    ...     _ = client.register_plugin(PoolPlugin(8, shape=(480, 640), name="frames"))
+    ...     client.submit(brightness).result()
+    7.0
     """
     try:
         return _kept[name].pool
