@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = options.path[0] if isinstance(options.path, list) and options.path else options.path
         name = (path or options.command) if filename is None else (filename or "''")
         return _fail(1, f"{name}: {reason or error}")
-    except (TypeError, ValueError, MemoryError) as error:
+    except (TypeError, ValueError, MemoryError, ImportError) as error:  # an extra is missing
         return _fail(2, str(error))
     except KeyboardInterrupt:
         return _fail(_interrupt.STATUS, "interrupted")
@@ -65,7 +66,12 @@ def _add_scan(commands: Any) -> None:
     )
     command.add_argument("path", nargs="*", help="a file, or a pattern such as 'logs/*.gz'; - reads standard input")
     command.add_argument("--decompress", action="store_true", help="count what compressed files hold (gzip, zstd ...)")
-    command.add_argument("--workers", type=int, help="worker threads (default: one per processor)")
+    command.add_argument(
+        "--cluster", metavar="ADDRESS", help="let the workers of a Dask cluster count; of its scheduler"
+    )
+    command.add_argument(
+        "--workers", type=int, help="worker threads (default: one per processor, or task of a cluster)"
+    )
     command.add_argument("--buffers", type=int, help="buffers in the pool (default: one per worker)")
     command.add_argument(
         "--tier",
@@ -79,8 +85,9 @@ def _add_scan(commands: Any) -> None:
 
 
 def _scan(options: argparse.Namespace) -> str:
+    scanner = _scanner(options)
     with _sources(options.path) as (names, sources):
-        result = scan(
+        result = scanner(
             sources,
             workers=options.workers,
             buffers=options.buffers,
@@ -90,6 +97,17 @@ def _scan(options: argparse.Namespace) -> str:
         )
     names = [_readable(name) for name in names]
     return json.dumps(_as_json(names, result)) if options.json else _as_text(names, result)
+
+
+def _scanner(options: argparse.Namespace) -> Callable[..., ScanResult]:
+    """Return what scans: in this process, or on a cluster."""
+    if options.cluster is None:
+        return scan
+    if not options.path or "-" in options.path:
+        raise ValueError("--cluster needs files that workers can open: give their paths, not - for standard input")
+    from ._dask.scan import scan_on  # an extra, and slow to import
+
+    return functools.partial(scan_on, options.cluster)
 
 
 def _add_copy(commands: Any) -> None:

@@ -21,7 +21,7 @@ def join_pool(name: str, *arguments: Any, **options: Any) -> BufferPool[Any]:
     give_up = time.monotonic() + _LONGEST_S
     while time.monotonic() < give_up:
         with suppress(FileNotFoundError):
-            pool: BufferPool[Any] = BufferPool.attach(name)
+            pool: Any = BufferPool.attach(name)
             if pool._segment.holds_name():
                 pool.recover()  # what dead workers held
                 return pool

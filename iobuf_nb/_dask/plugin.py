@@ -17,6 +17,7 @@ from .._memory.segment import path_of
 from .._memory.tier import Tier
 from .._pools import sharing
 from .._pools.layout import sizes_of
+from .._pools.leaks import count_out
 from .._pools.pool import BufferPool
 from .machine_pool import join_pool
 
@@ -89,9 +90,9 @@ class PoolPlugin(WorkerPlugin):
     --------
     >>> from distributed import Client
     >>> def capacity():
-    ...     return worker_pool("frames").capacity
+    ...     return worker_pool().capacity
     >>> with Client(processes=False, n_workers=1, dashboard_address=":0") as client:
-    ...     _ = client.register_plugin(PoolPlugin(8, shape=(480, 640), name="frames"))
+    ...     _ = client.register_plugin(PoolPlugin(8, 1 << 20))
     ...     client.submit(capacity).result()
     8
     """
@@ -143,7 +144,7 @@ class PoolPlugin(WorkerPlugin):
             if old is not None and old.settings == settings:
                 old.users.add(user)
                 return
-            out = 0 if old is None else old.pool._out()
+            out = 0 if old is None else count_out(old.pool)
             if old is not None and out:
                 raise RuntimeError(
                     f"pool {self.name!r} of worker {worker.address} is kept as it was: {out} of its "
@@ -156,7 +157,7 @@ class PoolPlugin(WorkerPlugin):
             _close(old.pool, self.name, worker)
 
     def _make(self, settings: dict[str, Any]) -> BufferPool[Any]:
-        options = {key: value for key, value in self._settings.items() if key != "shared"}
+        options: dict[str, Any] = {key: value for key, value in self._settings.items() if key != "shared"}
         if not self.shared:
             return BufferPool(**options)
         digest = hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:32]
@@ -218,9 +219,15 @@ def worker_pool(name: str = "pool") -> BufferPool[Any]:
 
     Examples
     --------
-    >>> worker_pool()
-    Traceback (most recent call last):
-    RuntimeError: worker_pool() is for tasks: this process is no Dask worker
+    >>> from distributed import Client
+    >>> def brightness():
+    ...     with worker_pool("frames").lease() as frame:
+    ...         frame[:] = 7
+    ...         return float(frame.mean())
+    >>> with Client(processes=False, n_workers=1, dashboard_address=":0") as client:
+    ...     _ = client.register_plugin(PoolPlugin(8, shape=(480, 640), name="frames"))
+    ...     client.submit(brightness).result()
+    7.0
     """
     try:
         return _kept[name].pool

@@ -211,7 +211,7 @@ def stream(
         future, by_key, shares = grown(client, job, tasks, retries)
         if collect is None:
             shares.clear()  # the cluster then forgets what is merged
-        outcome = result_of(client, future, by_key, patience, look)
+        outcome = result_of(client, future, shares, by_key, patience, look)
         arrays = [each.collected for each in client.gather(shares)]
         report(outcome.bytes, size and outcome.bytes)
     by_source = outcome.by_source

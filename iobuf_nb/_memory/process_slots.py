@@ -21,7 +21,8 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Callable, Collection, Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from numpy.typing import NDArray
@@ -35,14 +36,16 @@ from .._threads.libc import fcntl as call_fcntl
 from ..atomics import load, store
 
 # The table of a segment: for each process slot the number that took it last, negative once nothing bears it any more;
-# the process, for people to read; and, for the model checker alone, whether the lock of the slot is held. In place of a
-# number, slot 0 has the byte on which its lock lies; the others follow it.
+# the process, negative once it needs the name of the segment no more; and, for the model checker alone, whether the
+# lock of the slot is held. In place of a number, slot 0 has the byte on which its lock lies; the others follow it.
 NUMBER, PID, LOCKED = range(3)
 SLOT_WORDS = 4
 SLOT_BITS = 8
 MOST_PROCESSES = (1 << SLOT_BITS) - 1  # slot 0 is not used
 MOST_TAKEN = 1 << 12  # how often a slot can be taken: numbers have 20 bits
 FIRST_LOCK = NUMBER
+
+_DECISION_MS = 100  # a decision takes a few hundred microseconds; who is stopped in one holds up others no longer
 
 # Linux's values (fcntl(2), madvise(2)).
 _F_OFD_GETLK, _F_OFD_SETLK, _F_WRLCK, _F_UNLCK = 36, 37, 1, 2
@@ -107,7 +110,7 @@ def try_lock(table: NDArray[Any], descriptor: int, slot: int) -> bool:
 def living(table: NDArray[Any], descriptor: int) -> dict[int, int]:
     """Return the processes that hold a slot, by process number."""
     return {
-        int(table[slot * SLOT_WORDS + NUMBER]): int(table[slot * SLOT_WORDS + PID])
+        int(table[slot * SLOT_WORDS + NUMBER]): abs(int(table[slot * SLOT_WORDS + PID]))
         for slot in range(1, MOST_PROCESSES + 1)
         if table[slot * SLOT_WORDS + NUMBER] > 0 and is_locked(table, slot, descriptor)
     }
@@ -155,6 +158,10 @@ class ProcessSlot:
             "a shared pool or queue can serve no more processes at once, and a million in all"
         )
 
+    def forget_name(self, table: NDArray[Any]) -> None:
+        """Keep nobody from removing the name of the segment any more, although the slot is held on."""
+        table[self.index * SLOT_WORDS + PID] = -self.process
+
     def release(self, table: NDArray[Any]) -> None:
         """Let go of the slot, once, in the process that took it, when nothing bears its number any more."""
         mapping, self._mapping = self._mapping, 0
@@ -182,14 +189,22 @@ def _map(descriptor: int) -> int:
     return int(address)
 
 
-def unlink_unused(path: str, table: NDArray[Any], descriptor: int, own: Collection[int] = ()) -> bool:
-    """Remove the name of a segment unless a process holds a slot that is not `own`; return whether it is gone.
+def unlink_unused(path: str, table: NDArray[Any], descriptor: int) -> bool:
+    """Remove the name of a segment unless a process holds a slot and may need the name; return whether it is gone.
 
-    The lock of slot 0 lets only one process at a time decide that.
+    The lock of slot 0 lets only one process at a time decide that. The next one waits: it may be the last to leave.
     """
     with _opened_anew(descriptor) as opened:
-        others = {*range(1, MOST_PROCESSES + 1)}.difference(own)
-        if not try_lock(table, opened, 0) or any(is_locked(table, slot, opened) for slot in others):
+        for _ in range(_DECISION_MS):
+            if try_lock(table, opened, 0):
+                break
+            time.sleep(0.001)
+        else:
+            return False
+        if any(
+            table[slot * SLOT_WORDS + PID] >= 0 and is_locked(table, slot, opened)
+            for slot in range(1, MOST_PROCESSES + 1)
+        ):
             return False
         unlink_same(path, os.fstat(opened))
         return True

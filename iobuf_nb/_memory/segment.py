@@ -235,12 +235,12 @@ class Segment:
             unlink_same(path_of(self.name), self._file)
 
     def remove_name_at_exit(self) -> None:
-        """Remove the name, in the process that gave it, or if nobody else holds a slot."""
+        """Remove the name, in the process that gave it, or if no other process may need it."""
         self.remove_name()
         if self.slot is not None and self.slot.process == os.getpid():
-            same = [each.slot for each in _named if each.slot and os.path.samestat(each._file, self._file)]
+            self.slot.forget_name(self.table)
             with contextlib.suppress(OSError):
-                unlink_unused(path_of(self.name), self.table, self.descriptor, [slot.index for slot in same])
+                unlink_unused(path_of(self.name), self.table, self.descriptor)
 
     def renew(self, recover: Any) -> None:
         """In a forked child, take a slot of its own, if there is one."""
@@ -325,7 +325,9 @@ def _leave(
     if path is not None and made:
         with contextlib.suppress(OSError):
             unlink_same(path, file)  # while the slot is held: afterwards the name may be another's
-    if not in_use(slot.number):  # otherwise the slot is held as long as the process lives, and with it its buffers
+    if in_use(slot.number):  # the slot is held as long as the process lives, and with it its buffers
+        slot.forget_name(table)
+    else:
         slot.release(table)
     if path is not None and not made:
         with contextlib.suppress(OSError):

@@ -9,7 +9,6 @@ import math
 import mmap
 import os
 import sys
-import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -65,6 +64,7 @@ from .layout import (
     stride_of,
     write,
 )
+from .leaks import leaks_of
 from .lease import AsyncLease, Value
 from .magazine import DEFAULT_SIZE, Magazine
 
@@ -366,28 +366,7 @@ class _Pool(Allocator[Value]):
         close_pool(self._core)
         if self._segment is not None:
             self._segment.remove_name()
-        return self._leaks("closed")
-
-    def _out(self) -> int:
-        """Return how many buffers are checked out, by this process if the pool is shared."""
-        if self._segment is not None:
-            return sharing.owns(self._owners, self._segment.number)
-        return len(self.holders()) if self.checked else self.capacity - self.available()
-
-    def _leaks(self, how: str) -> str:
-        out = self._out()
-        if out == 0:
-            return ""
-        message = f"{type(self).__name__} of {self.capacity} was {how} with {out} of its buffers still checked out"
-        if self.checked:
-            names = {thread.ident: thread.name for thread in threading.enumerate()}
-            holders = self.holders()
-            if self._segment is not None:
-                mine = sharing.holders(self, self._segment.number)
-                holders = {index: thread_of(word) for index, word in mine.items()}
-            held = [f"{i} by {names.get(owner, f'thread {owner}')}" for i, owner in list(holders.items())[:8]]
-            message += ": " + ", ".join(held) + (", ..." if out > len(held) else "")
-        return message
+        return leaks_of(self, "closed")
 
     def __enter__(self) -> Self:
         return self
@@ -400,7 +379,7 @@ class _Pool(Allocator[Value]):
             return
         # Plain reads: no other thread can use the pool any more, and a finalizer must not compile a kernel.
         if hasattr(self, "_members") and self.checked and not self._local[CLOSED_WORD]:
-            leaks = self._leaks("dropped")
+            leaks = leaks_of(self, "dropped")
             if leaks:
                 warnings.warn(leaks, ResourceWarning, stacklevel=2)
 

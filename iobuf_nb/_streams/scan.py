@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .._jit.compile import kernel
 from .._memory.tier import Tier
 from .progress import Throughput, reporter
-from .stream import stream
+from .stream import StreamResult, stream
 
 _TABLES = 8
 
@@ -80,19 +80,23 @@ def scan(
     >>> result.bytes, result.lines
     (21, 2)
     """
+    return scan_by(
+        stream, source, workers=workers, buffers=buffers, tier=tier, decompress=decompress, progress=progress
+    )
+
+
+def scan_by(run: Callable[..., StreamResult], source: Any, *, progress: Any, **options: Any) -> ScanResult:
+    """Count with `run`, which is `stream` or takes the same arguments."""
     with reporter(progress, "scan") as report:
-        result = stream(
+        result = run(
             source,
             count_bytes,
             state=np.zeros((_TABLES, 256), np.int64),
             combine=np.add,
             dtype=np.uint8,
             engine="preadv",  # the kernel takes longer than reading, in whichever way
-            workers=workers,
-            buffers=buffers,
-            tier=tier,
-            decompress=decompress,
             progress=report,
+            **options,
         )
     histogram = result.state.sum(axis=0)
     lines, entropy = int(histogram[ord("\n")]), _entropy(histogram)

@@ -1,0 +1,35 @@
+"""Which buffers of a pool are still checked out when it is closed or dropped, for whoever must be told."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from .._free.processes import thread_of
+from . import sharing
+
+_MOST_NAMED = 8
+
+
+def count_out(pool: Any) -> int:
+    """Return how many buffers are checked out, by this process if the pool is shared."""
+    if pool._segment is not None:
+        return sharing.owns(pool._owners, pool._segment.number)
+    return len(pool.holders()) if pool.checked else pool.capacity - pool.available()
+
+
+def leaks_of(pool: Any, how: str) -> str:
+    """Return a sentence about the buffers that are checked out, and by which threads; nothing if there are none."""
+    out = count_out(pool)
+    if out == 0:
+        return ""
+    message = f"{type(pool).__name__} of {pool.capacity} was {how} with {out} of its buffers still checked out"
+    if pool.checked:
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        holders = pool.holders()
+        if pool._segment is not None:
+            mine = sharing.holders(pool, pool._segment.number)
+            holders = {index: thread_of(word) for index, word in mine.items()}
+        held = [f"{i} by {names.get(owner, f'thread {owner}')}" for i, owner in list(holders.items())[:_MOST_NAMED]]
+        message += ": " + ", ".join(held) + (", ..." if out > len(held) else "")
+    return message
