@@ -242,7 +242,7 @@ def blocks(
     Parameters
     ----------
     source, tier, direct, record, dtype, delimiter, start, stop, skip, decompress
-        As in `stream`; so are the pieces.
+        As in `stream`, URLs among them; so are the pieces.
     workers : int, optional
         Number of threads that read, from 1 to 1024; by default the number of processors that this process may use.
     buffers : int, optional
@@ -259,7 +259,7 @@ def blocks(
 
     Raises
     ------
-    OSError, TypeError, ValueError, MemoryError, RuntimeError
+    OSError, TypeError, ValueError, ImportError, MemoryError, RuntimeError
         As in `stream`; what is wrong with the arguments at the call, the others after the pieces before.
 
     Notes

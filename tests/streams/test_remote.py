@@ -12,7 +12,7 @@ from numba import njit
 from sharing import CASES, LINES, RECORDS, complete, divided, require_same, see
 from streaming import text
 
-from iobuf_nb import BufferPool, StreamError, blocks, scan, stream
+from iobuf_nb import BufferPool, StreamError, blocks, copy, scan, stream
 from iobuf_nb._streams import objects, ranges, remote
 from iobuf_nb._streams.stream import stream_share
 from iobuf_nb._streams.windows import windows_of
@@ -142,6 +142,8 @@ def test_what_is_refused(memory, monkeypatch):
             stream("memory://object", njit(lambda buffer, n, offset, state: None), engine=engine)
     with pytest.raises(ValueError, match="direct=True needs a path to open, not memory://object"):
         stream("memory://object", see, **complete(direct=True))
+    with pytest.raises(ValueError, match="src must be a path, because only files can be copied, not the URL 'memory:"):
+        copy("memory://object", "copied")
     with pytest.raises(ValueError, match="source must be a path, or a URL that fsspec knows, not 'nothing://a'"):
         stream("nothing://a", see, **complete())
     for url, error in [
