@@ -203,8 +203,8 @@ def stream(
         The kernel raised, returned a wrong number, or wrote past the end of its output; the message names the piece.
     OSError
         A source cannot be opened, read or decompressed, or shrank meanwhile, with its name, and the offset in the
-        message; a remote object has changed (EIO), or its server does not read by ranges (ENOTSUP); of several files, the message says how many were read whole. The output cannot be written, with its
-        name.
+        message; of several files, the message says how many were read whole. A remote object has changed (EIO), or its
+        server does not read by ranges (ENOTSUP). The output cannot be written, with its name.
     ValueError, TypeError
         An argument has the wrong type or is out of range; the kernel cannot be compiled for these arguments; a source
         ends inside a record, or a line is longer than a piece. Exceptions of `state` and `combine` propagate
