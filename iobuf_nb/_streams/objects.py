@@ -72,6 +72,7 @@ class Objects:
         begin, likely, end = span(window, self._plan) if window.high > window.low else (0, 0, 0)
         if end - begin > LARGE_RANGE:
             return Seen(index, remote, window, begin, Ranges(remote, begin, likely, end, threads))
+        begin = max(begin - 2 * self._plan.delimiter_size, 0)  # workers look that far back for lines
         data = remote.read(begin, end - begin)
         remote.require_unchanged()
         return Seen(index, remote, window, begin, data)

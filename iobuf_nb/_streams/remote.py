@@ -60,9 +60,9 @@ class Remote:
         self._system, self._path = _resolved(url)
         with _naming(url):
             self._info = self._system.info(self._path)
-        if self._info["type"] == "directory":
+        if self._info.get("type") == "directory":
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), url)
-        if self._info["size"] is None:
+        if self._info.get("size") is None:
             raise OSError(errno.ENOTSUP, "The server does not say how many bytes it has", url)
         self._end = int(self._info["size"])
         if self._end > LARGE_RANGE and "http" in self._system.protocol:

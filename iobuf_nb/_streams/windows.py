@@ -72,12 +72,15 @@ def windows_of(
     items, like, header = seen_by_kernels(sources_of(source), dtype)
     units = Units(like, record, delimiter, overlap, start, stop, skip)
     decompress = check_decompress(decompress)
-    with ThreadPoolExecutor(AHEAD) as threads:  # of the way to servers, most is waiting
-        coming: list[Planned | Future[Planned]] = []
+    threads = ThreadPoolExecutor(AHEAD)  # for URLs: their servers are waited for together
+    coming: list[Planned | Future[Planned]] = []
+    try:
         for each in items:
             arguments = each, units, header, decompress
             coming.append(_planned(*arguments) if each.url is None else threads.submit(_planned, *arguments))
         return units, [each if isinstance(each, Planned) else each.result() for each in coming]
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def _planned(source: Source, units: Units, header: Header | None, decompress: str | None) -> Planned:

@@ -55,7 +55,7 @@ def test_an_object_divided_anywhere_is_the_whole(memory, small_ranges, data, opt
     require_same([url], [(0, at) for at in range(len(data))], **options)
 
 
-@pytest.mark.parametrize("options", [{"record": 2}, {"delimiter": b"\n", "skip": 1, "tier": 64}, {"overlap": (2, 1)}])
+@pytest.mark.parametrize("options", [{"record": 2}, {"delimiter": b"abab", "skip": 1, "tier": 24}, {"overlap": (2, 1)}])
 def test_small_objects_divided_anywhere_are_the_whole(memory, file, options):
     for k in range(12):
         memory.pipe(f"/folder/{k:02}", LINES[: 4 * k % 34])
