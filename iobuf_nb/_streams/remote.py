@@ -141,8 +141,8 @@ def _naming(url: str, where: str = "") -> Iterator[None]:
         if isinstance(error, OSError) and error.filename == url:
             raise
         cause: BaseException = error
-        if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
-            cause = error.__cause__  # HTTP says of each error that there is no such file
+        if isinstance(error, FileNotFoundError) and url.startswith("http") and error.__cause__ is not None:
+            cause = error.__cause__  # of HTTP it says of each error that there is no such file
         code = _OF_HTTP.get(getattr(cause, "status", 0)) or getattr(cause, "errno", None)
         if not code:
             kinds = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
