@@ -1,6 +1,7 @@
 """The command ``scan --cluster``: it counts as ``scan`` does, and every failure is one sentence."""
 
 import json
+import socket
 import sys
 
 import pytest
@@ -45,6 +46,20 @@ def test_failures_are_one_sentence(address, arguments, status, message, capsys, 
     assert captured.out == "" and captured.err.count("\n") == 1
     assert captured.err.startswith("python -m iobuf_nb: ") and message.partition(".* ")[0] in captured.err
     assert message.rpartition(".* ")[2] in captured.err
+
+
+def test_a_server_that_is_silent(capsys, monkeypatch):
+    monkeypatch.setattr("iobuf_nb._dask.scan._CONNECT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert main(["scan", "--cluster", address, "/dev/null"]) == 1
+    assert capsys.readouterr().err == f"python -m iobuf_nb: {address}: no Dask scheduler answered within 0.2 s\n"
+
+
+def test_a_worker_is_no_scheduler(local_client, capsys):
+    worker = next(iter(local_client.nthreads()))
+    assert main(["scan", "--cluster", worker, "/dev/null"]) == 1
+    assert capsys.readouterr().err == f"python -m iobuf_nb: {worker}: no Dask scheduler answered within 10 s\n"
 
 
 def test_a_file_that_is_missing(local_client, capsys):
