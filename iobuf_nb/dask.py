@@ -1,6 +1,7 @@
 """Streams and pools on a Dask cluster; needs the extra ``dask``: ``pip install 'iobuf-nb[dask]'``.
 
-`stream` runs a kernel over files on all workers, as `iobuf_nb.stream` does in one process. `PoolPlugin` gives each worker process a pool, and `worker_pool` finds it in a task.
+`stream` runs a kernel over files on all workers of a cluster, as `iobuf_nb.stream` does in one process. `PoolPlugin`
+gives each worker process a pool, and `worker_pool` finds it in a task.
 
 Examples
 --------

@@ -26,7 +26,7 @@ from .._jit.cache import CodeCache
 from .._jit.compile import INTERPRETED
 
 _CAN_COMPILE = "_can_compile"  # numba's own flag: False if the decorator was given signatures
-_KEPT = 64  # kernels by value that a process remembers
+_KEPT = 64  # kernels that a process remembers
 
 _lock = threading.RLock()  # a kernel may close over another
 
@@ -61,6 +61,7 @@ def _found(module: Any, name: str) -> Any:
     return functools.reduce(lambda value, part: getattr(value, part, None), name.split("."), module)
 
 
+@functools.lru_cache(_KEPT)
 def named(module: str, name: str, wanted: str) -> Any:
     """Import a kernel; ImportError if it is not there, or if its code is not `wanted`."""
     try:

@@ -20,8 +20,8 @@ from .._jit import check
 from .._memory.aligned import MAX_BYTES
 from .._memory.tier import Tier
 from .._streams.progress import reporter
-from .._streams.state import check_combine, make_states
 from .._streams.sinks import TEMPORARY
+from .._streams.state import check_combine, make_states
 from .._streams.stream import StreamResult
 from .._streams.windows import windows_of
 from .kernels import require_kernel
@@ -66,7 +66,7 @@ def stream(
     r"""Run a kernel over files on all workers of a Dask cluster: `iobuf_nb.stream`, past one machine.
 
     The client looks at the sources and divides them into tasks: a few small files each, or a part of a large one. A
-    task is a stream of its own, on one worker. States are merged on the workers, sixteen at a time, and only states
+    task is a stream of its own, on one worker. States are merged on the workers, 32 at a time, and only states
     and results cross the wire.
 
     Parameters
@@ -94,8 +94,8 @@ def stream(
         `workers` is 1 and no file is divided.
     output : path, optional
         A folder, which is made if it is not there, on the file system that workers share. Each task writes its part:
-        ``part-000000``, ``part-000001`` and so on, in the order of the source. A part appears when it is complete. The folder
-        must have no parts of before. After a failure those that are complete stay.
+        ``part-000000``, ``part-000001`` and so on, in the order of the source. A part appears when it is complete. The
+        folder must have no parts yet. After a failure those that are complete stay.
     collect : dtype, optional
         As in `iobuf_nb.stream`: what kernels return comes to the client, as one array.
     workers : int
@@ -143,9 +143,9 @@ def stream(
 
     Notes
     -----
-    It blocks until the last task has ended, and serves any number of threads with a client of their own or the same.
-    The result does not depend on which worker did what, nor on how often: where states are integers it is that of a stream on one machine,
-    bit for bit. Sums of floats depend on `piece_bytes`, as they do on `workers` there.
+    It blocks until the last task has ended; any number of threads may call it, also with the same client. The result
+    does not depend on which worker did what, nor how often: where states are integers it is that of a stream on one
+    machine, bit for bit. Sums of floats depend on `piece_bytes`, as they do on `workers` there.
 
     Examples
     --------
@@ -211,7 +211,7 @@ def stream(
         future, by_key, shares = grown(client, job, tasks, retries)
         if collect is None:
             shares.clear()  # the cluster then forgets what is merged
-        outcome = result_of(client, future, by_key, patience, look)
+        outcome = result_of(client, future, shares, by_key, patience, look)
         arrays = [each.collected for each in client.gather(shares)]
         report(outcome.bytes, size and outcome.bytes)
     by_source = outcome.by_source

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numba
-from distributed import Worker, get_worker
+from distributed import Reschedule, Worker, get_worker
 from numpy.typing import NDArray
 
 from .._streams.errors import StreamError
@@ -49,10 +49,6 @@ class Outcome(NamedTuple):
     mapped: int
     compile_seconds: float
     collected: NDArray[Any] | None  # does not go through merges
-
-
-class Cancelled(Exception):
-    """Nobody wants the result of this task any more."""
 
 
 def run_share(number: int, pickled: bytes, *, versions: dict[str, str], job_pickled: bytes) -> Outcome:
@@ -108,8 +104,8 @@ def _streamed(worker: Worker, job: Job, number: int, share: Share, sources: Any)
 
     def look(done: int, size: int | None) -> None:
         task = worker.state.tasks.get(key)
-        if task is None or task.state in ("cancelled", "resumed"):
-            raise Cancelled
+        if task is None or task.state == "cancelled":
+            raise Reschedule  # which also serves, should somebody want it after all
 
     options = dict(job.options)
     if job.pool is not None:

@@ -7,11 +7,11 @@ import pickle
 from typing import Any
 
 import cloudpickle
+import numpy as np
 from numba import typed, typeof
 from numba.core.dispatcher import Dispatcher
 
 from .._jit.compile import INTERPRETED
-from .._jit.handle import Handle
 from . import kernels
 
 
@@ -31,6 +31,8 @@ class _Pickler(cloudpickle.CloudPickler):
 
 def dumps(value: Any) -> bytes:
     """Return a value pickled; kernels by name or by value, and numba's lists and dicts as their items."""
+    if type(value) is np.ndarray and not value.dtype.hasobject:  # most states: a third of the time
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     with io.BytesIO() as file:
         _Pickler(file, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
         return file.getvalue()

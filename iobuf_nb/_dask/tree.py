@@ -7,12 +7,12 @@ from typing import Any
 
 from distributed import Client, Future
 
-from .versions import own as own_versions
 from .plan import Task
 from .tasks import Job, merge, run_share
 from .travel import dumps
+from .versions import own as own_versions
 
-_FAN_IN = 16  # results that one task merges
+_FAN_IN = 32  # results that one task merges: more tasks cost more than the states it holds
 _LARGE_JOB = 1 << 14  # bytes that each worker rather fetches once than with each task
 
 
@@ -28,10 +28,10 @@ def grown(client: Client, job: Job, tasks: list[Task], retries: int) -> tuple[Fu
     keys = [f"stream-{token}-{k}" for k in range(len(tasks))]
     level = shares = client.map(
         run_share, range(len(tasks)), [dumps(tuple(task)) for task in tasks],
-        key=keys, pure=False, retries=retries, versions=own_versions(), job_pickled=pickled,
+        key=keys, pure=False, retries=retries or None, versions=own_versions(), job_pickled=pickled,
     )  # fmt: skip
     height = 0
-    while len(level) > 1 or height == 0:
+    while len(level) > 1:
         height += 1
         level = [
             # Before further shares: else the states of all shares would be there at once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 
 import numba
@@ -10,6 +11,7 @@ import numpy as np
 from .. import __version__
 
 
+@functools.cache
 def own() -> dict[str, str]:
     """Return the versions of this process: of iobuf_nb whole, of others without the last number."""
     found = {"Python": platform.python_version(), "numba": numba.__version__, "numpy": np.__version__}

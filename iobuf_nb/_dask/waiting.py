@@ -18,10 +18,14 @@ _LOOK_S = 0.1
 _WORKERS_S = 1.0  # between two looks for workers
 
 
-def result_of(client: Client, future: Future, tasks: dict[Any, Task], patience: float, look: Callable[[], None]) -> Any:
-    """Wait for a future and return its result, calling `look` meanwhile; after an error its tasks are cancelled.
+def result_of(
+    client: Client, future: Future, shares: list[Future], tasks: dict[Any, Task], patience: float,
+    look: Callable[[], None],
+) -> Any:  # fmt: skip
+    """Wait for a future and return its result, calling `look` meanwhile; after an error nothing goes on.
 
-    `tasks` are those of a stream by their keys, `patience` the seconds to wait for a worker when there is none.
+    `shares` are further futures to cancel then. `tasks` are those of a stream by their keys, `patience` the seconds to
+    wait for a worker when there is none.
     """
     try:
         _wait(client, future, patience, look)
@@ -36,7 +40,7 @@ def result_of(client: Client, future: Future, tasks: dict[Any, Task], patience: 
         raise StreamError(*task.place, RuntimeError(deaths)) from error
     finally:
         if future.status != "finished" and client.status == "running":
-            client.cancel([future], force=True)
+            client.cancel([future, *shares], force=True)
 
 
 def _wait(client: Client, future: Future, patience: float, look: Callable[[], None]) -> None:

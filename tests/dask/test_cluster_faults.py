@@ -8,13 +8,11 @@ import sys
 import threading
 
 import cluster_kernels as kernels
+import distributed
 import numpy as np
 import pytest
 
 from iobuf_nb import StreamError
-
-distributed = pytest.importorskip("distributed")
-
 from iobuf_nb.dask import PoolPlugin, stream, worker_pool
 
 pytestmark = [pytest.mark.compiled, pytest.mark.proof]

@@ -1,8 +1,8 @@
 """A stream on a cluster has the result of one in this process, whatever happens to the workers."""
 
+import functools
 import os
-import random
-import signal
+import pickle
 import threading
 import time
 
@@ -13,12 +13,11 @@ from numba import njit, typed, types
 
 import iobuf_nb
 from iobuf_nb import BufferPool, StreamError
-from iobuf_nb.text import ByteTable
-
-distributed = pytest.importorskip("distributed")
-
+from iobuf_nb._dask import kernels as kernels_on_their_way
 from iobuf_nb._dask import versions
+from iobuf_nb._dask.travel import dumps
 from iobuf_nb.dask import PoolPlugin, stream, worker_pool
+from iobuf_nb.text import ByteTable
 
 RNG = np.random.default_rng(19)
 VALUES = RNG.integers(0, 250, 300_000, dtype=np.uint8)
@@ -204,18 +203,35 @@ def test_a_kernel_by_value_is_compiled_once_in_a_process(client, files):
         assert more is None or misses() == before
 
 
-def test_a_kernel_that_is_another_on_the_worker():
-    from iobuf_nb._dask.kernels import named
+@pytest.mark.compiled
+def test_what_is_compiled_of_a_kernel_by_value_is_kept():
+    def made(factor):
+        @njit
+        def kernel(buffer, n, offset, state):
+            state[0] += factor * n
 
+        return kernel
+
+    for factor, hits in ((random_factor := int(time.time_ns()), 0), (random_factor, 1), (7, None)):
+        kernels_on_their_way._made.cache_clear()
+        kernel = pickle.loads(dumps(made(factor)))
+        state = np.zeros(1, np.int64)
+        kernel(VALUES, 2, 0, state)
+        assert state[0] == 2 * factor
+        assert hits is None or sum(kernel.stats.cache_hits.values()) == hits
+
+
+@pytest.mark.compiled
+def test_a_kernel_that_is_another_on_the_worker():
     with pytest.raises(ImportError, match=r"cluster_kernels:add is not the one of the client"):
-        named("cluster_kernels", "add", "0")
+        kernels_on_their_way.named("cluster_kernels", "add", "0")
     with pytest.raises(ImportError, match="no_such_module:add cannot be imported"):
-        named("no_such_module", "add", "0")
+        kernels_on_their_way.named("no_such_module", "add", "0")
 
 
 @pytest.mark.compiled
 def test_a_digest_tells_what_a_kernel_does():
-    from iobuf_nb._dask.kernels import digest
+    digest = kernels_on_their_way.digest
 
     def made(factor, inner=lambda x: x + 1):
         inner = njit(inner)
@@ -231,7 +247,7 @@ def test_a_digest_tells_what_a_kernel_does():
     ("arguments", "sentence"),
     [
         ({"state": threading.Lock}, "state must be something that numba kernels accept"),
-        ({"combine": lambda a, b, lock=threading.Lock(): a}, "combine cannot be sent to workers: .*lock"),
+        ({"combine": functools.partial(print, file=threading.Lock())}, "combine cannot be sent to workers: .*lock"),
         ({"pool": 3}, "pool must be the name of a PoolPlugin, not 3"),
         ({"kernel": len}, "kernel must be a function compiled by numba.njit"),
         ({"client": 3}, "client must be a distributed.Client"),
@@ -321,6 +337,7 @@ def test_versions_that_differ(local_client, files, monkeypatch):
             stream(local_client, path, kernels.add, state=three, combine=np.add)
 
 
+@pytest.mark.compiled
 def test_a_parallel_kernel(local_client, files, monkeypatch):
     (path,) = files(VALUES.tobytes())
     options = {"state": three, "combine": np.add, "piece_bytes": 50_000}
