@@ -30,11 +30,8 @@ from ..atomics import fetch_add, load, store
 from ..syscalls import PREAD, PWRITE, READ, call_full, read_full
 from .crew import Crew, require_threads
 from .progress import Stopwatch, Throughput, processors, reporter
-<<<<<<< HEAD
-from .sinks import TEMPORARY
-=======
 from .remote import is_url
->>>>>>> shares
+from .sinks import TEMPORARY
 from .source import open_file
 from .units import ALIGNMENT, LARGE_PIECE
 
