@@ -50,7 +50,7 @@ def test_the_programs_of_the_guides_run(source, tmp_path):
         "collector": r"1 damaged(\n127\.0\.0\.\d sent 1\d packets of \d+ bytes, 2[-\d]+T[:.\d]+){3}",
         "echo": "one\ntwo\nthree\n3 connections",
         "traffic": "12 hosts, 160,000 requests, 39,940 failed, 399,370,830 bytes; the same on both",
-        "frames": r"\[0\.0, 1\.0, .*, 7\.0\]\n4 4 buffers free on the workers",
+        "pools": r"\[0\.0, 1\.0, 2\.0, 3\.0\]\n0 reports of buffers that were not put back",
         "parts": "4 parts hold 99,994 readings, as one file does",
     }
     assert any(re.fullmatch(expected, done.stdout.strip()) for expected in said.values()), done.stdout
