@@ -40,14 +40,13 @@ def test_limits_are_kept(jit, timeout):
     pool, get = empty_pool(), jit(get_for)
     with pytest.raises(WouldBlock):
         get(pool, 0.0)
-    late = []
-    for _ in range(5):
+    late, soon = [], max(0.005, timeout / 10)
+    while not late or (min(late) >= soon and len(late) < 20):  # the machine may be busy with others
         start = time.monotonic()
         with pytest.raises(WouldBlock):
             get(pool, timeout)
         late.append(time.monotonic() - start - timeout)
-    assert min(late) >= 0
-    assert min(late) < max(0.005, timeout / 10)  # the best of five, for the machine may be busy with others
+    assert 0 <= min(late) < soon
     pool.put(0)
 
 
