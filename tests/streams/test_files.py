@@ -210,9 +210,7 @@ def held_up_until(change, path, **options):
             change(path)
             atomics.store(words, 1, 1)
 
-    result = stream(
-        path, held_up, state=lambda: (*make(), words), progress=once, tier=SIZE, workers=workers, **options
-    )
+    result = stream(path, held_up, state=lambda: (*make(), words), progress=once, tier=SIZE, workers=workers, **options)
     states = {id(state): state[:2] for state in result.state}
     pieces = sorted((p for s in states.values() for p in recorded(s)), key=lambda p: p.offset)
     return b"".join(piece.data for piece in pieces)
