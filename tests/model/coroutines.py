@@ -145,5 +145,5 @@ CASES = [
 LARGE = [
     *(made(coroutine_case, *arguments, memory=TSO, preemptions=2) for arguments in THREES),
     *(made(coroutine_case, *arguments, memory=Relaxed, preemptions=2) for arguments in PAIRS),
-    stale(coroutine_case, 1, 1, ("A", "0GP")),
+    stale(coroutine_case, 1, 1, ("A", "0GP"), everyday=4),
 ]
