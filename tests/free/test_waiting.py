@@ -233,7 +233,7 @@ def test_no_wake_up_is_lost_among_threads(pairs, seconds):
     assert hand_over(pairs, seconds) == 0
 
 
-@pytest.mark.proof
+@pytest.mark.long
 @pytest.mark.compiled
 def test_a_protocol_without_the_recheck_loses_wake_ups(tmp_path):
     """The hunt above can catch its prey: with the second look left out, threads sleep for ever."""
