@@ -159,9 +159,9 @@ def alarms(handler, first=0.01, every=0.01):
 
 
 def assert_a_signal_ends(wait):
-    """An exception that a signal's handler raises ends a wait at once, in the best of three tries."""
+    """An exception that a signal's handler raises ends a wait at once; the machine may be busy a while."""
     late = []
-    for _ in range(3):
+    while not late or (min(late) >= 0.1 and len(late) < 20):
         start = time.monotonic()
         with pytest.raises(Alarm, match="rang"), alarms(ring, 0.1, 0):
             wait()
