@@ -113,6 +113,13 @@ def test_what_is_wrong_is_found(place, name, value, examine, status, found, reme
     assert_found(examine(), status, found, remedy)
 
 
+@pytest.mark.parametrize("name", [name for name in examination.EXAMINATIONS if not name.startswith("test_")])
+def test_nothing_is_a_problem_where_tests_run(name):
+    finding = examination.EXAMINATIONS[name]()
+    off = name == "jit" and config.DISABLE_JIT
+    assert (finding.status == "problem") == bool(off) and finding.found and finding.figures
+
+
 @pytest.mark.compiled
 def test_a_futex_that_is_refused_is_a_problem(monkeypatch):
     assert_found(system.futex(), "ok", "works", "")
@@ -189,7 +196,6 @@ def test_what_is_said_of_versions_and_extras_is_what_is_installed():
 # ---- the cache -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.compiled
 @pytest.mark.parametrize(
     "folders, writable, chosen, status, found, remedy",
     [
@@ -202,6 +208,7 @@ def test_what_is_said_of_versions_and_extras_is_what_is_installed():
     ],
 )
 def test_a_cache(folders, writable, chosen, status, found, remedy, monkeypatch):
+    monkeypatch.setattr(installation, "INTERPRETED", False)
     monkeypatch.setattr(installation, "builds", returns(folders))
     place = returns("/warm/iobuf_nb") if writable else fails(OSError("nowhere"))
     monkeypatch.setattr(installation, "place_to_write", place)

@@ -150,7 +150,8 @@ def complaints(caught: list[warnings.WarningMessage]) -> Finding:
     told = [_first_line(warning.message) for warning in caught]
     if not told:
         return ok("none", warnings=told)
-    return note("; ".join(told), "Every process that does the same is warned, too.", "as it says", warnings=told)
+    means = "Every process that does the same is warned, too."
+    return note("; ".join(told), means, "what the warnings say", warnings=told)
 
 
 def _dotted(version: tuple[int, ...]) -> str:

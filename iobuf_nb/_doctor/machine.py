@@ -103,7 +103,7 @@ def memlock() -> Finding:
         return note(
             f"{limit}: {error.strerror}",
             "Pools with lock=True, or registered with io_uring, cannot be made, or only small ones.",
-            "ulimit -l unlimited; docker run --ulimit memlock=-1; LimitMEMLOCK=infinity for systemd",
+            "ulimit -l unlimited, or docker run --ulimit memlock=-1, or LimitMEMLOCK=infinity for systemd",
             **figures,
         )
     return ok(f"{limit}; {_ENOUGH_LOCKED} bytes could be locked", **figures)

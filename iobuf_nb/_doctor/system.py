@@ -23,7 +23,7 @@ from .._uring.liburing import sysctl_disabled
 from .finding import Finding, note, ok, problem
 
 _SMALL_SHM = 256 << 20  # Docker's containers have 64 MiB
-_LARGER_SHM = "mount -o remount,size=1g /dev/shm; docker run --shm-size=1g; Kubernetes: an emptyDir in Memory"
+_LARGER_SHM = "mount -o remount,size=1g /dev/shm, or docker run --shm-size=1g, or in Kubernetes an emptyDir in Memory"
 
 
 @kernel
@@ -53,7 +53,7 @@ def membarrier() -> Finding:
         return note("membarrier(2) is not known for this system", means, "none needed", works=False)
     if not register_heavy_fence():
         found = f"membarrier(2) is missing or refused{_by_filter()}"
-        return note(found, means, f"Linux 4.14 or newer; {_allow('membarrier')}", works=False)
+        return note(found, means, f"Linux 4.14 or newer, or {_allow('membarrier')}", works=False)
     return ok("membarrier(2) works: magazines use asymmetric fences", works=True)
 
 
@@ -72,11 +72,11 @@ def io_uring() -> Finding:
     except OSError as error:
         remedy = _allow("io_uring_setup, io_uring_enter and io_uring_register")
         if error.errno == errno.ENOMEM:
-            remedy = "ulimit -l unlimited; docker run --ulimit memlock=-1"
+            remedy = "ulimit -l unlimited, or docker run --ulimit memlock=-1"
         elif error.errno == errno.EINVAL or sys.platform != "linux":
             remedy = "Linux 6.0 or newer"
         elif disabled != "0" and error.errno != errno.ENOSYS:
-            remedy = "sudo sysctl kernel.io_uring_disabled=0"
+            remedy = "sysctl kernel.io_uring_disabled=0"
         return note(str(error.strerror or error), means, remedy, works=False, **figures)
     return ok("works: a pool was registered with a ring", works=True, **figures)
 
@@ -91,7 +91,7 @@ def shared_memory() -> Finding:
         return note(str(error), "Pools and queues serve one process.", "Linux", bytes=None, free=None)
     except (OSError, MemoryError) as error:
         means = "Pools and queues with a name cannot be made. Without one, shared=True works."
-        return problem(str(error), means, f"mount -t tmpfs tmpfs /dev/shm; {_LARGER_SHM}", bytes=None, free=None)
+        return problem(str(error), means, f"mount -t tmpfs tmpfs /dev/shm, or {_LARGER_SHM}", bytes=None, free=None)
     figures = {"bytes": about.f_blocks * about.f_frsize, "free": about.f_bavail * about.f_frsize}
     found = f"{folder} has {figures['free']:,} of {figures['bytes']:,} bytes free"
     if figures["bytes"] and figures["free"] < _SMALL_SHM:
@@ -123,7 +123,7 @@ def leases() -> Finding:
         return note(
             f"no read leases in {folder}: {error}",
             "Large files are read, and not mapped, which may be slower; engine='mmap' reads them, too.",
-            "files of your own on a local file system; sudo sysctl fs.leases-enable=1; set TMPDIR to try elsewhere",
+            "files of your own on a local file system, or sysctl fs.leases-enable=1; set TMPDIR to try elsewhere",
             works=False,
         )
     return ok(f"files in {folder} can be leased (F_SETLEASE), and so be mapped", works=True)
