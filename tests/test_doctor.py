@@ -17,7 +17,7 @@ from support import FORBID, needs_root, python, small_disk
 
 from iobuf_nb import WouldBlock
 from iobuf_nb.__main__ import main
-from iobuf_nb._doctor import examination, installation, machine, self_test, system
+from iobuf_nb._doctor import examination, installation, machine, system, trials
 from iobuf_nb._doctor.finding import note, ok, problem
 from iobuf_nb._jit import c_methods
 from iobuf_nb._jit import cache as cache_of_code
@@ -234,7 +234,7 @@ def test_a_cache_is_warm_once_something_is_saved(tmp_path, monkeypatch):
 
 # ---- the self-test ---------------------------------------------------------------------------------------------------
 
-STEPS = [self_test.pool_in_python, self_test.pool_in_kernels, self_test.queue_in_kernels, self_test.stream_of_a_file]
+STEPS = [trials.pool_in_python, trials.pool_in_kernels, trials.queue_in_kernels, trials.stream_of_a_file]
 
 
 class Fewer:
@@ -246,7 +246,7 @@ class Fewer:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_has_figures(step):
-    finding = self_test.tested(step)
+    finding = trials.tried(step)
     assert_found(finding, "ok", "took .*kernels", "")
     assert finding.figures["seconds"] < 2 and min(finding.figures.values()) >= 0
 
@@ -254,25 +254,25 @@ def test_a_step_has_figures(step):
 @pytest.mark.parametrize(
     "step, replaced, found",
     [
-        (self_test.pool_in_python, {"BufferPool": fails(MemoryError("no room"))}, "MemoryError: no room"),
-        (self_test.pool_in_kernels, {"_count": returns(None)}, "RuntimeError: rounds: 0, not "),
+        (trials.pool_in_python, {"BufferPool": fails(MemoryError("no room"))}, "MemoryError: no room"),
+        (trials.pool_in_kernels, {"_count": returns(None)}, "RuntimeError: rounds: 0, not "),
         (
-            self_test.queue_in_kernels,
+            trials.queue_in_kernels,
             {"_send": returns(None), "_receive": lambda queue, rounds, misplaced: misplaced.fill(1)},
             "items out of order: 1, not 0",
         ),
         (
-            self_test.queue_in_kernels,
+            trials.queue_in_kernels,
             {"_send": fails(WouldBlock("the queue is full")), "_receive": returns(None)},
             "WouldBlock: the queue is full",
         ),
-        (self_test.stream_of_a_file, {"stream": returns(Fewer)}, "sum of all bytes: 65536, not "),
+        (trials.stream_of_a_file, {"stream": returns(Fewer)}, "sum of all bytes: 65536, not "),
     ],
 )
 def test_a_step_that_fails_is_a_problem(step, replaced, found, monkeypatch):
     for name, value in replaced.items():
-        monkeypatch.setattr(self_test, name, value)
-    assert_found(self_test.tested(step), "problem", f"failed: .*{found}", "NUMBA_CACHE_DIR set to an empty folder")
+        monkeypatch.setattr(trials, name, value)
+    assert_found(trials.tried(step), "problem", f"failed: .*{found}", "NUMBA_CACHE_DIR set to an empty folder")
 
 
 # ---- all of it -------------------------------------------------------------------------------------------------------

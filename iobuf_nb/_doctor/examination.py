@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from . import installation, machine, self_test, system
+from . import installation, machine, system, trials
 from .finding import Finding, Status, problem
 
 #: By the names in JSON, which stay. The cache is looked at before anything is compiled, C methods after all is used.
@@ -31,10 +31,10 @@ EXAMINATIONS: dict[str, Callable[[], Finding]] = {
     "shm": system.shared_memory,
     "memfd": system.memfd,
     "leases": system.leases,
-    "test_pool": partial(self_test.tested, self_test.pool_in_python),
-    "test_kernels": partial(self_test.tested, self_test.pool_in_kernels),
-    "test_queue": partial(self_test.tested, self_test.queue_in_kernels),
-    "test_stream": partial(self_test.tested, self_test.stream_of_a_file),
+    "test_pool": partial(trials.tried, trials.pool_in_python),
+    "test_kernels": partial(trials.tried, trials.pool_in_kernels),
+    "test_queue": partial(trials.tried, trials.queue_in_kernels),
+    "test_stream": partial(trials.tried, trials.stream_of_a_file),
     "c_methods": installation.own_c_methods,
 }
 

@@ -28,7 +28,7 @@ _LIMIT_S = 5.0  # of a wait: a wake-up that is lost is an error, not a hang
 _BYTES = 1 << 16 if INTERPRETED else 1 << 24
 
 
-def tested(step: Callable[[], dict[str, float]]) -> Finding:
+def tried(step: Callable[[], dict[str, float]]) -> Finding:
     """Examine whether a step of the self-test succeeds, and how fast it is: it returns figures by their units."""
     figures: dict[str, float] = {}
     try:
