@@ -65,6 +65,7 @@ WRONG = [
     (numba, "threading_layer", returns("workqueue"), installation.threading_layer, "note", "workqueue", "install tbb"),
     (numba, "get_num_threads", fails(ValueError("no\nhint")), installation.threading_layer, "note", "none: no$", "tbb"),
     (c_methods, "WHY_NOT", "no reason", installation.own_c_methods, "note", "not in use: no reason", "the GIL"),
+    (c_methods, "METHODS", [], installation.own_c_methods, "note", "not in use: ", "the GIL"),
     (installation, "EXTRAS", {"x": ["os", "abcxyz"]}, installation.extras, "note", "installed: none", "'iobuf-nb[x]'"),
     (machine, "cpu_quota", returns(0.5), machine.own_processors, "note", r"cgroup is 0\.5", "workers=1)"),
     (os, "sysconf", returns(256), machine.cache_line, "note", "256 bytes, and (64|128) assumed", "report it"),

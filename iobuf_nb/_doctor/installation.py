@@ -72,7 +72,9 @@ def jit() -> Finding:
 
 def cache() -> Finding:
     """Examine where compiled code is loaded from, and saved; before anything is compiled."""
-    found = {} if INTERPRETED else builds(FINGERPRINT, cpu_target.target_context)
+    if INTERPRETED:
+        return ok("not used: the JIT is off", entries=0, folders=[], ready_made=False, writable=None)
+    found = builds(FINGERPRINT, cpu_target.target_context)
     entries = sum(found.values())
     ready_made = any(READY_MADE in folder for folder in found)
     loaded = " and ".join(f"{count} entries in {folder}" for folder, count in found.items()) or "cold: no entries"
@@ -118,10 +120,10 @@ def threading_layer() -> Finding:
 
 def own_c_methods() -> Finding:
     """Examine whether short methods are C functions; after objects of this library were used."""
-    if c_methods.WHY_NOT is None:
+    if c_methods.WHY_NOT is None and any(method.compiled for method in c_methods.METHODS):
         return ok("in use: short methods are C functions, called from Python in some 20 ns", active=True)
     return note(
-        f"not in use: {c_methods.WHY_NOT}",
+        f"not in use: {c_methods.WHY_NOT or 'no method was called'}",
         "Calls from Python take microseconds instead of some 20 ns. Kernels are as fast as ever.",
         "a folder for compiled code that can be written, CPython with the GIL, and the JIT",
         active=False,
