@@ -1,22 +1,25 @@
 """A stream on a cluster has the result of one in this process, whatever happens to the workers."""
 
 import functools
+import gzip
 import os
 import pickle
 import threading
 import time
 
 import cluster_kernels as kernels
+import fsspec
 import numpy as np
 import pytest
 from numba import njit, typed, types
+from support import until
 
 import iobuf_nb
 from iobuf_nb import BufferPool, StreamError
 from iobuf_nb._dask import kernels as kernels_on_their_way
 from iobuf_nb._dask import versions
 from iobuf_nb._dask.travel import dumps
-from iobuf_nb.dask import PoolPlugin, stream, worker_pool
+from iobuf_nb.dask import stream, worker_pool
 from iobuf_nb.text import ByteTable
 
 RNG = np.random.default_rng(19)
@@ -97,6 +100,32 @@ def test_arrays_with_headers(local_client, tmp_path):
 def row_sums(buffer, n, offset, state):
     for k in range(n):
         state += buffer[k]
+
+
+def test_urls(local_client, tmp_path, monkeypatch):
+    fsspec.filesystem("memory").pipe({"/cluster/a": LINES, "/cluster/b": LINES[:5000]})
+    options = {"state": three, "combine": np.add, "delimiter": b"\n"}
+    expected = iobuf_nb.stream("memory://cluster/*", kernels.add, **options)
+    result = stream(local_client, "memory://cluster/*", kernels.add, piece_bytes=50_000, **options)
+    assert result.state.tolist() == expected.state.tolist()
+    assert (result.bytes, result.names) == (len(LINES) + 5000, expected.names)
+    (tmp_path / "data").write_bytes(LINES)
+    monkeypatch.chdir(tmp_path)
+    for name in ("data", f"file://{tmp_path}/data"):
+        assert stream(local_client, name, kernels.add, state=three, combine=np.add).bytes == len(LINES)
+
+
+def test_compressed_sources_are_not_divided(local_client, files):
+    paths = files(gzip.compress(LINES), LINES, gzip.compress(LINES[:100]))
+    options = {"state": three, "combine": np.add, "delimiter": b"\n", "decompress": "auto"}
+    for piece in (1000, 1 << 20):
+        result = stream(local_client, paths, line_count, piece_bytes=piece, **options)
+        assert result.state[0] == LINES.count(b"\n") * 2 + LINES[:100].count(b"\n") + (not LINES[:100].endswith(b"\n"))
+
+
+@njit(nogil=True)
+def line_count(buffer, n, offset, state):
+    state[0] += (buffer[:n] == 10).sum() + (buffer[n - 1] != 10)
 
 
 def test_what_kernels_return_in_order(local_client, files):
@@ -361,9 +390,9 @@ def test_progress(local_client, files):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
-def test_giving_up_cancels_the_tasks_and_returns_their_buffers(local_client, files, error):
+def test_giving_up_cancels_the_tasks_and_returns_their_buffers(local_client, registered, files, error):
     (path,) = files(bytes(1_000_000))
-    local_client.register_plugin(PoolPlugin(4, 4096, name="of a stream"))
+    registered(4, 4096, name="of a stream")
 
     def stop(done, size):
         raise error
@@ -375,11 +404,3 @@ def test_giving_up_cancels_the_tasks_and_returns_their_buffers(local_client, fil
         )  # fmt: skip
     until(lambda: not local_client.processing() or not any(local_client.processing().values()))
     until(lambda: all(local_client.run(lambda: worker_pool("of a stream").available() == 4).values()))
-
-
-def until(condition, seconds=30.0):
-    """Wait until a condition holds, which is looked at now and then."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it does not come about"
-        time.sleep(0.01)
