@@ -25,6 +25,7 @@ EXTRAS = {
     "compression": ("zstandard", "isal", "lz4"),
     "dask": ("distributed",),
     "progress": ("tqdm",),
+    "remote": ("fsspec",),
     "uring": ("liburing",),
 }
 
