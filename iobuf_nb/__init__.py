@@ -36,6 +36,7 @@ Examples
 #   _text/       words, searches, numbers, tables of byte keys;  text: public
 #   _dask/       a stream as tasks of a Dask cluster, pools of its workers;  dask: public
 #   _warm        what compiles each part by a first use
+#   _doctor/     what works on a machine, and the remedies
 #   __main__     the command line
 #
 # `pool.get()` reads downward: _pools.pool, _pools.allocator, _free.free_list, _free.queue, atomics.

@@ -230,6 +230,29 @@ ways = {"python": lambda function: function, "nogil": njit(nogil=True), "gil": n
 )
 
 
+#: Begins a script with `forbid`, which makes system calls fail with EPERM, and returns whether it could.
+FORBID = """
+import ctypes
+
+class Filter(ctypes.Structure):  # struct sock_filter
+    _fields_ = [("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint)]
+
+class Program(ctypes.Structure):  # struct sock_fprog
+    _fields_ = [("length", ctypes.c_ushort), ("filters", ctypes.POINTER(Filter))]
+
+def forbid(*calls):
+    # Load the number of the call; if it is one of these: EPERM; else go on.
+    filters = [Filter(0x20, 0, 0, 0)]
+    for call in calls:
+        filters += [Filter(0x15, 0, 1, call), Filter(6, 0, 0, 0x50001)]
+    filters.append(Filter(6, 0, 0, 0x7FFF0000))
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    assert prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+    program = Program(len(filters), (Filter * len(filters))(*filters))
+    return prctl(22, 2, ctypes.byref(program), 0, 0) == 0  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+"""
+
+
 def environment(**settings):
     """Return the environment in which a process finds this library wherever it starts."""
     return {**os.environ, "PYTHONPATH": str(PACKAGE.parent), **settings}
