@@ -18,7 +18,7 @@ class Sizes(NamedTuple):
 
 VALUE_FILES, TEXT_FILES = 64, 16
 FULL = Sizes(1 << 32, 1 << 30, 1000, 11)
-QUICK = Sizes(1 << 28, 1 << 26, 200, 3)
+QUICK = Sizes(1 << 28, 1 << 27, 200, 3)
 
 
 def sizes(settings: Settings) -> Sizes:

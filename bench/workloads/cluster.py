@@ -30,7 +30,7 @@ CLUSTER_ARRAYS = Workload(
 CLUSTER_LINES = Workload(
     "cluster",
     "Cluster, lines",
-    "Count the lines of 1 GiB of text in 16 files (quick: 64 MiB), likewise.",
+    "Count the lines of 1 GiB of text in 16 files (quick: 128 MiB), likewise.",
     "And than its bags?",
     "GB/s",
     (Target((ON_CLUSTER,), (DASK_BAG,), ">= 5", "No Python for a line."),),
