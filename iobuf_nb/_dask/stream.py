@@ -20,6 +20,7 @@ from .._jit import check
 from .._memory.aligned import MAX_BYTES
 from .._memory.tier import Tier
 from .._streams.progress import reporter
+from .._streams.remote import is_url
 from .._streams.sinks import TEMPORARY
 from .._streams.state import check_combine, make_states
 from .._streams.stream import StreamResult
@@ -75,8 +76,9 @@ def stream(
         Of the cluster. Client and workers must have the same version of iobuf_nb, and of Python, numba and numpy but
         for the last number.
     sources : path, pattern or URL; or a list, tuple or iterator of them
-        As in `iobuf_nb.stream`. Paths are opened by the workers, and looked at by the client: they need the same file
-        system. Absolute paths are sent. Files must not change meanwhile.
+        As in `iobuf_nb.stream`. The client looks at them and the workers read them: files must be on a file system that
+        they share, and URLs in reach of both. They must not change meanwhile. Pipes, sockets, descriptors and memory
+        stay with their process.
     kernel : function compiled by ``numba.njit``
         As in `iobuf_nb.stream`, with the same `offset` and `source`. A kernel of a module that workers can import
         travels by its name, and has the cache that its decorator asked for; one of a notebook or script travels by
@@ -194,7 +196,8 @@ def stream(
         piece = USUAL_BYTES
     else:
         piece = piece_size(total, sum(threads.values()) or 1)
-    tasks = tasks_of([each._replace(name=os.path.abspath(each.name)) for each in found], piece, made_of.record)
+    everywhere = [each if is_url(each.name) else each._replace(name=os.path.abspath(each.name)) for each in found]
+    tasks = tasks_of(everywhere, piece, made_of.record)
     if per_file and combine is None and (workers > 1 or sum(len(task.sources) for task in tasks) > len(found)):
         raise ValueError(
             "per_file=True needs combine, because several tasks or threads may read one file; or pass workers=1, and "

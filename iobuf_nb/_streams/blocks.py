@@ -44,7 +44,9 @@ from .job import Job, buffer_memory, own_words, stopper
 from .order import pass_turn, skip_turn, wait_for_turn
 from .pieces import AT, CLAIMED, DONE, END, PAD, PIECE, SCRATCH, SOURCE, STOP, STOPPED
 from .progress import Stopwatch, processors
+from .remote import Remote
 from .runs import run
+from .share import Window
 from .source import Opened, sources_of
 from .table import Table
 from .units import LARGE_PIECE, SLACK, Units, seen_by_kernels
@@ -196,9 +198,12 @@ class _Reading(Job):
     def run_in_turns(self, source: Opened, index: int) -> None:
         self.run_fed(source, index, self._units, lambda is_stopped: plain_reader(source, is_stopped))
 
-    def run_fed(self, source: Opened, index: int, units: Units, reader: MakeReader) -> None:
+    def run_fed(
+        self, source: Opened | Remote, index: int, units: Units, reader: MakeReader, window: Window | None = None
+    ) -> int:
         with suppress(Stopped):
-            feed = Feed(source.name, units, self.plan, reader(lambda: self._stopped))
+            first = source.first if window else 0
+            feed = Feed(source.name, units, self.plan, reader(lambda: self._stopped), window, first)
             while True:
                 buffer = get_buffer(self.pool, lambda: self._stopped, first=False)
                 memory = buffer_memory(self.pool, buffer, self.plan.step + PAD)
@@ -209,10 +214,11 @@ class _Reading(Job):
                     if piece is None:
                         self.pool.put(buffer)
                 if piece is None:
-                    return
+                    break
                 self._fed[buffer * FED_WORDS + ADDRESS] = memory.ctypes.data
                 self._fed[buffer * FED_WORDS + BYTES] = piece.n
                 self.ready.put(buffer)
+        return 0
 
 
 def blocks(
@@ -236,7 +242,7 @@ def blocks(
     Parameters
     ----------
     source, tier, direct, record, dtype, delimiter, start, stop, skip, decompress
-        As in `stream`; so are the pieces.
+        As in `stream`, URLs among them; so are the pieces.
     workers : int, optional
         Number of threads that read, from 1 to 1024; by default the number of processors that this process may use.
     buffers : int, optional
@@ -253,7 +259,7 @@ def blocks(
 
     Raises
     ------
-    OSError, TypeError, ValueError, MemoryError, RuntimeError
+    OSError, TypeError, ValueError, ImportError, MemoryError, RuntimeError
         As in `stream`; what is wrong with the arguments at the call, the others after the pieces before.
 
     Notes

@@ -30,6 +30,7 @@ from ..atomics import fetch_add, load, store
 from ..syscalls import PREAD, PWRITE, READ, call_full, read_full
 from .crew import Crew, require_threads
 from .progress import Stopwatch, Throughput, processors, reporter
+from .remote import is_url
 from .sinks import TEMPORARY
 from .source import open_file
 from .units import ALIGNMENT, LARGE_PIECE
@@ -167,7 +168,7 @@ def copy(
     Parameters
     ----------
     src : path
-        A regular file. It must not change until this returns.
+        A regular file, no URL. It must not change until this returns.
     dst : path
         A file, which is replaced at the end, or a directory, in which the copy gets the name of `src`. A symbolic link
         is followed, also to a file that does not exist yet.
@@ -225,6 +226,8 @@ def copy(
     """
     require_threads()
     src, dst = check.path("src", src), check.path("dst", dst)
+    if is_url(src):
+        raise ValueError(f"src must be a path, because only files can be copied, not the URL {src!r:.60}")
     count = check.integer("workers", processors() if workers is None else workers, 1, 1024)
     watch = Stopwatch()
     with ExitStack() as stack:

@@ -141,13 +141,14 @@ def check_decompress(value: Any) -> str | None:
     return value
 
 
-def open_reader(fd: int, name: str, how: str, threads: int) -> Reader:
+def open_reader(source: int | Engine, name: str, how: str, threads: int) -> Reader:
     r"""Return a reader of what a descriptor holds, compressed, from where it stands to its end.
 
     Parameters
     ----------
-    fd : int
-        Of a regular file, pipe or socket. It must stay open as long as the reader, which reads it, but never closes it.
+    source : int or callable
+        The descriptor of a regular file, pipe or socket. It must stay open as long as the reader, which reads it, but
+        never closes it. Or what fills a view with what comes next, and returns how many bytes that is, 0 at the end.
     name : str
         Used in errors.
     how : str
@@ -195,10 +196,10 @@ def open_reader(fd: int, name: str, how: str, threads: int) -> Reader:
     ...     reader.close()
     gzip bytearray(b'one file')
     """
-    raw = _Raw(fd)
+    raw = _Raw(functools.partial(_read, source) if isinstance(source, int) else source)
     try:
         head = raw.look(LONGEST_MAGIC)
-        regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        regular = not isinstance(source, int) or stat.S_ISREG(os.fstat(source).st_mode)
     except OSError as error:
         raise OSError(error.errno, error.strerror, name) from None
     kind = recognised(head) if how == "auto" else how
@@ -212,17 +213,17 @@ def open_reader(fd: int, name: str, how: str, threads: int) -> Reader:
 
 
 class _Raw(io.RawIOBase):
-    """What a descriptor gives, waited for if it is non-blocking."""
+    """What an engine fills views with, as a file."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, read: Engine) -> None:
+        self._read = read
         self._ahead = b""
         self._position = 0
 
     def look(self, size: int) -> bytes:
         """Return the first bytes without taking them; fewer only at the end."""
         room = bytearray(size)
-        while len(self._ahead) < size and (read := self._read(room)):
+        while len(self._ahead) < size and (read := self._read(memoryview(room))):
             self._ahead += room[:read]
             room = room[read:]
         return self._ahead
@@ -238,18 +239,20 @@ class _Raw(io.RawIOBase):
             size = min(len(buffer), len(self._ahead))
             buffer[:size], self._ahead = self._ahead[:size], self._ahead[size:]
         else:
-            size = self._read(buffer)
+            size = self._read(memoryview(buffer))
         self._position += size
         return size
 
-    def _read(self, buffer: Any) -> int:
-        while True:
-            try:
-                return os.readv(self._fd, [buffer])
-            except BlockingIOError:
-                waiting = select.poll()
-                waiting.register(self._fd, select.POLLIN)
-                waiting.poll()
+
+def _read(fd: int, view: memoryview) -> int:
+    """Fill a view with what a descriptor gives, waited for if it is non-blocking."""
+    while True:
+        try:
+            return os.readv(fd, [view])
+        except BlockingIOError:
+            waiting = select.poll()
+            waiting.register(fd, select.POLLIN)
+            waiting.poll()
 
 
 class _Chunks:

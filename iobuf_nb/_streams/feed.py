@@ -1,6 +1,7 @@
 """Feeds: pieces of a source that is read by one thread, in Python, and not by the workers themselves.
 
-So are compressed sources, and pipes and sockets of which only a part is wanted, or pieces with their neighbours.
+So are compressed sources, pipes and sockets of which only a part is wanted, or pieces with their neighbours, and remote
+objects, of which a window is read.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from .._threads.outcomes import WouldBlock
 from ..syscalls import poll_in
 from .crew import LOOK_S
 from .pieces import PAD, Plan
+from .share import Window
 from .source import Opened, printable
 from .turns import BYTES
 from .units import LineStart, Units
@@ -80,14 +82,28 @@ def plain_reader(source: Opened, is_stopped: Callable[[], bool]) -> ReadInto:
 class Feed:
     """Divides what `readinto` returns into pieces.
 
+    Parameters
+    ----------
+    name, first
+        The source in errors, and the offset at which its data begins.
+    units, plan
+        What its pieces are.
+    readinto : callable
+        Reads on from the beginning, or if there is a window, from where `span` says.
+    window : Window, optional
+        What is read; by default what `units` say.
+
     Attributes
     ----------
     position : int
         How many bytes of the source were handed out, or left out before.
     """
 
-    def __init__(self, name: str, units: Units, plan: Plan, readinto: ReadInto) -> None:
+    def __init__(
+        self, name: str, units: Units, plan: Plan, readinto: ReadInto, window: Window | None = None, first: int = 0
+    ) -> None:
         self._name = printable(name)
+        self._first = first
         self._units = units
         self._plan = plan
         self._readinto = readinto
@@ -95,10 +111,19 @@ class Feed:
         self._before = 0
         self._ended = False
         self.position = 0
-        self._begin()
+        self._stop = self._last = units.stop  # pieces end here, and their neighbours
+        if window is None:
+            self._begin(LineStart(units.delimiter, units.start, units.skip), 0)
+            return
+        self._stop, self._last = window.high, window.last
+        begin, *_ = span(window, plan)
+        if units.delimiter and not window.known:
+            self._begin(LineStart(units.delimiter, window.low, 0), begin)
+        else:
+            self.position, self._before = window.low, window.low - begin
 
-    def _begin(self) -> None:
-        """Read up to where the first piece begins."""
+    def _begin(self, line: LineStart, at: int) -> None:
+        """Read on from position `at` up to where the first piece begins; that of lines is found by `line`."""
         units = self._units
         if not units.delimiter:
             left = self.position = units.start + units.skip * units.record
@@ -112,9 +137,7 @@ class Feed:
                 left -= n
             self._require_whole(units.start, self.position if units.stop is None else min(self.position, units.stop))
             return
-        line = LineStart(units.delimiter, units.start, units.skip)
         kept = bytearray()
-        at = 0
         chunk = np.empty(_CHUNK, np.uint8)
         while line.position is None:
             n = self._readinto(chunk.data)
@@ -132,22 +155,22 @@ class Feed:
 
     def fill(self, memory: NDArray[np.uint8]) -> Piece | None:
         """Fill a buffer, which has room for a step and PAD, with the next piece; None at the end."""
-        plan, stop = self._plan, self._units.stop
+        plan, stop, last = self._plan, self._stop, self._last
         if stop is not None and self.position >= stop:
             return None  # before a read that may wait
         have = min(len(self._rest), plan.step)
         memory[:have] = self._rest[:have]
         self._rest = self._rest[have:]
         most = plan.step
-        if stop is not None and not self._units.delimiter:
-            most = max(min(most, self._before + stop - self.position), have)
+        if last is not None and not self._units.delimiter:
+            most = max(min(most, self._before + last - self.position), have)
         while have < most and not self._ended and len(self._rest) == 0:
             n = self._readinto(memory[have:most].data)
             self._ended = n == 0
             have += n
         over = self._ended and len(self._rest) == 0
-        if stop is not None and not self._units.delimiter and self.position + have - self._before >= stop:
-            have, over = self._before + max(stop - self.position, 0), True
+        if last is not None and not self._units.delimiter and self.position + have - self._before >= last:
+            have, over = self._before + max(last - self.position, 0), True
         piece = self._lines(memory, have, over) if self._units.delimiter else self._records(have, over)
         end = piece.before + piece.n
         keep = min(plan.before, end)
@@ -161,6 +184,8 @@ class Feed:
         plan = self._plan
         there = have - self._before
         n = min(plan.length, there if over else (there - plan.after) // plan.record * plan.record)
+        if self._stop is not None:
+            n = min(n, self._stop - self.position)
         self._require_whole(self.position, self.position + n)
         return Piece(n, self.position, self._before, min(plan.after, there - n))
 
@@ -171,14 +196,14 @@ class Feed:
             raise ValueError(f"{self._name} ends {where}")
 
     def _lines(self, memory: NDArray[np.uint8], have: int, over: bool) -> Piece:
-        plan, units = self._plan, self._units
-        if units.stop is not None and self.position >= units.stop:
+        plan, units, stop = self._plan, self._units, self._stop
+        if stop is not None and self.position >= stop:
             return Piece(0, self.position, 0, 0)
         known = units.delimiter if self.position and plan.overlaps else b""  # stands before, and may overlap what comes
         text = known + memory[:have].tobytes()
         n = have
-        if units.stop is not None and self.position + have >= units.stop:
-            line = LineStart(units.delimiter, units.stop - self.position + len(known), 0)
+        if stop is not None and self.position + have >= stop:
+            line = LineStart(units.delimiter, stop - self.position + len(known), 0)
             line.feed(text[line.first :])
             if line.position is not None:
                 return Piece(line.position - len(known), self.position, 0, 0)
@@ -187,11 +212,21 @@ class Feed:
             if n == 0:
                 if len(self._rest) or self._readinto(memoryview(bytearray(1))):
                     raise ValueError(
-                        f"{self._name} has a line at offset {self.position} that is longer than a piece, {plan.step} "
-                        "bytes: tier, or the buffers of pool, must be larger"
+                        f"{self._name} has a line at offset {self._first + self.position} that is longer than a piece, "
+                        f"{plan.step} bytes: tier, or the buffers of pool, must be larger"
                     )
                 n, self._ended = have, True
         return Piece(n, self.position, 0, 0)
+
+
+def span(window: Window, plan: Plan) -> tuple[int, int, int]:
+    """Return where a feed begins to read a window, up to where it reads at least, and at most."""
+    m = plan.delimiter_size
+    if not m:
+        end = min(window.last, window.high + plan.after)
+        return window.low - min(plan.before, window.low - window.first), end, end
+    begin = window.low if window.known else max(window.low - 2 * m + 1, 0)
+    return begin, min(window.high + _CHUNK, window.size), window.size
 
 
 def get_buffer(pool: BufferPool, is_stopped: Callable[[], bool], first: bool) -> int:

@@ -55,6 +55,8 @@ from .pieces import (
     Plan,
 )
 from .progress import Stopwatch
+from .remote import Remote
+from .share import Window
 from .source import Opened, changed, printable
 from .table import Table
 from .units import SLACK, Units
@@ -177,12 +179,17 @@ class Job:
 
         self.base += self._run_on(source, plan, words, crew, work)
 
-    def run_fed(self, source: Opened, index: int, units: Units, reader: MakeReader) -> None:
-        """Run the kernel over what this thread reads, while the workers process what it has read."""
+    def run_fed(
+        self, source: Opened | Remote, index: int, units: Units, reader: MakeReader, window: Window | None = None
+    ) -> int:
+        """Run the kernel over what this thread reads, while the workers process what it has read.
+
+        Return the position at which it has ended.
+        """
         require_real_threads(f"{printable(source.name)}: reading ahead")
-        source.fed = True
-        plan = self._plan_for(source, index)
+        plan = self.plan._replace(base=self.base, source=index)
         words = self._words()
+        size = window and window.high - window.low
         fed = np.zeros(self.pool.capacity * FED_WORDS, np.int64)
         rows = fed.reshape(-1, FED_WORDS)
         with self.watch.compiling():
@@ -200,9 +207,15 @@ class Job:
         def is_stopped() -> bool:
             return bool(words[STOP])
 
+        def report() -> None:
+            self.report(self.bytes + int(words[DONE]), self.bytes + size if size else None)
+
+        position = 0
+
         def pump() -> None:
+            nonlocal position
             with suppress(Stopped):
-                feed = Feed(source.name, units, plan, reader(is_stopped))
+                feed = Feed(source.name, units, plan, reader(is_stopped), window, source.first if window else 0)
                 number = 0
                 while True:
                     buffer = get_buffer(self.pool, is_stopped, first=number == 0)
@@ -220,16 +233,20 @@ class Job:
                         self.pool.put(buffer)
                         raise Stopped
                     number += 1
-                    self.report(self.bytes + int(words[DONE]), None)
-                self.base += feed.position
+                    report()
+                position = feed.position
             ready.close()
 
         self.watch.start()
         with nothing_lost(self.pool, crew):
             try:
-                self._run_on(source, plan, words, crew, work, pump)
+                crew.run(work, range(len(self.states)), report, pump)
             finally:
                 put_back(ready, self.pool)
+        self.watch.stop()
+        self._count(words)
+        self.report(self.bytes, self.bytes if size else None)
+        return position
 
     def run_ring(self, source: Opened, index: int) -> None:
         """Read a source with io_uring in this thread, and let the workers process what has arrived."""
@@ -280,7 +297,7 @@ class Job:
         work: Callable[[int], None], first: Callable[[], None] | None = None,
     ) -> int:  # fmt: skip
         """Run a crew on one source, and see whether it has changed; return how many bytes were processed."""
-        size = None if source.fed else source.size or None
+        size = source.size
 
         def report() -> None:
             self.report(self.bytes + int(words[DONE]), self.bytes + size if size else None)
@@ -289,7 +306,7 @@ class Job:
         self.watch.stop()
         done = int(words[DONE])
         torn = words[SHORT_AT] and done != min(source.size, words[SHORT_AT])
-        if torn or (done < source.size and not source.fed and source.has_shrunk()):
+        if torn or (done < source.size and source.has_shrunk()):
             raise source.changed(done)  # some file systems report sizes that mean nothing
         source.leave_at(done)
         self._count(words)
@@ -330,8 +347,8 @@ class Job:
         return self.per_file[key]
 
     def _work(
-        self, work: Any, plan: Plan, words: NDArray[np.int64], shared: tuple[Any, ...], k: int, sources: Table | Opened,
-        own: NDArray[np.int64] | None = None,
+        self, work: Any, plan: Plan, words: NDArray[np.int64], shared: tuple[Any, ...], k: int,
+        sources: Table | Opened | Remote, own: NDArray[np.int64] | None = None,
     ) -> None:  # fmt: skip
         """Run a worker's kernel to its end; raise the error of the piece on which it failed."""
         own = own_words() if own is None else own
@@ -353,7 +370,13 @@ class Job:
             raise self.failure(ended, plan, position, sources, int(own[SOURCE]))
 
     def _work_on_ready(
-        self, work: Any, plan: Plan, words: NDArray[np.int64], shared: tuple[Any, ...], k: int, source: Opened
+        self,
+        work: Any,
+        plan: Plan,
+        words: NDArray[np.int64],
+        shared: tuple[Any, ...],
+        k: int,
+        source: Opened | Remote,
     ) -> None:
         """Run a worker that takes filled buffers from a queue, and return the one at which it failed."""
         own = own_words()
@@ -376,7 +399,7 @@ class Job:
                     raise
         return -1
 
-    def failure(self, ended: int, plan: Plan, position: int, sources: Table | Opened, row: int) -> Exception:
+    def failure(self, ended: int, plan: Plan, position: int, sources: Table | Opened | Remote, row: int) -> Exception:
         """Return the error for a worker's final status, at a position of one of its sources."""
         filename, offset = sources.name_of(row), sources.first_of(row) + position
         name = printable(filename)

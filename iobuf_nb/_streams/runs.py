@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import closing, suppress
 
-from .decompress import LONGEST_MAGIC, open_reader, recognised
-from .feed import ReadInto, plain_reader
+from .decompress import LONGEST_MAGIC, recognised
+from .feed import plain_reader
 from .job import Job
 from .mapping import ALWAYS, MEASURE, NEVER
+from .objects import Objects, run_compressed
 from .output import IN_TURN, NOWHERE, PLACED
 from .pieces import UNKNOWN
+from .ranges import AHEAD
 from .share import WHOLE, Share, Window
 from .source import Opened, Source, read_file
 from .table import LARGE_BYTES, Table
 from .units import Header, Units, origin_of
 
 _CLAIMS = 64  # that each worker makes of a large file, at least
+_HELD_BYTES = 1 << 24  # of remote objects that are read together
 _GROUP = 1 << 14  # files that are looked at before the first of them is read
 
 
@@ -32,15 +34,15 @@ def run(
     `paths` are the sources if they are nothing but paths.
     """
     job.base = share.base
-    runs = _Runs(job, units, header, engine, direct, decompress, share)
     planned = units.whole or share.windows is not None
-    if paths is not None and planned and header is None and engine != "uring" and decompress is None:
-        for start in range(0, len(paths), _GROUP):
-            runs.add_paths(paths[start : start + _GROUP])
-    else:
-        for source in sources if paths is None else map(Source, paths):
-            runs.add(source)
-    runs.flush()
+    with closing(_Runs(job, units, header, engine, direct, decompress, share)) as runs:
+        if paths is not None and planned and header is None and engine != "uring" and decompress is None:
+            for start in range(0, len(paths), _GROUP):
+                runs.add_paths(paths[start : start + _GROUP])
+        else:
+            for source in sources if paths is None else map(Source, paths):
+                runs.add(source)
+        runs.flush()
 
 
 class _Runs:
@@ -58,6 +60,8 @@ class _Runs:
         self._direct = direct
         self._decompress = decompress
         self._table = self._new_table()
+        self._held = 0  # bytes of remote objects in the table
+        self._objects = Objects(job.plan, units, header, decompress, share)
 
     def _new_table(self) -> Table:
         job = self._job
@@ -68,6 +72,14 @@ class _Runs:
         """Add a source to the next run, or run it at once."""
         index = self._share.index + len(self._job.names)
         self._job.names.append(source.name)
+        if source.url is not None:
+            self._require_file(source.name, False)
+            if self._direct:
+                raise ValueError(f"direct=True needs a path to open, not {source.name}")
+            self._objects.add(source.url, index)
+            self._take_objects(AHEAD)
+            return
+        self._take_objects(0)
         if source.memory is not None:
             self._add_memory(source, source.memory, index)
         elif self._decompress is not None and self._add_compressed(source, index):
@@ -97,27 +109,43 @@ class _Runs:
 
     def flush(self) -> None:
         """Read what was added."""
+        self._take_objects(0)
+        self._flush_table()
+
+    def _flush_table(self) -> None:
+        self._held = 0
         table, self._table = self._table, self._new_table()
         if table.claims:
             self._job.run_files(table)
 
-    def _window(
-        self, name: str, size: int, index: int, read: Callable[[int, int], bytes] = lambda offset, n: b""
-    ) -> Window:
-        """Return what is to be read of a source of `size` bytes; `read` as in `Units.window`."""
-        share = self._share
-        if share.windows is None:
-            return self._units.window(name, size, read)
-        window = share.windows[index - share.index]
-        if window.size != size:
-            what = f"Changed since the stream was planned: it had {window.size} bytes, and has {size}"
-            raise OSError(errno.EIO, what, name)
-        return window
+    def close(self) -> None:
+        """End what was begun for sources that are not read."""
+        self._objects.close()
 
-    def _require_planned(self, opened: Opened, index: int) -> None:
-        """Refuse a source that was planned and is another one now."""
-        if self._share.windows is not None:
-            self._window(opened.name, opened.size, index)
+    def _window(self, name: str, size: int, index: int, read: Callable[[int, int], bytes]) -> Window:
+        """Return what is to be read of a source of `size` bytes; `read` as in `Units.window`."""
+        return self._share.window_of(index, name, size) or self._units.window(name, size, read)
+
+    def _take_objects(self, left: int) -> None:
+        """Read the remote objects that were added first, small ones together, until `left` are left."""
+        job = self._job
+        for index, remote, window, begin, data in self._objects.take(left):
+            job.watch.start()
+            position = 0 if window is None else window.size
+            if isinstance(data, bytes):
+                if window is not None and window.high > window.low:
+                    self._table.add_memory(remote.name, memoryview(data), index, job.base, window, begin, remote.first)
+                    self._held += len(data)
+                if self._held >= _HELD_BYTES or len(self._table) >= _GROUP:
+                    self._flush_table()
+            else:
+                self._flush_table()
+                if window is None:
+                    position = run_compressed(job, remote, index, self._units, self._decompress or "auto", data.reader)
+                else:
+                    job.run_fed(remote, index, self._units, data.reader, window)
+                remote.require_unchanged()
+            job.base += self._share.end_of(index, position)
 
     def _add_memory(self, source: Source, memory: memoryview, index: int) -> None:
         self._require_file(source.name, False)
@@ -141,18 +169,12 @@ class _Runs:
                 return False
             self._require_file(opened.name, False)
             self._require_other(opened)
-            self._require_planned(opened, index)
+            self._share.window_of(index, opened.name, opened.size)
             self.flush()
             if source.path is None and opened.seekable:
                 os.lseek(opened.fd, opened.first, os.SEEK_SET)  # a buffered file has read ahead
-            with ExitStack() as stack:
-
-                def reader(is_stopped: Callable[[], bool]) -> ReadInto:
-                    made = open_reader(opened.fd, opened.name, how, len(self._job.states))
-                    stack.callback(made.close)
-                    return made.readinto
-
-                self._job.run_fed(opened, index, self._units, reader)
+            end = run_compressed(self._job, opened, index, self._units, how, lambda is_stopped: opened.fd)
+            self._job.base += self._share.end_of(index, end)
         return True
 
     def _add_path(self, source: Source, path: str, index: int) -> bool:
@@ -161,9 +183,10 @@ class _Runs:
         if not stat.S_ISREG(status.st_mode) or self._engine == "uring":
             return False
         if status.st_size == 0:
-            self._window(path, 0, index)
+            self._share.window_of(index, path, 0)
             return self._is_empty(source)
-        self._add_file(path, path, status, origin_of(path, self._header), index)
+        origin = origin_of(path, self._header, status.st_size, lambda offset, n: read_file(path, offset, n))
+        self._add_file(path, path, status, origin, index)
         return True
 
     def _is_empty(self, source: Source) -> bool:
@@ -209,7 +232,7 @@ class _Runs:
         """Read one open source."""
         job, units = self._job, self._units
         self._require_file(opened.name, opened.regular)
-        self._require_planned(opened, index)
+        self._share.window_of(index, opened.name, opened.size)
         if self._engine == "uring" and opened.size:
             units.window(opened.name, opened.size, lambda offset, n: b"")
             job.run_ring(opened, index)
@@ -230,7 +253,7 @@ class _Runs:
         elif units.whole:
             job.run_in_turns(opened, index)
         else:
-            job.run_fed(opened, index, units, lambda is_stopped: plain_reader(opened, is_stopped))
+            job.base += job.run_fed(opened, index, units, lambda is_stopped: plain_reader(opened, is_stopped))
 
 
 def _own_path(opened: Opened) -> str | None:

@@ -58,7 +58,8 @@ def scan(
     Parameters
     ----------
     source, workers, buffers, tier, decompress, progress
-        As in `stream`. It takes `buffers` * `tier` bytes of memory, whatever the size of the source.
+        As in `stream`, URLs among them. It takes `buffers` * `tier` bytes of memory, whatever the size of the source,
+        and what `stream` needs for URLs.
 
     Returns
     -------
@@ -67,7 +68,7 @@ def scan(
 
     Raises
     ------
-    OSError, TypeError, ValueError, MemoryError, RuntimeError
+    OSError, TypeError, ValueError, ImportError, MemoryError, RuntimeError
         As in `stream`.
 
     Examples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any, NamedTuple
 
 
@@ -22,6 +23,20 @@ class Share(NamedTuple):
     index: int  # type: ignore[assignment]  # of its first source among all of them
     base: int  # bytes of all sources before it
     windows: tuple[Window, ...] | None  # one for each of its sources; None: what the arguments of the stream say
+
+    def window_of(self, index: int, name: str, size: int) -> Window | None:
+        """Return the window of a source, if there are any; raise if it was planned for another size."""
+        if self.windows is None:
+            return None
+        window = self.windows[index - self.index]
+        if window.size != size:
+            what = f"Changed since the stream was planned: it had {window.size} bytes, and has {size}"
+            raise OSError(errno.EIO, what, name)
+        return window
+
+    def end_of(self, index: int, position: int) -> int:
+        """Return where a source ends for those behind it: at the position that was found, or as it was planned."""
+        return position if self.windows is None else self.windows[index - self.index].size
 
 
 WHOLE = Share(0, 0, None)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from .._jit import check
 from .._memory.files import is_buffered, require_plain, write_out
 from ..syscalls import recv
+from .remote import is_url, matching, without_scheme
 from .turns import BYTES, CONNECTED, MESSAGES
 
 _PACKET_BYTES = 4096  # PIPE_BUF: a packet of a pipe in packet mode (O_DIRECT), which the reading end cannot detect
@@ -30,7 +31,7 @@ _PTY_MASTER = os.makedev(5, 2)
 
 
 class Source:
-    """A path, file descriptor, socket, binary file or memory as given by the user: checked, but not opened.
+    """A path, URL, file descriptor, socket, binary file or memory as given by the user: checked, but not opened.
 
     Attributes
     ----------
@@ -38,6 +39,8 @@ class Source:
         Used in errors.
     path : str or None
         If it is one.
+    url : str or None
+        If it is one, of a remote object.
     memory : memoryview or None
         The bytes of what is in memory.
     like : numpy array or None
@@ -49,6 +52,12 @@ class Source:
         self.path: str | None = None
         self.memory: memoryview | None = None
         self.like: NDArray[Any] | None = None
+        self.url: str | None = None
+        if isinstance(source, str) and is_url(source):
+            source = without_scheme(source) or source
+            if is_url(source):
+                self.name = self.url = source
+                return
         if type(source) is str or (isinstance(source, (str, os.PathLike)) and not hasattr(source, "fileno")):
             self.name = self.path = check.path("source", source)
             return
@@ -68,8 +77,8 @@ class Source:
             fd = self._file.fileno()
         elif isinstance(source, bool) or not isinstance(source, int):
             raise TypeError(
-                "source must be a path, a file descriptor, an object with fileno(), or memory such as an array, not "
-                f"{source!r:.60}"
+                "source must be a path, a URL, a file descriptor, an object with fileno(), or memory such as an array, "
+                f"not {source!r:.60}"
             )
         self._fd = check.integer("source (a file descriptor)", fd, 0, 2**31 - 1)
         self.name = str(source)
@@ -122,7 +131,7 @@ def plain_paths(source: Any) -> list[str] | None:
     if not isinstance(source, (list, tuple)) or len(source) < 2 or any(type(item) is not str for item in source):
         return None
     text = "\0".join(source)
-    if text.count("\0") != len(source) - 1 or glob.has_magic(text) or "" in source:
+    if text.count("\0") != len(source) - 1 or glob.has_magic(text) or "" in source or "://" in text:
         return None
     return list(source)
 
@@ -130,6 +139,9 @@ def plain_paths(source: Any) -> list[str] | None:
 def _matching(source: Source) -> Iterator[Source]:
     """Yield a source, or the paths that match it if it is a pattern and no path."""
     path = source.path
+    if source.url is not None:
+        yield from map(Source, matching(source.url))
+        return
     if path is None or not glob.has_magic(path) or os.path.lexists(path):
         yield source
         return
@@ -173,7 +185,6 @@ class Opened:
             write_out(self._file)
         self.first = self._position() if self.seekable else 0
         self.size = max(status.st_size - self.first, 0) if self.regular else 0
-        self.fed = False  # whether its size and position say nothing about the stream, because it is compressed
         self.terminal = stat.S_ISCHR(status.st_mode) and status.st_rdev == _PTY_MASTER
         self.packets, self.unit = BYTES, _MESSAGE_BYTES
         self.is_pipe = stat.S_ISFIFO(status.st_mode)
@@ -241,8 +252,6 @@ class Opened:
 
     def leave_at(self, position: int) -> None:
         """Set the position of the source to where the stream has ended."""
-        if self.fed:
-            return
         if self._file and self.seekable:
             self._file.seek(self.first + position)
         elif self.seekable:

@@ -91,10 +91,15 @@ def stream(
 
     Parameters
     ----------
-    source : path, pattern, file descriptor, socket, binary file or memory; or a list, tuple or iterator of them
+    source : path, pattern, URL, file descriptor, socket, binary file or memory; or a list, tuple or iterator of them
         Paths and files: a string with ``*``, ``?`` or ``[`` that is no path stands for the files that match, sorted
         (`glob.glob`, with ``**``). A regular file is read up to the size it has at the start. Files of a list that are
         given by their paths are looked at first and then read together, by one crew of threads.
+        A string such as ``s3://bucket/key``, ``https://host/file`` or ``memory://name`` that is no path is the URL of a
+        remote object that fsspec knows, or a pattern of such; it needs the extra ``remote``, and the package that
+        fsspec needs for it. It is read by ranges of up to 4 MiB, eight of them ahead of the workers, and the first
+        ranges of eight further objects: that takes up to 72 MiB beside the buffers. Not with `direct` and the engines
+        "mmap" and "uring". Requests are repeated as often as fsspec does, and no more. ``file://`` stands for a path.
         A file descriptor is read from its current position to its end, and stays open. A file object, raw or buffered,
         is read from its own position, including data it has read ahead or not yet written, and is left positioned at
         the end. File objects whose data differ from those of their descriptor, such as text or gzip files, are refused,
@@ -198,14 +203,14 @@ def stream(
         The kernel raised, returned a wrong number, or wrote past the end of its output; the message names the piece.
     OSError
         A source cannot be opened, read or decompressed, or shrank meanwhile, with its name, and the offset in the
-        message; of several files, the message says how many were read whole. The output cannot be written, with its
-        name.
+        message; of several files, the message says how many were read whole. A remote object has changed (EIO), or its
+        server does not read by ranges (ENOTSUP). The output cannot be written, with its name.
     ValueError, TypeError
         An argument has the wrong type or is out of range; the kernel cannot be compiled for these arguments; a source
         ends inside a record, or a line is longer than a piece. Exceptions of `state` and `combine` propagate
         unchanged.
     ImportError
-        The package for a compressed format is missing.
+        The package for a compressed format, or for a URL, is missing.
     MemoryError, RuntimeError
         The system cannot provide the buffers or the threads; Python is shutting down.
     Closed, WouldBlock
@@ -342,7 +347,7 @@ def stream_share(share: Share, source: Any, kernel: Any, **options: Any) -> Stre
         Which of the sources it reads, and which windows of them. Those are of `start`, `stop` and `skip`, which are
         still needed where `decompress` is.
     source, kernel, **options
-        As for `stream`; paths or memory.
+        As for `stream`; paths, URLs or memory.
 
     Returns
     -------

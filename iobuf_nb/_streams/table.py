@@ -88,11 +88,13 @@ class Table:
         """Add an open file, which stays open."""
         self._add(opened.name, opened.fd + 1, 0, opened.first, 0, index, base, window, 0)
 
-    def add_memory(self, name: str, memory: memoryview, index: int, base: int, window: Window) -> None:
-        """Add what is in memory."""
+    def add_memory(
+        self, name: str, memory: memoryview, index: int, base: int, window: Window, position: int = 0, origin: int = 0
+    ) -> None:
+        """Add what is in memory: the bytes from a position on of a source that begins at an origin."""
         array = np.frombuffer(memory, np.uint8)
         self._kept.append(array)
-        self._add(name, 0, array.ctypes.data, 0, 0, index, base, window, 0)
+        self._add(name, 0, array.ctypes.data - position, origin, 0, index, base, window, 0)
 
     def _add(
         self, name: str, fd: int, memory: int, origin: int, inode: int, index: int, base: int, window: Window,

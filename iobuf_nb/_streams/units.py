@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -16,14 +18,16 @@ from .._memory.aligned import MAX_BUFFER_BYTES
 from .._memory.dtype import element_type
 from .._pools.pool import BufferPool
 from .pieces import PAD, Plan
+from .remote import Remote
 from .share import Window
-from .source import Source, printable
+from .source import Source, printable, read_file
 
 ALIGNMENT = 4096  # of addresses, offsets and lengths in direct I/O; no disk requires more
 #: Default size of a buffer in direct I/O, because disks favour large reads, and for what one thread reads, in Python.
 LARGE_PIECE = 1 << 20
 SLACK = 3 * ALIGNMENT  # room of a buffer beside its piece, for aligned reads, equal addresses, and PAD
 _MOST = 2**62
+_HEADER_BYTES, _LONGEST_HEADER = 1 << 12, 1 << 16  # that are read of a .npy file at once, mostly enough; and at most
 _LARGE = 1 << 16  # bytes of a given buffer, of which a page is spared for equal addresses
 _LONGEST_DELIMITER = 64
 _SEARCH_BYTES = 1 << 20
@@ -49,28 +53,69 @@ class Header(NamedTuple):
     offset: int  # of the data
 
 
-def header_of(path: str) -> Header:
-    """Read the header of a .npy file."""
+def header_of(name: str, size: int, read: Callable[[int, int], bytes]) -> Header:
+    """Read the header of a .npy file of `size` bytes; `read(offset, n)` returns bytes of it."""
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
+        head = read(0, _HEADER_BYTES)
+        length = _length_of_header(head)
+        if length > len(head):
+            head = read(0, min(length, _LONGEST_HEADER))
+        dtype, shape, in_fortran_order = _parsed(head[:length])
+        there, need = size - length, dtype.itemsize * math.prod(shape)
+        if there < need:
+            raise ValueError(f"it should have {need} bytes of data, and has {there}")
     except ValueError as error:
-        raise ValueError(f"{printable(path)} must be an array of plain memory: {error}") from None
-    if array.ndim > 1 and not array.flags.c_contiguous:
-        raise ValueError(f"{printable(path)} must be C-contiguous, but is in Fortran order")
-    return Header(like_of("dtype", (array.dtype, array.shape[1:])), array.offset)
+        raise ValueError(f"{printable(name)} must be an array of plain memory: {error}") from None
+    if in_fortran_order and need and sum(n > 1 for n in shape) > 1:
+        raise ValueError(f"{printable(name)} must be C-contiguous, but is in Fortran order")
+    return Header(like_of("dtype", (dtype, shape[1:])), length)
 
 
-def origin_of(path: str, first: Header | None) -> int:
+def _length_of_header(head: bytes) -> int:
+    """Return where the data begins behind a header; see the documentation of `numpy.lib.format`."""
+    version = np.lib.format.read_magic(io.BytesIO(head))
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"its format is of version {version}")
+    behind = 10 if version == (1, 0) else 12
+    if len(head) < behind:
+        raise ValueError("its header is cut off")
+    return behind + int.from_bytes(head[8:behind], "little")
+
+
+@functools.lru_cache(64)
+def _parsed(head: bytes) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
+    """Return what a header says: the dtype, the shape, and whether the array is in Fortran order."""
+    if head[6] == 1:
+        shape, in_fortran_order, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(head[8:]))
+    else:
+        text = head[12:].decode("latin1" if head[6] == 2 else "utf8").encode("ascii", "backslashreplace")
+        whole = len(text).to_bytes(4, "little") + text
+        shape, in_fortran_order, dtype = np.lib.format.read_array_header_2_0(io.BytesIO(whole))
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    return dtype, shape, in_fortran_order
+
+
+def origin_of(name: str, first: Header | None, size: int, read: Callable[[int, int], bytes]) -> int:
     """Return where the data of a file begins: behind a header, which must say what that of the first source says."""
     if first is None:
         return 0
-    header = header_of(path)
+    header = header_of(name, size, read)
     if header.like.dtype != first.like.dtype or header.like.shape != first.like.shape:
         raise ValueError(
-            f"{path} must hold {first.like.dtype} of shape {first.like.shape[1:]}, as the first source does, not "
-            f"{header.like.dtype} of {header.like.shape[1:]}"
+            f"{printable(name)} must hold {first.like.dtype} of shape {first.like.shape[1:]}, as the first source "
+            f"does, not {header.like.dtype} of {header.like.shape[1:]}"
         )
     return header.offset
+
+
+def _header_of_source(source: Source) -> Header:
+    """Read the header of a .npy file or object."""
+    if source.url is not None:
+        remote = Remote(source.url)
+        return header_of(remote.name, remote.size, remote.read)
+    path = source.name
+    return header_of(path, os.stat(path).st_size, lambda offset, n: read_file(path, offset, n))
 
 
 def seen_by_kernels(
@@ -80,8 +125,8 @@ def seen_by_kernels(
     first = next(sources, None)
     if first is not None:
         sources = chain([first], sources)
-        if dtype is None and first.path is not None and first.path.endswith(".npy"):
-            header = header_of(first.path)
+        if dtype is None and (first.path or first.url or "").endswith(".npy"):
+            header = _header_of_source(first)
             return sources, header.like, header
         if dtype is None and first.like is not None:
             return sources, like_of("dtype", (first.like.dtype, first.like.shape[1:])), None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from numpy.typing import DTypeLike
 
 from .decompress import LONGEST_MAGIC, check_decompress, recognised
+from .ranges import AHEAD
+from .remote import Remote
 from .share import Window
 from .source import Source, read_file, sources_of
 from .units import Header, Units, origin_of, seen_by_kernels
@@ -18,7 +22,7 @@ from .units import Header, Units, origin_of, seen_by_kernels
 class Planned(NamedTuple):
     """A source that was looked at."""
 
-    name: str  #: its path; another stream takes it as a source
+    name: str  #: its path or URL; another stream takes it as a source
     window: Window
     whole: bool = False  #: whether its window must not be divided, because it is compressed
 
@@ -44,7 +48,7 @@ def windows_of(
     Parameters
     ----------
     source, record, dtype, delimiter, overlap, start, stop, skip, decompress
-        As in `stream`; paths and patterns.
+        As in `stream`; paths, URLs and patterns.
 
     Raises
     ------
@@ -68,21 +72,36 @@ def windows_of(
     items, like, header = seen_by_kernels(sources_of(source), dtype)
     units = Units(like, record, delimiter, overlap, start, stop, skip)
     decompress = check_decompress(decompress)
-    return units, [_planned(each, units, header, decompress) for each in items]
+    threads = ThreadPoolExecutor(AHEAD)  # for URLs: their servers are waited for together
+    coming: list[Planned | Future[Planned]] = []
+    try:
+        for each in items:
+            arguments = each, units, header, decompress
+            coming.append(_planned(*arguments) if each.url is None else threads.submit(_planned, *arguments))
+        return units, [each if isinstance(each, Planned) else each.result() for each in coming]
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def _planned(source: Source, units: Units, header: Header | None, decompress: str | None) -> Planned:
-    path = source.path
-    if path is None:
-        raise TypeError(f"source must be paths if several streams are to divide it, not {source.name:.60}")
+    name = source.name
+    read: Callable[[int, int], bytes]
+    if source.url is not None:
+        remote = Remote(source.url)
+        size, read = remote.size, remote.read
+    elif source.path is not None:
+        size, read = _size_of(name), functools.partial(read_file, name)
+    else:
+        raise TypeError(f"source must be paths or URLs if several streams are to divide it, not {name:.60}")
+    if decompress is not None and (decompress != "auto" or recognised(read(0, LONGEST_MAGIC)) != "raw"):
+        return Planned(name, Window(0, size, 1, 0, size, size), True)
+    origin = origin_of(name, header, size, read) if size else 0
+    return Planned(name, units.window(name, size - origin, lambda offset, n: read(origin + offset, n)))
+
+
+def _size_of(path: str) -> int:
+    """Return the bytes of a regular file."""
     status = os.stat(path)
-    size = status.st_size
-    if not stat.S_ISREG(status.st_mode) or (size == 0 and read_file(path, 0, 1)):
+    if not stat.S_ISREG(status.st_mode) or (status.st_size == 0 and read_file(path, 0, 1)):
         raise ValueError(f"source must be regular files if several streams are to divide it, which {path} is not")
-    compressed = decompress not in (None, "auto")
-    if decompress == "auto" and size:
-        compressed = recognised(read_file(path, 0, LONGEST_MAGIC)) != "raw"
-    if compressed:
-        return Planned(path, Window(0, size, 1, 0, size, size), True)
-    origin = origin_of(path, header) if size else 0
-    return Planned(path, units.window(path, size - origin, lambda offset, n: read_file(path, origin + offset, n)))
+    return status.st_size

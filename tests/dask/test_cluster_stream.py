@@ -1,12 +1,14 @@
 """A stream on a cluster has the result of one in this process, whatever happens to the workers."""
 
 import functools
+import gzip
 import os
 import pickle
 import threading
 import time
 
 import cluster_kernels as kernels
+import fsspec
 import numpy as np
 import pytest
 from numba import njit, typed, types
@@ -97,6 +99,32 @@ def test_arrays_with_headers(local_client, tmp_path):
 def row_sums(buffer, n, offset, state):
     for k in range(n):
         state += buffer[k]
+
+
+def test_urls(local_client, tmp_path, monkeypatch):
+    fsspec.filesystem("memory").pipe({"/cluster/a": LINES, "/cluster/b": LINES[:5000]})
+    options = {"state": three, "combine": np.add, "delimiter": b"\n"}
+    expected = iobuf_nb.stream("memory://cluster/*", kernels.add, **options)
+    result = stream(local_client, "memory://cluster/*", kernels.add, piece_bytes=50_000, **options)
+    assert result.state.tolist() == expected.state.tolist()
+    assert (result.bytes, result.names) == (len(LINES) + 5000, expected.names)
+    (tmp_path / "data").write_bytes(LINES)
+    monkeypatch.chdir(tmp_path)
+    for name in ("data", f"file://{tmp_path}/data"):
+        assert stream(local_client, name, kernels.add, state=three, combine=np.add).bytes == len(LINES)
+
+
+def test_compressed_sources_are_not_divided(local_client, files):
+    paths = files(gzip.compress(LINES), LINES, gzip.compress(LINES[:100]))
+    options = {"state": three, "combine": np.add, "delimiter": b"\n", "decompress": "auto"}
+    for piece in (1000, 1 << 20):
+        result = stream(local_client, paths, line_count, piece_bytes=piece, **options)
+        assert result.state[0] == LINES.count(b"\n") * 2 + LINES[:100].count(b"\n") + (not LINES[:100].endswith(b"\n"))
+
+
+@njit(nogil=True)
+def line_count(buffer, n, offset, state):
+    state[0] += (buffer[:n] == 10).sum() + (buffer[n - 1] != 10)
 
 
 def test_what_kernels_return_in_order(local_client, files):

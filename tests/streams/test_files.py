@@ -275,7 +275,7 @@ def test_a_source_that_is_none(file, bad):
         assert streamed([good, bad]).bytes == 6
         return
     for sources in ([good, bad], iter([good, bad])):
-        with pytest.raises(TypeError, match="source must be a path, a file descriptor, an object with fileno"):
+        with pytest.raises(TypeError, match="source must be a path, a URL, a file descriptor, an object with fileno"):
             streamed(sources)
 
 
