@@ -9,7 +9,7 @@ copyright = "2026, the iobuf_nb developers"
 version = release = version_of("iobuf-nb")
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.intersphinx", "numpydoc"]
-exclude_patterns = ["_build", "jupyter_execute", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "jupyter_execute", ".jupyter_cache", "**.ipynb_checkpoints"]
 
 # Markdown and notebooks. Anchors are those of GitHub, so that links work in both places.
 myst_enable_extensions = ["colon_fence"]
@@ -24,6 +24,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # numpydoc's sections say more
 numpydoc_show_class_members = False  # autodoc lists them
 numpydoc_xref_param_type = False
+toc_object_entries_show_parents = "hide"
 
 
 def reachable(address: str) -> bool:
@@ -62,6 +63,11 @@ intersphinx_mapping = {
 html_theme = "pydata_sphinx_theme"
 html_title = "iobuf_nb"
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
+html_sidebars = dict.fromkeys(
+    ["index", "tutorial", "gotchas", "how-it-works", "guarantees", "proofs", "benchmarks", "from-go", "changelog"], []
+)  # of one page each, so a list of their sections' pages would be empty
 html_theme_options = {
     "navbar_align": "left",
     "show_toc_level": 2,
