@@ -4,6 +4,8 @@ import pytest
 
 try:
     import distributed
+
+    from iobuf_nb import dask
 except ImportError:  # the extra is not installed
     collect_ignore_glob = ["test_*.py"]
 
@@ -34,3 +36,18 @@ def local_client():
     options = {"n_workers": 2, "threads_per_worker": 2, "processes": False, "dashboard_address": ":0"}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
         yield client
+
+
+@pytest.fixture
+def registered(local_client):
+    """What registers a plugin with the cluster in this process, for one test."""
+    names = set()
+
+    def register(*arguments, **options):
+        plugin = dask.PoolPlugin(*arguments, **options)
+        names.add(plugin.name)
+        local_client.register_plugin(plugin)
+
+    yield register
+    for name in names:
+        local_client.unregister_worker_plugin(name)

@@ -12,13 +12,14 @@ import fsspec
 import numpy as np
 import pytest
 from numba import njit, typed, types
+from support import until
 
 import iobuf_nb
 from iobuf_nb import BufferPool, StreamError
 from iobuf_nb._dask import kernels as kernels_on_their_way
 from iobuf_nb._dask import versions
 from iobuf_nb._dask.travel import dumps
-from iobuf_nb.dask import PoolPlugin, stream, worker_pool
+from iobuf_nb.dask import stream, worker_pool
 from iobuf_nb.text import ByteTable
 
 RNG = np.random.default_rng(19)
@@ -389,9 +390,9 @@ def test_progress(local_client, files):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
-def test_giving_up_cancels_the_tasks_and_returns_their_buffers(local_client, files, error):
+def test_giving_up_cancels_the_tasks_and_returns_their_buffers(local_client, registered, files, error):
     (path,) = files(bytes(1_000_000))
-    local_client.register_plugin(PoolPlugin(4, 4096, name="of a stream"))
+    registered(4, 4096, name="of a stream")
 
     def stop(done, size):
         raise error
@@ -403,11 +404,3 @@ def test_giving_up_cancels_the_tasks_and_returns_their_buffers(local_client, fil
         )  # fmt: skip
     until(lambda: not local_client.processing() or not any(local_client.processing().values()))
     until(lambda: all(local_client.run(lambda: worker_pool("of a stream").available() == 4).values()))
-
-
-def until(condition, seconds=30.0):
-    """Wait until a condition holds, which is looked at now and then."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it does not come about"
-        time.sleep(0.01)

@@ -47,21 +47,6 @@ def killed(client, worker):
     return new, *others
 
 
-@pytest.fixture
-def registered(local_client):
-    """What registers a plugin with the cluster in this process, for one test."""
-    names = set()
-
-    def register(*arguments, **options):
-        plugin = PoolPlugin(*arguments, **options)
-        names.add(plugin.name)
-        local_client.register_plugin(plugin)
-
-    yield register
-    for name in names:
-        local_client.unregister_worker_plugin(name)
-
-
 # ---- arguments -------------------------------------------------------------------------------------------------------
 
 
