@@ -65,9 +65,8 @@ html_title = "iobuf_nb"
 html_show_sourcelink = False
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]
-html_sidebars = dict.fromkeys(
-    ["index", "tutorial", "gotchas", "how-it-works", "guarantees", "proofs", "benchmarks", "from-go", "changelog"], []
-)  # of one page each, so a list of their sections' pages would be empty
+_ALONE = "index", "tutorial", "gotchas", "how-it-works", "guarantees", "proofs", "benchmarks", "from-go", "changelog"
+html_sidebars = {page: [] for page in _ALONE}  # they have no pages below them to list
 html_theme_options = {
     "navbar_align": "left",
     "show_toc_level": 2,
