@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from . import copying, kernels, peers, processes, python, queues, scan, sockets, startup, streams, wait
+from . import cluster, copying, kernels, peers, processes, python, queues, scan, sockets, startup, streams, wait
 from .machine import machine
 from .result import Result, dumps, save
-from .table import Settings
+from .table import Settings, Table
 
 GROUPS = {
     "alone": kernels.alone,
@@ -28,12 +29,14 @@ GROUPS = {
     "copy": copying.run,
     "processes": processes.run,
     "sockets": sockets.run,
+    "cluster": cluster.run,
 }
-PARTS = {  # of a group, to run alone
-    f"{group}.{name}": part
-    for group, parts in {"stream": streams.PARTS, "processes": processes.PARTS}.items()
-    for name, part in parts.items()
+HAVE_PARTS: dict[str, Mapping[str, Callable[[Settings], list[Table]]]] = {
+    "stream": streams.PARTS,
+    "processes": processes.PARTS,
+    "cluster": cluster.PARTS,
 }
+PARTS = {f"{group}.{name}": part for group, parts in HAVE_PARTS.items() for name, part in parts.items()}  # to run alone
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,9 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--save takes the result of all groups: name none, or use --json")
     start = time.monotonic()
     settings = Settings(options.quick, options.seed)
-    result = Result(
-        machine(), {**peers.versions(), **python.versions(), **streams.versions(), **processes.versions()}, *settings
-    )
+    versions = [module.versions() for module in (peers, python, streams, processes, cluster)]
+    result = Result(machine(), {name: version for each in versions for name, version in each.items()}, *settings)
     print(f"{result}\n", flush=True)
     for group in options.groups or GROUPS:
         tables = choices[group](settings)

@@ -37,6 +37,11 @@ MP_QUEUE, PIPE, PIPE_BOTH_WAYS = "multiprocessing.Queue", "Pipe(False)", "Pipe(T
 FASTER_FIFO, PYZMQ, ICEORYX2 = "faster-fifo", "pyzmq ipc", "iceoryx2 + event"
 IMPORT_IN_CHILD, ATTACH = "import iobuf_nb, numba included", "attach, to the first get"
 
+ON_CLUSTER, DASK_MAP = "dask.stream", "client.map"
+DASK_ARRAY, DASK_BAG, DASK_DATAFRAME = "dask.array", "dask.bag", "dask.dataframe"
+DASK_ARRAY_BINCOUNT = f"{DASK_ARRAY}, np.bincount"
+FIRST_TASK, FIRST_TASK_CPU = "first task", "first task, CPU"
+
 IMPORT, KERNEL_CACHED, FIRST_GET_PUT = (
     "iobuf_nb over numba",
     "first kernel over a pool",

@@ -34,8 +34,9 @@ Examples
 #   _uring/      liburing, kernels over a ring;  uring: public
 #   _streams/    sources, pieces, crew and turns, output, mapping, decompression; stream, blocks, scan, copy
 #   _text/       words, searches, numbers, tables of byte keys;  text: public
-#   _dask/       pools of a Dask cluster's workers;  dask: public
+#   _dask/       a stream as tasks of a Dask cluster, pools of its workers;  dask: public
 #   _warm        what compiles each part by a first use
+#   _doctor/     what works on a machine, and the remedies
 #   __main__     the command line
 #
 # `pool.get()` reads downward: _pools.pool, _pools.allocator, _free.free_list, _free.queue, atomics.

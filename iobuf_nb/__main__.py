@@ -1,4 +1,4 @@
-"""The command line: ``python -m iobuf_nb scan [PATH]``, ``copy SRC DST``, ``shared`` and ``warm``."""
+"""The command line: ``python -m iobuf_nb scan [PATH]``, ``copy SRC DST``, ``shared``, ``warm`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -30,20 +30,25 @@ _WORTH_TELLING_S = 0.1  # shorter times to compile, or to load what is compiled,
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit status: 0, 1 after an I/O error, 2 for bad arguments."""
+    """Run the command line; return its exit status: 0, 1 after an I/O error, 2 for bad arguments.
+
+    That of ``doctor`` is 1 if there are problems.
+    """
     parser = argparse.ArgumentParser(prog="python -m iobuf_nb", description="Bounded lock-free pools of buffers.")
+    parser.set_defaults(status=0)
     parser.add_argument("--version", action="version", version=f"iobuf_nb {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_scan(commands)
     _add_copy(commands)
     _add_shared(commands)
     _add_warm(commands)
+    _add_doctor(commands)
     options = parser.parse_args(arguments)
-    if INTERPRETED:
+    if INTERPRETED and options.run is not _doctor:
         return _fail(2, f"{options.command} needs compiled kernels: unset NUMBA_DISABLE_JIT")
     try:
         _occupy_standard_descriptors()
-        return _print(options.run(options))
+        return _print(options.run(options)) or options.status
     except (OSError, RuntimeError) as error:  # a thread that cannot be started is a RuntimeError
         filename, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
         path = options.path[0] if isinstance(options.path, list) and options.path else options.path
@@ -221,6 +226,28 @@ def _warm(options: argparse.Namespace) -> str:
 
         folder = warm(report)
     return "\n".join([*lines, f"All of it is cached under {folder}"])
+
+
+def _add_doctor(commands: Any) -> None:
+    command = commands.add_parser(
+        "doctor",
+        help="find out what works on this machine, and what to do about the rest",
+        description="Find out what works on this machine, and what to do about the rest, and try pools, queues and a "
+        "stream for a moment. The exit status is 1 if there are problems; notes are what could be better.",
+    )
+    command.add_argument("--json", action="store_true", help="print the findings as one line of JSON")
+    command.set_defaults(run=_doctor, path=None)
+
+
+def _doctor(options: argparse.Namespace) -> str:
+    from ._doctor import examination  # not needed by the other commands
+
+    findings = examination.examine()
+    options.status = int(examination.worst(findings) == "problem")
+    if options.json:
+        return examination.as_json(__version__, findings)
+    coloured = sys.stdout is not None and sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return examination.as_text(__version__, findings, coloured)
 
 
 def _print(text: str) -> int:

@@ -71,14 +71,18 @@ def warm(report: Callable[[str, int, float], None]) -> str:
         warnings.filterwarnings("error", "compiled code cannot be cached", RuntimeWarning)
         try:
             for name, step in STEPS.items():
-                start = perf_counter()
-                with event.install_recorder("numba:compile") as recorder:
-                    step()
-                kernels = sum(each.is_start for _, each in recorder.buffer)
-                report(name, kernels, perf_counter() - start)
+                report(name, *compiled_by(step))
         except RuntimeWarning as warning:
             raise OSError(str(warning)) from None
     return folder
+
+
+def compiled_by(step: Callable[[], Any]) -> tuple[int, float]:
+    """Call a function; return how many kernels were compiled meanwhile, and not loaded, and how long it took."""
+    start = perf_counter()
+    with event.install_recorder("numba:compile") as recorder:
+        step()
+    return sum(each.is_start for _, each in recorder.buffer), perf_counter() - start
 
 
 @kernel

@@ -31,7 +31,6 @@ import ctypes
 import errno
 import os
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,6 +68,7 @@ from ._uring.liburing import (
     call,
     cancel_all_reg,
     new_params,
+    sysctl_disabled,
     timespec,
 )
 from ._uring.operations import (
@@ -666,8 +666,7 @@ def _refusal(code: int, what: str) -> OSError:
     """Return the error for a refusal by Linux, with the reason as far as it can be known."""
     reason = os.strerror(code)
     if code in (errno.EPERM, errno.EACCES):
-        switch = Path("/proc/sys/kernel/io_uring_disabled")
-        value = switch.read_text().strip() if switch.exists() else "0"
+        value = sysctl_disabled()
         if value == "0":
             reason += ": a seccomp filter or a security module forbids io_uring here, as is common in containers"
         else:

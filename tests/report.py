@@ -25,7 +25,7 @@ INTERPRETED = "NUMBA_DISABLE_JIT=1 "
 PROOFS = {
     1: ("pytest tests/model --ignore tests/model/test_mutants.py", INTERPRETED, True),
     2: ("pytest tests/proofs/test_linearizability.py tests/proofs/test_histories.py", "", True),
-    3: ("pytest tests/model/test_mutants.py", INTERPRETED, False),
+    3: ("pytest tests/model/test_mutants.py", INTERPRETED, True),
     4: ("pytest tests/model/test_cases.py -k position", INTERPRETED, False),
     5: ("pytest tests/proofs/test_stress.py", "", True),
     6: ("pytest tests/proofs/test_machines.py tests/proofs/test_fuzz.py", "", True),

@@ -67,6 +67,9 @@ def test_the_programs_of_the_guides_run(source, tmp_path):
         "executor": r"\[0\.0, 1\.0, .*, 7\.0\]",
         "collector": r"1 damaged(\n127\.0\.0\.\d sent 1\d packets of \d+ bytes, 2[-\d]+T[:.\d]+){3}",
         "echo": "one\ntwo\nthree\n3 connections",
+        "traffic": "12 hosts, 160,000 requests, 39,940 failed, 399,370,830 bytes; the same on both",
+        "pools": r"\[0\.0, 1\.0, 2\.0, 3\.0\]\n0 reports of buffers that were not put back",
+        "parts": "4 parts hold 99,994 readings, as one file does",
     }
     assert any(re.fullmatch(expected, done.stdout.strip()) for expected in said.values()), done.stdout
     assert "Error" not in done.stderr and "Warning" not in done.stderr

@@ -34,6 +34,12 @@ PIECE = 1 << 24  # values that are written at once
 Expected = dict[Work, State]
 
 
+def summary_of(values: np.ndarray) -> State:
+    """Return the summary of values from 0 to 1 by numpy."""
+    counts = np.bincount((values * BINS).astype(np.int64), minlength=BINS)
+    return np.array([values.sum(dtype=np.float64), values.min(), values.max(), *counts])
+
+
 @contextmanager
 def values(size: int) -> Iterator[tuple[str, Expected]]:
     """Make a file of float32 values from 0 to 1; yield its path and what numpy finds in it."""
@@ -45,8 +51,7 @@ def values(size: int) -> Iterator[tuple[str, Expected]]:
                 part = generator.random(min(PIECE, size // 4 - start), dtype=np.float32)
                 file.write(part.data)
                 newlines += int(np.count_nonzero(part.view(np.uint8) == ord("\n")))
-                counts = np.bincount((part * BINS).astype(np.int64), minlength=BINS)
-                summary = merge(summary, np.array([part.sum(dtype=np.float64), part.min(), part.max(), *counts]))
+                summary = merge(summary, summary_of(part))
         found = {NEWLINES: np.array([newlines]), SUM: summary[:1], HISTOGRAM: summary[3:].astype(np.int64)}
         yield path, {**found, SUMMARY: summary}
 

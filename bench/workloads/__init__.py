@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .cluster import CLUSTER
 from .files import COPY, COPY_MEMORY, SCAN, SCAN_MEMORY
 from .kernels import ALONE, BUFFERS, BULK, EMPTY, HOLD, TOGETHER, TRANSFER
 from .processes import PROCESSES
@@ -34,5 +35,6 @@ WORKLOADS = {
         *(COPY, COPY_MEMORY),
         *PROCESSES,
         *SOCKETS,
+        *CLUSTER,
     )
 }

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 TOPIC = "iobuf_nb"
 
 _OPTIONS = ("checked", "nonblocking", "huge_pages", "lock", "populate")
+_LONGEST_NAME = 100  # of a shared pool there is more in it
 _AT_WORK = Status.running, Status.paused, Status.closing_gracefully
 
 _logger = logging.getLogger("distributed.worker.iobuf_nb")  # what the workers' own messages go through
@@ -56,7 +57,7 @@ class PoolPlugin(WorkerPlugin):
     size : Tier or int, optional
         Bytes of a buffer. Give either this or `shape`, with or without `dtype`, as to `BufferPool`.
     name : str
-        By what tasks find it, and the name of the plugin; of 1 to 100 bytes of UTF-8 without slashes.
+        By what tasks find it, and the name of the plugin; of 1 to 100 bytes of UTF-8, none of them a slash or 0.
     shared : bool
         Whether the workers of one machine use one pool, which is shared between their processes: that takes the memory
         of one, and the index of a buffer means the same in all of them. Linux only.
@@ -114,9 +115,7 @@ class PoolPlugin(WorkerPlugin):
                 raise TypeError(f"options of a PoolPlugin are {', '.join(_OPTIONS)}, not {option}")
             if not isinstance(value, bool):
                 raise TypeError(f"{option} must be a bool, not {value!r:.60}")
-        path_of(name)
-        if len(name.encode()) > 100:
-            raise ValueError(f"name must have 1 to 100 bytes of UTF-8, not {len(name.encode())}")
+        path_of(name, _LONGEST_NAME)
         capacity, layout, _ = sizes_of(capacity, size, shape, dtype)
         if page_size is not None:
             page_size = check.power_of_two("page_size", page_size, 1, 2**30)

@@ -44,6 +44,7 @@ _PACKAGE = __name__.partition(".")[0]
 _CHECKSUM_BYTES = 32
 _BUILD = re.compile(r"[0-9a-f]{8}-[0-9a-f]{16}")
 _BUILDS_KEPT = 16
+_SUFFIX = ".nbc"  # of an entry
 
 #: Where the entries of a wheel are in the package, and what they are compiled for: x86-64-v2, all that x86-64 server
 #: processors have had since 2009. Pools are no faster with more.
@@ -81,12 +82,7 @@ class CodeCache(NullCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the entry, or None."""
         target_context.refresh()
-        triple, _, features = host = target_context.codegen().magic_tuple()
-        found = [(place, host) for place in _places() if _is_safe(place)]
-        if set(features.split(",")) >= _BASELINE_FEATURES:
-            folders = sys.modules[_PACKAGE].__path__
-            found += [(os.path.join(folder, READY_MADE), (triple, BASELINE, "")) for folder in folders]
-        for place, cpu in found:
+        for place, cpu in _places_to_read(target_context):
             try:
                 data = load(place, self._key(sig, cpu))
                 if data is not None:
@@ -113,14 +109,17 @@ class CodeCache(NullCache):
             )
 
     def _key(self, sig: Any, cpu: tuple[str, str, str]) -> Any:
-        build = (
-            self._fingerprint,
-            (sys.implementation.cache_tag, getattr(sys, "abiflags", ""), sys.flags.optimize),
-            (numba.__version__, llvmlite.__version__, np.__version__.partition(".")[0]),
-            (config.OPT, config.BOUNDSCHECK, config.DEBUGINFO_DEFAULT),
-            cpu,
-        )
-        return build, _identity(self._function), self._options, sig
+        return _build(self._fingerprint, cpu), _identity(self._function), self._options, sig
+
+
+def _build(fingerprint: str, cpu: tuple[str, str, str]) -> Any:
+    return (
+        fingerprint,
+        (sys.implementation.cache_tag, getattr(sys, "abiflags", ""), sys.flags.optimize),
+        (numba.__version__, llvmlite.__version__, np.__version__.partition(".")[0]),
+        (config.OPT, config.BOUNDSCHECK, config.DEBUGINFO_DEFAULT),
+        cpu,
+    )
 
 
 def _digest(*parts: Any) -> str:
@@ -148,7 +147,11 @@ def _path_of(place: str, key: Any) -> str | None:
     if _ADDRESS.search(repr(key)):
         return None
     readable = re.sub(r"[^\w.]+", "_", f"{name[0].rpartition('.')[2]}.{name[1]}")[:100]
-    return os.path.join(place, f"{build[0]}-{_digest(build)[:16]}", f"{readable}-{_digest(key)[:32]}.nbc")
+    return os.path.join(_folder_of(place, build), f"{readable}-{_digest(key)[:32]}{_SUFFIX}")
+
+
+def _folder_of(place: str, build: Any) -> str:
+    return os.path.join(place, f"{build[0]}-{_digest(build)[:16]}")
 
 
 def load(place: str, key: Any) -> Any:
@@ -232,6 +235,26 @@ def _is_safe(place: str) -> bool:
     with contextlib.suppress(OSError):  # in a zip
         owners += [os.stat(folder).st_uid for folder in sys.modules[_PACKAGE].__path__]
     return status.st_uid in owners and not status.st_mode & stat.S_IWOTH
+
+
+def _places_to_read(target_context: Any) -> list[tuple[str, tuple[str, str, str]]]:
+    """Return the folders that are looked into, the first first, each with the processor that its code must be for."""
+    triple, _, features = host = target_context.codegen().magic_tuple()
+    found = [(place, host) for place in _places() if _is_safe(place)]
+    if set(features.split(",")) >= _BASELINE_FEATURES:
+        folders = sys.modules[_PACKAGE].__path__
+        found += [(os.path.join(folder, READY_MADE), (triple, BASELINE, "")) for folder in folders]
+    return found
+
+
+def builds(fingerprint: str, target_context: Any) -> dict[str, int]:
+    """Return the folders whose code this process can use, the first first, with their numbers of entries."""
+    counts = {}
+    for place, cpu in _places_to_read(target_context):
+        folder = _folder_of(place, _build(fingerprint, cpu))
+        with contextlib.suppress(OSError):  # it is not there
+            counts[folder] = sum(name.endswith(_SUFFIX) for name in os.listdir(folder))
+    return counts
 
 
 @functools.cache

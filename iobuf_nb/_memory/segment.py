@@ -52,7 +52,7 @@ _TEXT_AT = 512
 _MAGIC_WORD, _ORDER_WORD, _LAYOUT_WORD, _SIZE_WORD, _TEXT_WORD, _CREATOR, _UNIQUE, COUNTER = range(8)
 _TABLE_WORDS = (MOST_PROCESSES + 1) * SLOT_WORDS
 FIRST = _HEADER_BYTES + 8 * _TABLE_WORDS  # offset of what is in it
-_NAME = re.compile(rb"[^/\0]{1,200}", re.DOTALL)
+_NAME = re.compile(rb"[^/\0]+", re.DOTALL)
 
 
 def require_linux() -> None:
@@ -61,16 +61,16 @@ def require_linux() -> None:
         raise NotImplementedError(f"shared pools and queues need Linux, not {sys.platform}")
 
 
-def path_of(name: Any) -> str:
-    """Return the path of a named segment; TypeError or ValueError for what cannot be a name."""
+def path_of(name: Any, longest: int = 200) -> str:
+    """Return the path of a named segment; TypeError or ValueError for what cannot be a name of so many bytes."""
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, not {name!r:.60}")
     try:
         encoded = os.fsencode(name)
     except UnicodeEncodeError:
         encoded = b""
-    if not _NAME.fullmatch(encoded):
-        raise ValueError(f"name must have 1 to 200 bytes of UTF-8, none of them a slash or 0, not {name!r:.60}")
+    if not _NAME.fullmatch(encoded) or len(encoded) > longest:
+        raise ValueError(f"name must have 1 to {longest} bytes of UTF-8, none of them a slash or 0, not {name!r:.60}")
     return f"{FOLDER}/{PREFIX}{os.fsdecode(encoded)}"
 
 

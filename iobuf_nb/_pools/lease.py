@@ -25,6 +25,10 @@ class _Lease(Generic[Value]):
             raise RuntimeError("a lease has an index only inside its with block")
         return self._index
 
+    def __repr__(self) -> str:
+        state = {None: "idle", _WAITING: "waiting"}.get(self._index, f"index={self._index}")
+        return f"{type(self).__name__}({state})"
+
     def _refuse(self) -> None:
         """Raise the error of a lease that is entered twice at once."""
         raise RuntimeError("this lease is in use already: leave its with block first, or ask for another lease")

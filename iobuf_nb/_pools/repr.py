@@ -1,8 +1,15 @@
-"""The repr of queues and pools, and their view in notebooks."""
+"""The repr of queues and pools, and the view in notebooks of these and of results."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
+
+
+def as_table(name: str, figures: Mapping[str, object], more: str = "") -> str:
+    """Return figures as an HTML table under a name, and `more` rows."""
+    rows = "".join(f"<tr><th>{escape(what)}</th><td>{escape(str(value))}</td></tr>" for what, value in figures.items())
+    return f"<table><caption><b>{name}</b></caption>{rows}{more}</table>"
 
 
 class ReprMixin:
@@ -21,12 +28,7 @@ class ReprMixin:
         return f"{type(self).__name__}({inside})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{name}</th><td>{escape(str(value))}</td></tr>" for name, value in self._figures().items()
-        )
         percent = 100 * self._occupancy()
-        return (
-            f"<table><caption><b>{type(self).__name__}</b></caption>{rows}"
-            f"<tr><th>occupancy</th><td><meter min='0' max='100' value='{percent:.1f}' style='width:12em'></meter>"
-            f" {percent:.1f} %</td></tr></table>"
-        )
+        meter = f"<meter min='0' max='100' value='{percent:.1f}' style='width:12em'></meter>"
+        occupancy = f"<tr><th>occupancy</th><td>{meter} {percent:.1f} %</td></tr>"
+        return as_table(type(self).__name__, self._figures(), occupancy)

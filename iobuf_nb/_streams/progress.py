@@ -9,6 +9,10 @@ from contextlib import ExitStack, contextmanager
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
+from .._pools.repr import as_table
+
 
 class Throughput:
     """A result with bytes and seconds."""
@@ -21,6 +25,17 @@ class Throughput:
     def gb_per_s(self) -> float:
         """Throughput in 10**9 bytes per second."""
         return self.bytes / self.seconds / 1e9 if self.seconds else 0.0
+
+    def _repr_html_(self) -> str:
+        shown = {name: _in_short(value) for name, value in vars(self).items() if value is not None}
+        return as_table(type(self).__name__, {**shown, "GB/s": _in_short(self.gb_per_s)})
+
+
+def _in_short(value: Any) -> str:
+    """Return a value as a cell of a table: an array of many by its shape, any other of up to 100 characters."""
+    if isinstance(value, np.ndarray) and value.size > 8:
+        return f"{value.dtype} array of shape {value.shape}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else f"{value!r:.100}"
 
 
 class Stopwatch:

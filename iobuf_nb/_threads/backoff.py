@@ -114,6 +114,9 @@ class SpinWait(Handle):
         """Whether the next turn yields the processor."""
         return load(self._words, TURN, "relaxed") >= SPINS
 
+    def __repr__(self) -> str:
+        return f"SpinWait(will_yield={self.will_yield})"
+
 
 def as_limits(base: float, max: float) -> tuple[float, float]:
     """Return the limits of a `Backoff` as floats; TypeError or ValueError if they are not valid."""
@@ -273,6 +276,9 @@ class Backoff(Handle):
     def max(self) -> float:
         """Seconds of the longest sleep, before jitter."""
         return load(self._words, MAX, "relaxed") / 1e9
+
+    def __repr__(self) -> str:
+        return f"Backoff(base={self.base:g}, max={self.max:g}, block={self.block})"
 
 
 SPIN_WAIT_TYPE = SpinWaitType()

@@ -12,6 +12,7 @@ import functools
 import importlib
 import struct
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,12 @@ def _library() -> ctypes.CDLL:
         raise ImportError(f"io_uring needs a newer liburing: {path} has no {', '.join(missing)}")
     binding.load_library_permanently(path)
     return library
+
+
+def sysctl_disabled() -> str:
+    """Return the sysctl kernel.io_uring_disabled: "0", "1" or "2"; "0" also where there is none."""
+    path = Path("/proc/sys/kernel/io_uring_disabled")
+    return path.read_text().strip() if path.exists() else "0"
 
 
 def call(name: str, *arguments: int) -> int:

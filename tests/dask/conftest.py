@@ -1,4 +1,8 @@
-"""Fixtures of this folder: clusters that are started once for all tests."""
+"""Fixtures of this folder: clusters that are started once for all its tests, and are gone before others begin."""
+
+import functools
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -9,33 +13,46 @@ try:
 except ImportError:  # the extra is not installed
     collect_ignore_glob = ["test_*.py"]
 
-
-@pytest.fixture(scope="session")
-def cluster():
-    """A cluster of two worker processes on this machine, of one thread each."""
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
-        yield cluster
+# Fixtures of the session would keep worker processes that other folders' tests take for children left behind.
+_running = ExitStack()
 
 
-@pytest.fixture(scope="session")
-def session_client(cluster):
-    with distributed.Client(cluster) as client:
-        yield client
+@functools.cache
+def _cluster(**options):
+    return _running.enter_context(distributed.LocalCluster(n_workers=2, dashboard_address=":0", **options))
+
+
+@functools.cache
+def _client(cluster):
+    return _running.enter_context(distributed.Client(cluster))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem):
+    if nextitem is None or Path(__file__).parent not in nextitem.path.parents:
+        _running.close()
+        _client.cache_clear()
+        _cluster.cache_clear()
 
 
 @pytest.fixture
-def client(session_client):
+def cluster():
+    """A cluster of two worker processes on this machine, of one thread each."""
+    return _cluster(threads_per_worker=1)
+
+
+@pytest.fixture
+def client(cluster):
     """A client of the cluster with two worker processes, both of which are there."""
-    session_client.wait_for_workers(2, timeout=60)
-    return session_client
+    client = _client(cluster)
+    client.wait_for_workers(2, timeout=60)
+    return client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def local_client():
     """A client of a cluster of two workers in this very process, where lines can be counted."""
-    options = {"n_workers": 2, "threads_per_worker": 2, "processes": False, "dashboard_address": ":0"}
-    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
-        yield client
+    return _client(_cluster(threads_per_worker=2, processes=False))
 
 
 @pytest.fixture

@@ -40,14 +40,13 @@ def test_limits_are_kept(jit, timeout):
     pool, get = empty_pool(), jit(get_for)
     with pytest.raises(WouldBlock):
         get(pool, 0.0)
-    late = []
-    for _ in range(5):
+    late, soon = [], max(0.005, timeout / 10)
+    while not late or (min(late) >= soon and len(late) < 20):  # the machine may be busy with others
         start = time.monotonic()
         with pytest.raises(WouldBlock):
             get(pool, timeout)
         late.append(time.monotonic() - start - timeout)
-    assert min(late) >= 0
-    assert min(late) < max(0.005, timeout / 10)  # the best of five, for the machine may be busy with others
+    assert 0 <= min(late) < soon
     pool.put(0)
 
 
@@ -234,7 +233,7 @@ def test_no_wake_up_is_lost_among_threads(pairs, seconds):
     assert hand_over(pairs, seconds) == 0
 
 
-@pytest.mark.proof
+@pytest.mark.long
 @pytest.mark.compiled
 def test_a_protocol_without_the_recheck_loses_wake_ups(tmp_path):
     """The hunt above can catch its prey: with the second look left out, threads sleep for ever."""

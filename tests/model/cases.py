@@ -31,6 +31,7 @@ class Case:
     make: Callable  # makes the arguments of `explore`: a program, its spec, its check, perhaps options
     options: dict = field(default_factory=dict)
     walk: Callable = scheduler.explore
+    everyday: int | None = None  # preemptions, if there are so many states that all are walked with `-m long` only
     #: (module, name, value): what is large is small during the walk, the slots of a deque and how often a thread tries
     #: before it waits. Nothing else is stood in for: what other threads and time decide comes through the seam.
     sizes = (deque, "DEQUE_CAPACITY", 2), (free_list, "LOOKS", 1), (waiting, "SPIN_TURNS", 0)
@@ -48,6 +49,11 @@ class Case:
         with self.applied():
             program, spec, check, *more = self.make()
             return self.walk(program, spec, check, **self.options, **(more[0] if more else {}))
+
+    def of_every_day(self):
+        """Return the case with those of its schedules that are walked every day."""
+        bound = {} if self.everyday is None else {"preemptions": self.everyday}
+        return type(self)(self.name, self.make, self.options | bound, self.walk)
 
     def unbounded(self, most):
         """Return the case with all its schedules, of which the walk takes in those that lead to `most` states."""
@@ -235,7 +241,7 @@ def bulk_case(capacity, scripts):
     return program, None, check
 
 
-def case(kind, *arguments, memory=SC, walk=scheduler.explore, cls=Case, **more):
+def case(kind, *arguments, memory=SC, walk=scheduler.explore, cls=Case, everyday=None, **more):
     """Name a case after what it is made of; options of the walk are told from arguments of the kind by their names."""
     of_walk = ("deaths", "risings", "preemptions", "alone", "runs", "depth", "seed", "plan")
     options = {name: more.pop(name) for name in of_walk if name in more}
@@ -243,7 +249,7 @@ def case(kind, *arguments, memory=SC, walk=scheduler.explore, cls=Case, **more):
     parts += [f"{name} {shown(value)}" for name, value in (*more.items(), *options.items()) if name != "plan"]
     parts += [memory.__name__] * (memory is not SC) + ["at random"] * (walk is scheduler.sample)
     more |= {name: value for name, value in options.items() if name == "deaths"}
-    return cls(", ".join(parts), partial(kind, *arguments, **more), {"memory": memory, **options}, walk)
+    return cls(", ".join(parts), partial(kind, *arguments, **more), {"memory": memory, **options}, walk, everyday)
 
 
 def shown(value):
@@ -304,14 +310,14 @@ LARGE = [
     *(case(queue_case, 3, ("012G", "GG1G"), position=at - 4) for at in BOUNDARIES),
     case(wait_case, 1, ("12", "GGG"), (0,)),
     case(wait_case, 2, ("G", "G", "ab"), preemptions=3),
-    case(wait_case, 1, ("0", "1", "GG")),
+    case(wait_case, 1, ("0", "1", "GG"), everyday=4),
     case(wait_case, 2, ("0", "1", "GG"), (0, 1), preemptions=3),
-    case(wait_case, 1, ("G", "G", "01"), preemptions=3),
-    case(wait_case, 3, ("GG", "G", "abc"), preemptions=3),
+    case(wait_case, 1, ("G", "G", "01"), preemptions=2),
+    case(wait_case, 3, ("GG", "G", "abc"), preemptions=2),
     case(wait_case, 2, ("0", "G", "C")),
     case(bulk_case, 1, ("GPGP", "GP"), preemptions=3),
     *(case(bulk_case, *arguments) for arguments in BULKS[:2]),
-    case(bulk_case, 2, ("BD", "G", "G"), preemptions=3),
+    case(bulk_case, 2, ("BD", "G", "G"), preemptions=2),
     case(bulk_case, 2, ("BD", "BD"), memory=TSO),
     *(case(wait_case, *arguments, risings=1) for arguments in (*WAITS[2:], (1, ("12", "GGG"), (0,)))),
     case(queue_case, 2, ("GP", "GPGPGP"), full=True, **DEATH),
@@ -319,7 +325,7 @@ LARGE = [
     *(case(pool_case, *arguments, **DEATH) for arguments in POOLS[2:]),
     case(queue_case, 2, ("GP", "GPGPGP"), full=True, memory=TSO),
     case(queue_case, 1, ("GPGP", "GPGP"), full=True, memory=TSO),
-    case(queue_case, 3, ("01", "20", "GG"), memory=TSO),
+    case(queue_case, 3, ("01", "20", "GG"), memory=TSO, everyday=3),
     case(queue_case, 2, ("0", "1", "GG"), memory=TSO, **DEATH),
     case(pool_case, 2, ("GGPP", "GP"), memory=TSO),
     *(case(wait_case, *arguments, memory=TSO) for arguments in (*WAITS[2:], (1, ("12", "GGG"), (0,)))),
@@ -330,7 +336,7 @@ LARGE = [
     case(pool_case, 2, ("GGPP", "GP"), stamps=True, memory=Relaxed, preemptions=3),
     *(case(wait_case, *arguments, memory=Relaxed, preemptions=3) for arguments in (WAITS[2], *CLOSES[2:4])),
     *(
-        case(kind, *arguments, memory=memory, walk=scheduler.sample, runs=200, depth=depth, seed=2)
+        case(kind, *arguments, memory=memory, walk=scheduler.sample, runs=100, depth=depth, seed=2)
         for memory, depth in ((TSO, 3), (Relaxed, 5))
         for kind, *arguments in (
             (queue_case, 3, ("01201", "GG0GG", "G21G0")),

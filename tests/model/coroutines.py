@@ -137,13 +137,14 @@ THREES = [
 ]
 stale = partial(case, cls=StaleCase)
 CASES = [
-    *(made(coroutine_case, *arguments) for arguments in PAIRS),
+    *(made(coroutine_case, *arguments) for arguments in (*PAIRS[:2], *PAIRS[3:])),
+    made(coroutine_case, *PAIRS[2], everyday=3),
     *(made(coroutine_case, *arguments, memory=TSO, preemptions=3) for arguments in PAIRS),
     *(stale(coroutine_case, *arguments, preemptions=3) for arguments in PAIRS[2:6]),
     *(made(coroutine_case, *arguments, preemptions=2) for arguments in THREES),
 ]
 LARGE = [
-    *(made(coroutine_case, *arguments, memory=TSO, preemptions=2) for arguments in THREES),
+    *(made(coroutine_case, *arguments, memory=TSO, preemptions=1) for arguments in THREES),
     *(made(coroutine_case, *arguments, memory=Relaxed, preemptions=2) for arguments in PAIRS),
-    stale(coroutine_case, 1, 1, ("A", "0GP")),
+    stale(coroutine_case, 1, 1, ("A", "0GP"), everyday=1),
 ]

@@ -153,9 +153,9 @@ CASES = [
     of_depot(*AFTER_USE[1], used=True, memory=Relaxed),
 ]
 LARGE = [
-    of_depot(2, ("GQ", "HQ", "G"), preemptions=4),
-    of_depot(*WAITS[2]),
+    of_depot(2, ("GQ", "HQ", "G"), preemptions=3),
+    of_depot(*WAITS[2], everyday=3),
     of_depot(2, ("HQHQ", "GQ"), order=1),
     *(of_depot(*arguments, order=1, memory=TSO) for arguments in BULK[:3]),
-    *(of_depot(*arguments, stamps=True, memory=Relaxed, preemptions=3) for arguments in (BULK[0], BULK[5])),
+    *(of_depot(*arguments, stamps=True, memory=Relaxed, preemptions=2) for arguments in (BULK[0], BULK[5])),
 ]

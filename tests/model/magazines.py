@@ -174,12 +174,11 @@ PAIRS = [
     (2, (1, 1), ("GP", "gP")),
     (2, (1, 0), ("GPG", "gPg")),
     (1, (1, 0), ("G", "gg")),
-    (2, (1, 0), ("GGPP", "gg")),
     (2, (1, 0), ("gpG", "g")),
-    (2, (1, 0), ("gGP", "G")),
     (3, (2, 0), ("gP", "G")),
     (2, (2, 0), ("g", "g")),
 ]
+LONG_PAIRS = [(2, (1, 0), ("GGPP", "gg")), (2, (1, 0), ("gGP", "G"))]
 THREES = [(1, (1, 0, 0), ("GP", "g", "g")), (2, (1, 1, 0), ("GP", "G", "g"))]
 BULKS = [
     (2, (2, 0), ("B", "G")),
@@ -188,7 +187,7 @@ BULKS = [
     (2, (1, 1), ("BD", "BD")),
 ]
 CLOSES = [(1, (1, 0), ("GP", "cg")), (2, (1, 0), ("GPG", "gc")), (1, (1, 0), ("Cg", "gP"))]
-WAITS = [  # the last takes longer
+WAITS = [
     (1, (1, 0), ("GP", "w")),
     (1, (1, 0), ("GP", "W")),
     (2, (2, 0), ("BD", "w")),
@@ -227,9 +226,19 @@ EMPTINESS = [
 HANDED_ON = [(2, 1, ("GR", "GR")), (2, 2, ("GPR", "GG")), (2, 1, ("GPR", "GPR")), (2, 1, ("GRG", "GR"))]
 LONGEST = (2, (2, 0), ("GPGG", "GPG"))
 
+
+def in_pairs(**options):
+    """Return the cases of pairs in a machine that has many states."""
+    return [
+        case(magazine_case, *arguments, everyday=everyday, **options)
+        for pairs, everyday in ((PAIRS, None), (LONG_PAIRS, 2))
+        for arguments in pairs
+    ]
+
+
 #: Those that take a moment.
 CASES = [
-    *(case(magazine_case, *arguments) for arguments in (*PAIRS, *BULKS, *WAITS[:3])),
+    *(case(magazine_case, *arguments) for arguments in (*PAIRS, *LONG_PAIRS, *BULKS, *WAITS[:3])),
     *EMPTINESS,
     *(case(magazine_case, *arguments, memory=memory) for memory in (SC, TSO) for arguments in CLOSES),
     *(
@@ -237,17 +246,18 @@ CASES = [
         for held, letter, every in itertools.product((1, 2), "gGb", (5, 7, 9, 14, 23))
     ),
     *(case(handed_on_case, *arguments, memory=memory) for memory in (SC, TSO) for arguments in HANDED_ON),
-    *(case(magazine_case, *arguments, memory=TSO) for arguments in PAIRS),
-    *(case(magazine_case, *arguments, owners_fence=True, memory=NoMembarrier) for arguments in PAIRS),
+    *in_pairs(memory=TSO),
+    *in_pairs(owners_fence=True, memory=NoMembarrier),
     *(case(handed_on_case, *arguments, memory=Relaxed) for arguments in HANDED_ON),
-    *(case(magazine_case, *arguments, memory=Relaxed) for arguments in PAIRS),
+    *in_pairs(memory=Relaxed),
 ]
 #: Those that take seconds.
 LARGE = [
     *(case(magazine_case, *arguments) for arguments in (LONGEST, WAITS[3])),
-    *(case(magazine_case, *arguments, memory=TSO) for arguments in (LONGEST, *BULKS, *WAITS)),
+    *(case(magazine_case, *arguments, memory=TSO, everyday=2) for arguments in (LONGEST, *BULKS, *WAITS)),
     *(case(magazine_case, *arguments, memory=TSO, preemptions=2) for arguments in THREES),
-    case(magazine_case, *LONGEST, owners_fence=True, memory=NoMembarrier),
-    *(case(magazine_case, *arguments, deaths=1, alone=100, memory=TSO) for arguments in (*PAIRS, LONGEST)),
-    case(magazine_case, *LONGEST, memory=Relaxed),
+    case(magazine_case, *LONGEST, owners_fence=True, memory=NoMembarrier, everyday=2),
+    *in_pairs(deaths=1, alone=100, memory=TSO),
+    case(magazine_case, *LONGEST, deaths=1, alone=100, memory=TSO, everyday=1),
+    case(magazine_case, *LONGEST, memory=Relaxed, everyday=2),
 ]

@@ -222,10 +222,17 @@ def pruned(stores, views, everybody):
     if not any(cut):
         return stores, views, everybody
 
+    known = {}  # views are often the same
+
     def renumbered(view):
-        return tuple(max(0, k - gone) for k, gone in zip(view, cut, strict=True))
+        if view not in known:
+            known[view] = tuple([k - gone if k > gone else 0 for k, gone in zip(view, cut, strict=True)])
+        return known[view]
 
     stores = tuple(
-        tuple((value, renumbered(view)) for value, view in word[gone:]) for word, gone in zip(stores, cut, strict=True)
+        [
+            tuple([(value, renumbered(view)) for value, view in word[gone:]])
+            for word, gone in zip(stores, cut, strict=True)
+        ]
     )
-    return stores, tuple(tuple(map(renumbered, three)) for three in views), renumbered(everybody)
+    return stores, tuple([tuple(map(renumbered, three)) for three in views]), renumbered(everybody)

@@ -18,9 +18,11 @@ That the walk comes to an end says that no schedule runs for ever: somebody alwa
 at: in every state each thread must be able to end its operation by itself, wherever the others were stopped.
 """
 
+import gc
 import itertools
 import math
 import random
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from .memories import SC, Access
@@ -68,7 +70,7 @@ class Search:
         self.memory, self.spec, self.check = self.threads.memory, spec, check
         self.bounded = preemptions is not None
         self.left = deaths, risings, preemptions, None
-        self.limit, self.known = alone, {}
+        self.limit, self.known, self.checked = alone, {}, set()
         self.forked, self.clock, self.always = forked, clock, always
         self.locks = {thread: self.threads.number(*word) for thread, word in (locks or {}).items()}
 
@@ -180,12 +182,16 @@ class Search:
         if not moves:
             sleeping = [thread for thread, node in enumerate(nodes) if node.on and not self.gets_up_by_itself(node.on)]
             assert not sleeping, f"threads {sleeping} sleep and none will wake them"
-            if self.check:
-                self.threads.restore(self.memory.values(memory))
-                try:
-                    self.check(results)
-                finally:
-                    self.threads.reset()
+            self.look_at_the_end(self.memory.values(memory), results)
+
+    def look_at_the_end(self, values, results):
+        if self.check and (values, results) not in self.checked:
+            self.checked.add((values, results))
+            self.threads.restore(values)
+            try:
+                self.check(results)
+            finally:
+                self.threads.reset()
 
     def gets_up_by_itself(self, node):
         return self.clock is not None and node.access.operands[1]
@@ -281,15 +287,26 @@ def follow(program, spec=None, check=None, plan=(), **options):
 
 def until_all_words_are_known(search, walk):
     """Walk, as often as words come up that had been taken for constants."""
-    while True:
-        path = []
-        try:
-            return walk(search, path)
-        except Restart:
-            continue
-        except Exception as error:
-            schedule = f"{' '.join(search.threads.names())} : {' '.join(path)}"
-            raise Violation("\n".join([str(error), *trace(search, path), f"schedule {schedule!r}"])) from error
+    with no_collector():
+        while True:
+            path = []
+            try:
+                return walk(search, path)
+            except Restart:
+                search.known.clear(), search.checked.clear()
+            except Exception as error:
+                schedule = f"{' '.join(search.threads.names())} : {' '.join(path)}"
+                raise Violation("\n".join([str(error), *trace(search, path), f"schedule {schedule!r}"])) from error
+
+
+@contextmanager
+def no_collector():
+    """Look for no garbage meanwhile: there is little, and millions of tuples that are none."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def depth_first(search, path, most):

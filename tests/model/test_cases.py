@@ -7,7 +7,9 @@ from . import cases, coroutines, crews, depots, forks, magazines, owners, proces
 PROGRAMS = (cases, queues, depots, magazines, owners, coroutines, times, forks, streams, crews)
 ALL = [*(case for programs in PROGRAMS for case in (*programs.CASES, *programs.LARGE)), *processes.CASES]
 BOUNDED = [
-    case for case in (*ALL, *processes.LARGE) if "preemptions" in case.options or case.walk is not scheduler.explore
+    case
+    for case in (*ALL, *processes.LARGE)
+    if "preemptions" in case.of_every_day().options or case.walk is not scheduler.explore
 ]
 
 
@@ -22,7 +24,7 @@ def run(case, record_property):
 
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_no_schedule_breaks_it(case, record_property):
-    run(case, record_property)
+    run(case.of_every_day(), record_property)
 
 
 @pytest.mark.long

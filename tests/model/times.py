@@ -72,4 +72,4 @@ CASES = [
     made(timed_case, 2, ("X", "G", "a+b"), preemptions=2),
     made(timed_case, 2, ("X", "G", "+ab"), preemptions=2),
 ]
-LARGE = [made(timed_case, 1, ("X", "a+"), memory=TSO), made(timed_case, 2, ("X", "G", "a+b"), preemptions=3)]
+LARGE = [made(timed_case, 1, ("X", "a+"), memory=TSO), made(timed_case, 2, ("X", "G", "a+b"), everyday=1)]

@@ -62,8 +62,9 @@ def test_an_index_is_there_only_inside(owner):
     for _ in range(2):
         with pytest.raises(RuntimeError, match="a lease has an index only inside its with block"):
             _ = lease.index
+        assert repr(lease) == "Lease(idle)"
         with lease:
-            assert lease.index >= 0
+            assert lease.index >= 0 and repr(lease) == f"Lease(index={lease.index})"
 
 
 def test_a_lease_holds_one_buffer_at_a_time(owner):
@@ -93,6 +94,7 @@ def test_a_lease_that_waits_is_refused_to_others():
         pass
     with pytest.raises(RuntimeError, match="a lease has an index only"):
         _ = lease.index
+    assert repr(lease) == "Lease(waiting)"
     pool.put(index)
     thread.join()
     assert pool.available() == 1

@@ -192,24 +192,25 @@ def test_a_file_that_changes_before_it_is_opened(file, way, change):
 
 @njit(nogil=True)
 def held_up(buffer, n, offset, state, source):
-    """Record what came, once the flag in `state[2]` is up."""
-    while atomics.load(state[2], 0) == 0:
+    """Say in `state[2]` that a piece is here, and record it when told to go on."""
+    atomics.fetch_add(state[2], 0, 1)
+    while atomics.load(state[2], 1) == 0:
         atomics.pause(100)
     look(buffer, n, offset, state[:2], source, 0, 0)
 
 
 def held_up_until(change, path, **options):
-    """Stream a file, of which the first pieces wait until it has been changed."""
-    flag = np.zeros(1, np.int64)
+    """Stream a file, of which the first pieces wait until it has been changed, which is when all workers have it."""
+    words = np.zeros(2, np.int64)
     make = log(1, 1 << 24)
+    workers = 3
 
     def once(*_):
-        if flag[0] == 0:
+        if not words[1] and words[0] >= (1 if "ordered" in options else workers):
             change(path)
-            atomics.store(flag, 0, 1)
+            atomics.store(words, 1, 1)
 
-    options = {"tier": SIZE, "workers": 3} | options
-    result = stream(path, held_up, state=lambda: (*make(), flag), progress=once, **options)
+    result = stream(path, held_up, state=lambda: (*make(), words), progress=once, tier=SIZE, workers=workers, **options)
     states = {id(state): state[:2] for state in result.state}
     pieces = sorted((p for s in states.values() for p in recorded(s)), key=lambda p: p.offset)
     return b"".join(piece.data for piece in pieces)

@@ -182,12 +182,23 @@ def test_every_way_to_name_a_file(file, how, options):
     assert result.state[0] == part.sum() and result.mapped > 3_000_000
 
 
+HERE, MIDDLE, GO_ON = range(3)  # workers that have a piece; whether one has come to the middle; whether it may go on
+
+
 @njit(nogil=True)
 def add_and_wait(buffer, n, offset, state):
-    """Sum up; from the middle on, wait until the flag is up."""
-    state[0][0] += buffer.sum()
-    while offset > 4 << 20 and atomics.load(state[1], 0) == 0:
-        atomics.pause(100)
+    """Sum up; wait at the first piece for the other worker, and from the middle on until it may go on."""
+    own, words = state
+    if own[1] == 0:
+        own[1] = 1
+        atomics.fetch_add(words, HERE, 1)
+        while atomics.load(words, HERE) < 2:  # who has mapped the file has done it then
+            atomics.pause(100)
+    own[0] += buffer.sum()
+    if offset > 4 << 20:
+        atomics.store(words, MIDDLE, 1)
+        while atomics.load(words, GO_ON) == 0:
+            atomics.pause(100)
 
 
 def is_waited_for(path):
@@ -202,10 +213,9 @@ def test_a_writer_is_let_in(file, what, options):
     """Whoever opens the file for writing goes on within a second, and the stream goes on without the mapping."""
     data = (b"0123456\n" * (1 << 20))[: 8 << 20]
     path = file(data)
-    waited = []
+    let_in, may_go_on = [], []
 
     def write():
-        start = time.monotonic()
         if what == "append":
             with open(path, "ab") as opened:
                 opened.write(b"more\n")
@@ -213,23 +223,25 @@ def test_a_writer_is_let_in(file, what, options):
             os.close(os.open(path, os.O_RDWR))
         else:
             os.truncate(path, len(data))
-        waited.append(time.monotonic() - start)
+        let_in.append(time.monotonic())
 
-    writer, flag = threading.Thread(target=write), np.zeros(1, np.int64)
+    writer, words = threading.Thread(target=write), np.zeros(3, np.int64)
 
-    def begin(done, size):
-        if done and not writer.ident:
+    def progress(done, size):
+        # Who waits in the middle has the lease, so the writer is seen to wait for it until it may go on.
+        if atomics.load(words, MIDDLE) and not writer.ident:
             writer.start()
-        if writer.ident and is_waited_for(path):
-            atomics.store(flag, 0, 1)
+        if not may_go_on and is_waited_for(path):
+            may_go_on.append(time.monotonic())
+            atomics.store(words, GO_ON, 1)
 
-    state = lambda: (np.zeros(1, np.int64), flag)  # noqa: E731
-    options = {"engine": "mmap", "workers": 2, "tier": 1 << 14, "progress": begin, **options}
+    state = lambda: (np.zeros(2, np.int64), words)  # noqa: E731
+    options = {"engine": "mmap", "workers": 2, "tier": 1 << 14, "progress": progress, **options}
     result = stream(path, add_and_wait, state=state, **options)
     writer.join()
     assert sum(own[0] for own, _ in result.state) == np.frombuffer(data, np.uint8).sum()
     assert result.bytes == len(data)
-    assert waited[0] < 1
+    assert let_in[0] - may_go_on[0] < 1
     assert 3 << 20 < result.mapped < 5 << 20
 
 

@@ -377,9 +377,10 @@ def test_a_connection_that_breaks(pool):
     sender.sendall(bytes(20_000))
 
     def break_off(done, size):
-        # Closing with this option set breaks the connection off (RST) instead of ending it (FIN).
-        sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        sender.close()
+        if sender.fileno() >= 0:
+            # Closing with this option set breaks the connection off (RST) instead of ending it (FIN).
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sender.close()
 
     with server, receiver, pytest.raises(ConnectionResetError, match="Connection reset by peer at offset 20000"):
         stream(receiver, check, state=fresh(20_000), pool=pool, progress=break_off)

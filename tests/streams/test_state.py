@@ -181,7 +181,7 @@ def test_containers_of_numba_are_copied(file):
         states = stream(path, kernel, state=state, workers=3, tier=100).state
         times = 2 if isinstance(state, Pair) else 1
         assert sum(map(read, states)) == times * 100_000 and read(state) == 0
-        assert stream(path, kernel, state=lambda state=state: state, ordered=True).state == [state]
+    assert stream(path, into_list, state=lambda: numbers, ordered=True).state == [numbers]
 
 
 @pytest.mark.compiled

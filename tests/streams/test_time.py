@@ -2,12 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 from numba import njit
 from streaming import WITH_URING
 from support import content, said
 
-from iobuf_nb import stream
+from iobuf_nb import ScanResult, StreamResult, stream
 from iobuf_nb._streams import progress
 
 
@@ -126,3 +127,19 @@ def test_a_bar_is_made_when_reading_begins(clock, monkeypatch, capsys):
         report(1000, 2000)
         report(2000, 2000)
     assert len(made) == 1 and "0.00/2.00k" in capsys.readouterr().err
+
+
+def test_results_are_tables_in_notebooks():
+    result = StreamResult(np.arange(3), 2_000_000_000, 0.5, 0.0, ("<a>",))
+    shown = result._repr_html_()
+    assert shown.startswith("<table><caption><b>StreamResult</b></caption>") and "None" not in shown
+    for name, value in [
+        ("bytes", "2,000,000,000"),
+        ("seconds", "0.5000"),
+        ("GB/s", "4.0000"),
+        ("state", "array([0, 1, 2])"),
+    ]:
+        assert f"<tr><th>{name}</th><td>{value}</td></tr>" in shown
+    assert "(&#x27;&lt;a&gt;&#x27;,)" in shown
+    scanned = ScanResult(0, 0, np.zeros(256, np.int64), 0.0, 0.0, 0.0)._repr_html_()
+    assert "<td>int64 array of shape (256,)</td>" in scanned and "<b>ScanResult</b>" in scanned

@@ -118,3 +118,12 @@ def test_pause_takes_a_count(jit):
 def test_pause_refuses_other_counts(bad, error):
     with pytest.raises(error, match="n must be an integer from 0"):
         pause(bad)
+
+
+def test_they_show_themselves():
+    spin, backoff = SpinWait(), Backoff(1e-6, 0.25)
+    assert (repr(spin), repr(backoff)) == ("SpinWait(will_yield=False)", "Backoff(base=1e-06, max=0.25, block=1)")
+    backoff.wait()
+    for _ in range(8):
+        spin.once()
+    assert (repr(spin), repr(backoff)) == ("SpinWait(will_yield=True)", "Backoff(base=1e-06, max=0.25, block=2)")

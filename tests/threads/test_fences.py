@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from machine_code import assembly
 from numba import njit
-from support import in_a_child, python
+from support import FORBID, in_a_child, python
 
 from iobuf_nb import atomics
 from iobuf_nb._threads import fences
@@ -68,27 +68,17 @@ def test_a_forked_child_need_not_register_again():
     in_a_child(check)
 
 
-FORBIDDEN = """
-import ctypes
+FORBIDDEN = (
+    FORBID
+    + """
 from numba import njit
 from iobuf_nb._threads import fences, libc
 
-class Filter(ctypes.Structure):  # struct sock_filter
-    _fields_ = [("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint)]
-
-class Program(ctypes.Structure):  # struct sock_fprog
-    _fields_ = [("length", ctypes.c_ushort), ("filters", ctypes.POINTER(Filter))]
-
 in_kernel = njit(lambda: fences.heavy_fence())
 assert fences.register_heavy_fence() and fences.heavy_fence() is True and in_kernel() is True
-# Load the number of the call; membarrier: EPERM, else go on.
-filters = (Filter * 4)(Filter(0x20, 0, 0, 0), Filter(0x15, 0, 1, libc.MEMBARRIER), Filter(6, 0, 0, 0x50001),
-                       Filter(6, 0, 0, 0x7FFF0000))
-prctl = ctypes.CDLL(None, use_errno=True).prctl
-assert prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
-refused = prctl(22, 2, ctypes.byref(Program(4, filters)), 0, 0)  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
-print("no seccomp" if refused else [fences.heavy_fence(), in_kernel()])
+print([fences.heavy_fence(), in_kernel()] if forbid(libc.MEMBARRIER) else "no seccomp")
 """
+)
 
 
 @pytest.mark.compiled

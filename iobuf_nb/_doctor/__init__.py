@@ -1,0 +1,1 @@
+"""Doctor: what this library finds on a machine, what that means, and what to do about it."""
