@@ -1,4 +1,4 @@
-"""The README's table of workloads, and the figures of all machines side by side: ``python -m bench.report``.
+"""The tables of docs/benchmarks.md, all machines side by side, and the README's few: ``python -m bench.report``.
 
 ``python -m bench.report FILE ...`` prints every table of these results instead.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from .result import Result, loads
@@ -14,8 +15,16 @@ from .targets import Target, quartiles
 from .workloads import WORKLOADS
 
 FOLDER = Path(__file__).parent
-README = FOLDER.parent / "README.md"
 RESULTS = FOLDER / "results"
+
+#: What the README shows: a question, and the table and the comparison that answer it. Some of them we lose.
+FIVE = {
+    "A get and a put in a kernel, on one thread": ("W1 alone", "pool, unchecked / crossbeam ArrayQueue"),
+    "The same on two threads at once": ("W2 together, 2 threads", "pool, unchecked / crossbeam ArrayQueue"),
+    "A get and a put from Python": ("Python alone", "pool, checked / queue.SimpleQueue"),
+    "Newlines of a file in the page cache, on two threads": ("Stream, newlines", "stream / best by hand"),
+    "64 KiB to another process, from Python": ("Processes, 64 KiB one way", "Channel / multiprocessing.Queue"),
+}
 
 
 def committed() -> list[Result]:
@@ -100,22 +109,48 @@ def figures(results: list[Result]) -> str:
     return "\n".join([*lines, *verdicts(machines)])
 
 
-def with_blocks(text: str) -> str:
-    """Return the README's text with the table of workloads and the committed figures in their places."""
-    for name, block in ("workloads", workloads()), ("figures", figures(committed())):
+def figure(table: Table | None, comparison: str) -> str:
+    """Return the median of our side, and the median and the middle half of a ratio."""
+    chosen = next((each for each, _ in table.bounds if str(each) == comparison), None) if table else None
+    if table is None or chosen is None or not (ratios := chosen.ratios(table.samples)):
+        return "-"
+    low, middle, high = map(short, quartiles(ratios))
+    return f"{median(table, chosen.case)} {table.workload.unit}, {middle} times ({low} to {high})"
+
+
+def five(results: list[Result]) -> str:
+    """Return the figures that the README shows, with a column for each machine."""
+    lines = header("what", "ours / theirs", *(result.processor for result in results))
+    machines = [{table.label: table for table in result.tables} for result in results]
+    for question, (label, comparison) in FIVE.items():
+        lines.append(row(question, comparison, *(figure(machine.get(label), comparison) for machine in machines)))
+    return "\n".join(lines)
+
+
+#: The files that show figures: the name of each block there, and what writes it.
+PLACES: dict[Path, dict[str, Callable[[], str]]] = {
+    FOLDER.parent / "README.md": {"five figures": lambda: five(committed())},
+    FOLDER.parent / "docs" / "benchmarks.md": {"workloads": workloads, "figures": lambda: figures(committed())},
+}
+
+
+def with_blocks(text: str, blocks: dict[str, Callable[[], str]]) -> str:
+    """Return a text with blocks in their places."""
+    for name, block in blocks.items():
         mark, end = f"<!-- {name}: written by python -m bench.report -->\n", f"<!-- end of {name} -->"
         before, _, rest = text.partition(mark)
         assert end in rest, f"there is no place for the {name}"
-        text = f"{before}{mark}{block}\n{rest[rest.index(end) :]}"
+        text = f"{before}{mark}{block()}\n{rest[rest.index(end) :]}"
     return text
 
 
 def main() -> None:
-    """Write the README's blocks, or print the tables of the results that are named."""
+    """Write the blocks into their files, or print the tables of the results that are named."""
     for path in sys.argv[1:]:
         print(*loads(Path(path).read_text()).tables, sep="\n")
     if len(sys.argv) == 1:
-        README.write_text(with_blocks(README.read_text()))
+        for place, blocks in PLACES.items():
+            place.write_text(with_blocks(place.read_text(), blocks))
 
 
 if __name__ == "__main__":

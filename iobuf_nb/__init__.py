@@ -2,8 +2,8 @@
 
 Notes
 -----
-Pools and queues belong to the process that made them and end with it; they cannot be pickled. Make one in each process,
-and send the contents of buffers.
+Pools and queues belong to the process that made them and end with it; they cannot be pickled, unless they are made with
+``shared=True``. Make one in each process, or share one.
 
 A forked child has a copy of what its parent had. Free buffers can be got and put there, but nothing can be waited for.
 Buffers that other threads had checked out are checked out in the copy, where `BufferPool.holders` names their owners
