@@ -4,8 +4,11 @@ import functools
 import gzip
 import os
 import pickle
+import sys
 import threading
 import time
+from enum import IntEnum
+from types import ModuleType
 
 import cluster_kernels as kernels
 import fsspec
@@ -262,14 +265,37 @@ def test_a_kernel_that_is_another_on_the_worker():
 def test_a_digest_tells_what_a_kernel_does():
     digest = kernels_on_their_way.digest
 
-    def made(factor, inner=lambda x: x + 1):
-        inner = njit(inner)
-        return njit(lambda buffer, n, offset, state: inner(factor * n))
+    def made(factor, inner=lambda x: x + 1, options=None, rows=0):
+        hash = njit(inner)
+        return njit(lambda buffer, n, offset, state: hash(factor * n) + state.rows, **options or {})
 
-    assert digest(made(2), values=True) == digest(made(2), values=True)
-    assert digest(made(2), values=True) != digest(made(3), values=True)
-    assert digest(made(2), values=False) == digest(made(3), values=False)
-    assert digest(made(2), values=False) != digest(made(2, lambda x: x + 2), values=False)
+    assert digest(made(2), values=True) == digest(made(2), values=True) == digest(made(2, rows=1), values=True)
+    lock = threading.Lock()  # of each process its own
+    others = [made(3), made(2, lambda x: x + 2), made(2, options={"locals": {"n": types.int32}}), made(np.arange(2))]
+    others += [made(IntEnum("Kind", {"A": k})) for k in (1, 2)] + [made((2,)), made(lock)]
+    assert len({digest(each, values=False) for each in [made(2), *others]}) == len(others) + 1
+    with pytest.raises(TypeError, match="lock"):
+        digest(made(lock), values=True)
+
+
+@pytest.mark.compiled
+def test_a_digest_tells_what_is_in_modules(monkeypatch):
+    module = ModuleType("a_module")
+    module.WEIGHT, module.weigh = 3, njit(lambda n: n)
+    monkeypatch.setitem(sys.modules, "a_module", module)
+
+    @njit
+    def kernel(buffer, n, offset, state):
+        state[0] += module.weigh(n) * module.WEIGHT
+
+    pickled = dumps(kernel)
+    assert dumps(kernel) == pickled and pickle.loads(pickled)
+    for name, value in ("WEIGHT", 4), ("weigh", njit(lambda n: 2 * n)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, value)
+            kernels_on_their_way._made.cache_clear()
+            with pytest.raises(ImportError, match="kernel .*kernel uses modules that have other code or constants"):
+                pickle.loads(pickled)
 
 
 @pytest.mark.parametrize(
