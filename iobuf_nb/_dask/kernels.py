@@ -32,8 +32,8 @@ _KEPT = 64  # kernels that a process remembers
 _SAME = {PACKAGE, "numba", "numpy", *sys.stdlib_module_names}  # have the same version everywhere
 _CONSTANTS = bool, int, float, complex, str, bytes, np.generic, np.dtype
 _ANOTHER = (
-    "have other code or constants than there: install the same version on the workers, and restart them (client.restart) if "
-    "they imported it before it was changed"
+    "have other code or constants than there: install the same version on the workers, and restart them "
+    "(client.restart) if they imported it before it was changed"
 )
 
 _lock = threading.RLock()  # a kernel may close over another
@@ -59,7 +59,7 @@ def reduced(kernel: Dispatcher, dumps: Any) -> tuple[Any, tuple[Any, ...]]:
 def _name_of(kernel: Dispatcher) -> tuple[str, str] | None:
     """Return the module and the name by which a kernel can be imported, or None."""
     module, name = kernel.py_func.__module__, kernel.py_func.__qualname__
-    by_value = module in cloudpickle.list_registry_pickle_by_value()
+    by_value = any(f"{module}.".startswith(f"{each}.") for each in cloudpickle.list_registry_pickle_by_value())
     if module == "__main__" or by_value or _found(sys.modules.get(module), name) is not kernel:
         return None
     return module, name

@@ -11,6 +11,7 @@ from enum import IntEnum
 from types import ModuleType
 
 import cluster_kernels as kernels
+import distributed
 import fsspec
 import numpy as np
 import pytest
@@ -175,6 +176,29 @@ def first_byte(buffer, n, offset, state):
     state[0] = buffer[0]
 
 
+@njit(nogil=True)
+def count_nothing(buffer, n, offset, state):
+    pass
+
+
+def test_no_states(local_client, files):
+    paths = files(bytes(100), bytes(50))
+    options = {"combine": np.add, "piece_bytes": 10, "workers": None}
+    assert stream(local_client, paths, count_nothing, **options).state is None
+    assert stream(local_client, paths, count_nothing, per_file=True, **options).state == [None, None]
+
+
+def test_an_array_with_a_header_behind_another_file(local_client, tmp_path):
+    paths = [str(tmp_path / name) for name in ("a", "b.npy")]
+    for path in paths:
+        with open(path, "wb") as file:
+            np.save(file, np.arange(100))
+    options = {"state": three, "combine": np.add}
+    expected = iobuf_nb.stream(paths, kernels.add, **options)
+    result = stream(local_client, paths, kernels.add, piece_bytes=300, **options)
+    assert result.state.tolist() == expected.state.tolist()
+
+
 # ---- processes: what travels -----------------------------------------------------------------------------------------
 
 
@@ -307,6 +331,9 @@ def test_a_digest_tells_what_is_in_modules(monkeypatch):
         ({"kernel": len}, "kernel must be a function compiled by numba.njit"),
         ({"client": 3}, "client must be a distributed.Client"),
         ({"sources": b"memory"}, "source must be paths"),
+        ({"state": functools.partial(np.asarray, np.zeros(3))}, "state must make another object at each call"),
+        ({"engine": "uring"}, "engine must be 'auto', 'preadv' or 'mmap' on a cluster, not 'uring'"),
+        ({"combine": None, "per_file": True, "workers": 2, "sources": []}, "per_file=True needs combine"),
         ({"piece_bytes": 0}, "piece_bytes must be an integer from 1"),
         ({"retries": -1}, "retries must be an integer from 0"),
         ({"worker_timeout": "long"}, "worker_timeout must be a number of seconds"),
@@ -344,6 +371,13 @@ def test_an_error_names_the_piece_and_the_worker(client, files):
     assert (error.filename, error.offset) == (paths[1], 30_000)
     assert "on worker tcp://" in str(error) and "seven" in str(error)
     assert isinstance(error.__cause__, ValueError)
+
+
+def test_an_error_of_combine_names_the_worker(local_client, files):
+    with pytest.raises(ZeroDivisionError, match="by zero, on worker inproc://"):
+        stream(
+            local_client, files(bytes(100)), kernels.add, state=three, combine=lambda a, b: 1 // 0, piece_bytes=50,
+        )  # fmt: skip
 
 
 def test_a_file_that_is_missing_or_another_one_on_a_worker(local_client, files):
@@ -413,6 +447,51 @@ def test_progress(local_client, files):
         progress=lambda done, size: told.append((done, size)),
     )  # fmt: skip
     assert told[-1] == (len(VALUES), len(VALUES)) and [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_all_streams_tell_of_progress_under_one_topic(local_client, files):
+    (path,) = files(bytes(1000))
+    for _ in range(2):
+        stream(local_client, path, kernels.add, state=three, combine=np.add, progress=lambda done, size: None)
+    assert [topic for topic in local_client.get_events() if "iobuf_nb-" in topic] == ["iobuf_nb-progress"]
+    assert [topic for topic in local_client._event_handlers if "iobuf_nb-" in topic] == ["iobuf_nb-progress"]
+
+
+def test_a_client_that_is_busy_with_the_callbacks_of_other_futures(local_client, files):
+    """Such as one that calls a stream itself."""
+    (path,) = files(bytes(1000))
+    states = []
+    ended = threading.Event()
+
+    def call(_):
+        states.append(stream(local_client, path, kernels.add, state=three, combine=np.add).state)
+        ended.set()
+
+    future = local_client.submit(int)
+    future.add_done_callback(call)
+    assert ended.wait(60) and states[0][2] == 1000
+
+
+def test_closed_clients(local_client, files):
+    with distributed.Client(local_client.scheduler.address) as client:
+        pass
+    with pytest.raises(ValueError, match="client must be connected, and is closed"):
+        stream(client, files(b"abc"), kernels.add, state=three, combine=np.add)
+
+
+@pytest.mark.parametrize("call", ["submit", "gather"])
+def test_giving_up_while_tasks_are_sent_or_results_fetched(local_client, files, monkeypatch, call):
+    (path,) = files(bytes(1000))
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local_client, call, interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:  # whose traceback keeps all that there was
+        stream(local_client, path, kernels.squares, collect=np.int64, piece_bytes=100)
+    monkeypatch.undo()
+    until(lambda: not any("stream-" in key for keys in local_client.has_what().values() for key in keys))
+    assert caught.tb
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
