@@ -30,7 +30,7 @@ from .plan import USUAL_BYTES, piece_size, tasks_of
 from .tasks import Job
 from .travel import require_sendable
 from .tree import grown
-from .waiting import followed, result_of
+from .waiting import followed, lost, result_of
 
 
 def stream(
@@ -73,8 +73,8 @@ def stream(
     Parameters
     ----------
     client : distributed.Client
-        Of the cluster. Client and workers must have the same version of iobuf_nb, and of Python, numba and numpy but
-        for the last number.
+        Of the cluster. Client, scheduler and workers must have the same version of iobuf_nb, and of Python, numba and
+        numpy but for the last number.
     sources : path, pattern or URL; or a list, tuple or iterator of them
         As in `iobuf_nb.stream`. The client looks at them and the workers read them: files must be on a file system that
         they share, and URLs in reach of both. They must not change meanwhile. Pipes, sockets, descriptors and memory
@@ -199,7 +199,10 @@ def stream(
     made_of, found = windows_of(sources, **units)
     if dtype is None and not (found and found[0].name.endswith(".npy")):
         options["dtype"] = np.uint8  # also of a share that begins with a .npy file
-    threads = client.nthreads()
+    try:
+        threads = client.nthreads()
+    except OSError as error:
+        raise lost(client) from error
     total = sum(each.window.high - each.window.low for each in found)
     if piece_bytes is not None:
         piece = check.integer("piece_bytes", piece_bytes, 1, MAX_BYTES)

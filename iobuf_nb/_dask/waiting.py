@@ -71,7 +71,7 @@ def _wait(client: Client, future: Future, patience: float, look: Callable[[], No
     look()
     if future.status in ("cancelled", "lost"):
         if client.status != "running":
-            raise ConnectionError(f"the connection to the scheduler at {address_of(client)} was lost")
+            raise lost(client)
         raise RuntimeError("the tasks of this stream were cancelled")
 
 
@@ -79,6 +79,11 @@ def _has_workers(client: Client) -> bool:
     with suppress(OSError):  # then the client finds out, and cancels its futures
         return bool(client.nthreads())
     return True
+
+
+def lost(client: Client) -> ConnectionError:
+    """Return the error for a client whose scheduler is gone."""
+    return ConnectionError(f"the connection to the scheduler at {address_of(client)} was lost")
 
 
 def address_of(client: Client) -> str:

@@ -490,6 +490,7 @@ def test_giving_up_while_tasks_are_sent_or_results_fetched(local_client, files, 
     with pytest.raises(KeyboardInterrupt) as caught:  # whose traceback keeps all that there was
         stream(local_client, path, kernels.squares, collect=np.int64, piece_bytes=100)
     monkeypatch.undo()
+    assert not any("stream-" in key for key in local_client.futures)
     until(lambda: not any("stream-" in key for keys in local_client.has_what().values() for key in keys))
     assert caught.tb
 
