@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pickle import loads
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ from .plan import USUAL_BYTES, piece_size, tasks_of
 from .tasks import Job
 from .travel import require_sendable
 from .tree import grown
-from .waiting import followed, result_of
+from .waiting import followed, lost, result_of
 
 
 def stream(
@@ -45,7 +45,7 @@ def stream(
     collect: DTypeLike | None = None,
     output_dtype: DTypeLike | None = None,
     output_items: int | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     tier: Tier | int | None = None,
     buffers: int | None = None,
     pool: str | None = None,
@@ -73,8 +73,8 @@ def stream(
     Parameters
     ----------
     client : distributed.Client
-        Of the cluster. Client and workers must have the same version of iobuf_nb, and of Python, numba and numpy but
-        for the last number.
+        Of the cluster. Client, scheduler and workers must have the same version of iobuf_nb, and of Python, numba and
+        numpy but for the last number.
     sources : path, pattern or URL; or a list, tuple or iterator of them
         As in `iobuf_nb.stream`. The client looks at them and the workers read them: files must be on a file system that
         they share, and URLs in reach of both. They must not change meanwhile. Pipes, sockets, descriptors and memory
@@ -85,8 +85,8 @@ def stream(
         value, with the functions and globals that it uses. Each worker process compiles it once, or loads it
         from its cache.
     state : value that kernels accept and can change in place, a callable that makes one, or None
-        As in `iobuf_nb.stream`, for each task. It must be one that `pickle` or cloudpickle can pickle; numba's typed
-        lists and dicts, and `iobuf_nb.text.ByteTable`, are.
+        As in `iobuf_nb.stream`, for each task; a callable makes another object at each call. It must be one that
+        `pickle` or cloudpickle can pickle; numba's typed lists and dicts, and `iobuf_nb.text.ByteTable`, are.
     combine : callable, optional
         ``combine(a, b)`` merges the states of neighbours, in the order of the source, so that it needs to be
         associative but not commutative. It runs on workers. Without it the result's `state` is a list: one of each
@@ -100,7 +100,7 @@ def stream(
         folder must have no parts yet. After a failure those that are complete stay.
     collect : dtype, optional
         As in `iobuf_nb.stream`: what kernels return comes to the client, as one array.
-    workers : int
+    workers : int, optional
         Threads of one task, from 1 to 1024. Dask runs several tasks at once, one in each of its threads, and that is
         why the default is 1. A kernel with ``parallel=True`` gets a share of the processors of its machine.
     pool : str, optional
@@ -108,7 +108,8 @@ def stream(
     output_dtype, output_items, tier, buffers, engine, direct, record, dtype, delimiter, overlap, start, stop, skip
         As in `iobuf_nb.stream`.
     decompress : {None, "auto", "gzip", "zstd", "lz4", "bz2", "xz"}
-        As in `iobuf_nb.stream`; files are not divided then.
+        As in `iobuf_nb.stream`. Files that are compressed are not divided, and count in the `offset` of sources behind
+        them by their compressed bytes, because nobody knows the others beforehand.
     progress : bool or callable
         As in `iobuf_nb.stream`. It moves when a task has ended.
     piece_bytes : int, optional
@@ -165,8 +166,10 @@ def stream(
     began = time.perf_counter()
     if not isinstance(client, Client) or client.asynchronous:
         raise TypeError(f"client must be a distributed.Client that is not asynchronous, not {client!r:.60}")
+    if client.status in ("closing", "closed"):
+        raise ValueError(f"client must be connected, and is {client.status}")
     check_combine(combine)
-    check.integer("workers", workers, 1, 1024)
+    workers = check.integer("workers", 1 if workers is None else workers, 1, 1024)
     check.integer("retries", retries, 0, 2**20)
     patience = check.seconds("worker_timeout", worker_timeout, "a number of seconds >= 0")
     if pool is not None and not isinstance(pool, str):
@@ -174,6 +177,8 @@ def stream(
             f"pool must be the name of a PoolPlugin, not {pool!r:.60}: pools stay in their process, so let workers "
             "have their own, client.register_plugin(PoolPlugin(capacity, size, name=...))"
         )
+    if not isinstance(engine, str) or engine not in ("auto", "preadv", "mmap"):
+        raise ValueError(f"engine must be 'auto', 'preadv' or 'mmap' on a cluster, not {engine!r}")
     require_kernel(kernel)
     units: dict[str, Any] = {
         "record": record, "dtype": dtype, "delimiter": delimiter, "overlap": overlap, "start": start, "stop": stop,
@@ -184,11 +189,20 @@ def stream(
         "output_items": output_items, "workers": workers, "tier": tier, "buffers": buffers, "engine": engine,
         "direct": direct,
     }  # fmt: skip
-    first = make_states(state, 1)[0]
+    first, *second = make_states(state, 2 if callable(state) else 1)
+    if first is None:
+        combine = None if combine is None else _first
+    elif second and first is second[0]:
+        raise ValueError("state must make another object at each call, or tasks of one process would share it")
     require_sendable(kernel=kernel, state=state, combine=combine)
     require_sendable(state=first)
     made_of, found = windows_of(sources, **units)
-    threads = client.nthreads()
+    if dtype is None and not (found and found[0].name.endswith(".npy")):
+        options["dtype"] = np.uint8  # also of a share that begins with a .npy file
+    try:
+        threads = client.nthreads()
+    except OSError as error:
+        raise lost(client) from error
     total = sum(each.window.high - each.window.low for each in found)
     if piece_bytes is not None:
         piece = check.integer("piece_bytes", piece_bytes, 1, MAX_BYTES)
@@ -201,7 +215,7 @@ def stream(
     if per_file and combine is None and (workers > 1 or sum(len(task.sources) for task in tasks) > len(found)):
         raise ValueError(
             "per_file=True needs combine, because several tasks or threads may read one file; or pass workers=1, and "
-            f"piece_bytes of at least {max(each.window.size for each in found)}"
+            f"piece_bytes of at least {max((each.window.size for each in found), default=1)}"
         )
     with ExitStack() as stack:
         report = stack.enter_context(reporter(progress, "stream"))
@@ -214,8 +228,7 @@ def stream(
         future, by_key, shares = grown(client, job, tasks, retries)
         if collect is None:
             shares.clear()  # the cluster then forgets what is merged
-        outcome = result_of(client, future, shares, by_key, patience, look)
-        arrays = [each.collected for each in client.gather(shares)]
+        outcome, collected = result_of(client, future, shares, by_key, patience, look)
         report(outcome.bytes, size and outcome.bytes)
     by_source = outcome.by_source
     if per_file:
@@ -228,7 +241,7 @@ def stream(
         time.perf_counter() - began,
         outcome.compile_seconds,
         tuple(each.name for each in found),
-        None if collect is None else np.concatenate(arrays),
+        None if collect is None else np.concatenate([each.collected for each in collected]),
         outcome.written,
         outcome.mapped,
     )
@@ -245,4 +258,10 @@ def _folder_of_parts(output: Any, count: int) -> Iterator[str]:
     yield os.path.join(folder.replace("{", "{{").replace("}", "}}"), f"part-{{:0{digits}}}")
     for name in os.listdir(folder):
         if name.startswith(TEMPORARY):  # of a worker that was killed
-            os.unlink(os.path.join(folder, name))
+            with suppress(FileNotFoundError):  # or was only cut off, and is done with it now
+                os.unlink(os.path.join(folder, name))
+
+
+def _first(a: Any, b: Any) -> Any:
+    """Merge two states that are None."""
+    return a

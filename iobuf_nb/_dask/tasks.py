@@ -20,6 +20,7 @@ from .._streams.stream import stream_share
 from .plugin import worker_pool
 from .travel import dumps
 from .versions import require_same
+from .waiting import TOPIC
 
 _serial = threading.Lock()  # numba's workqueue aborts a process of which two threads use it
 
@@ -32,7 +33,7 @@ class Job(NamedTuple):
     options: dict[str, Any]  # of the local stream
     pool: str | None  # the name of a PoolPlugin
     part: str | None  # what makes a path of output, given the number of a share
-    topic: str | None  # of the events that tell of progress
+    name: str | None  # of the stream, if it is to tell of progress
     threads: int  # of tasks on one machine, over all its workers
 
 
@@ -62,8 +63,8 @@ def run_share(number: int, pickled: bytes, *, versions: dict[str, str], job_pick
         apart = bool(job.options["per_file"])
         states = result.state if apart or job.combine is None else [result.state]
         sent = [dumps(state) for state in states]
-    if job.topic is not None:
-        worker.log_event(job.topic, {"share": number, "bytes": result.bytes})
+    if job.name is not None:
+        worker.log_event(TOPIC, {"stream": job.name, "share": number, "bytes": result.bytes})
     return Outcome(
         states=[] if apart else sent,
         by_source=dict(enumerate(sent, share.index)) if apart else {},
@@ -75,16 +76,21 @@ def run_share(number: int, pickled: bytes, *, versions: dict[str, str], job_pick
     )
 
 
-def merge(job_pickled: bytes, *outcomes: Outcome) -> Outcome:
+def merge(job_pickled: bytes, *outcomes: Outcome, versions: dict[str, str]) -> Outcome:
     """Merge the outcomes of shares that follow each other."""
-    job: Job = pickle.loads(job_pickled)
-    found: dict[int, list[bytes]] = {}
-    for each in outcomes:
-        for index, state in each.by_source.items():
-            found.setdefault(index, []).append(state)
+    worker = get_worker()
+    require_same(versions, worker.address)
+    with _told(worker):
+        job: Job = pickle.loads(job_pickled)
+        found: dict[int, list[bytes]] = {}
+        for each in outcomes:
+            for index, state in each.by_source.items():
+                found.setdefault(index, []).append(state)
+        states = _merged([state for each in outcomes for state in each.states], job.combine)
+        by_source = {index: _merged(some, job.combine)[0] for index, some in found.items()}
     return Outcome(
-        states=_merged([state for each in outcomes for state in each.states], job.combine),
-        by_source={index: _merged(states, job.combine)[0] for index, states in found.items()},
+        states=states,
+        by_source=by_source,
         bytes=sum(each.bytes for each in outcomes),
         written=sum(each.written for each in outcomes),
         mapped=sum(each.mapped for each in outcomes),

@@ -26,18 +26,24 @@ def grown(client: Client, job: Job, tasks: list[Task], retries: int) -> tuple[Fu
     if len(pickled) > _LARGE_JOB:  # a task, so that it is made again if the worker that has it dies
         pickled = client.submit(bytes, pickled, key=f"job-{token}", priority=1)
     keys = [f"stream-{token}-{k}" for k in range(len(tasks))]
+    versions = own_versions()
     level = shares = client.map(
         run_share, range(len(tasks)), [dumps(tuple(task)) for task in tasks],
-        key=keys, pure=False, retries=retries or None, versions=own_versions(), job_pickled=pickled,
+        key=keys, pure=False, retries=retries or None, versions=versions, job_pickled=pickled,
     )  # fmt: skip
-    height = 0
-    while len(level) > 1:
-        height += 1
-        level = [
-            # Before further shares: else the states of all shares would be there at once.
-            client.submit(
-                merge, pickled, *level[k : k + _FAN_IN], key=f"merge-{token}-{height}-{k}", pure=False, priority=1
-            )
-            for k in range(0, len(level), _FAN_IN)
-        ]
+    try:
+        height = 0
+        while len(level) > 1:
+            height += 1
+            level = [
+                # Before further shares: else the states of all shares would be there at once.
+                client.submit(
+                    merge, pickled, *level[k : k + _FAN_IN],
+                    key=f"merge-{token}-{height}-{k}", pure=False, priority=1, versions=versions,
+                )
+                for k in range(0, len(level), _FAN_IN)
+            ]  # fmt: skip
+    except BaseException:  # such as Ctrl-C, whose traceback would keep the futures
+        client.cancel(shares, force=True)
+        raise
     return level[0], dict(zip(keys, tasks, strict=True)), shares

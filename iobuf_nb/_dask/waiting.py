@@ -17,19 +17,27 @@ from .plan import Task
 _LOOK_S = 0.1
 _WORKERS_S = 1.0  # between two looks for workers
 
+#: The topic of a cluster's events under which tasks tell of progress.
+TOPIC = "iobuf_nb-progress"
+_lock = threading.Lock()
+_followed: dict[str, dict[str, dict[int, int]]] = {}  # by client and stream: the bytes of shares that are done
+
 
 def result_of(
     client: Client, future: Future, shares: list[Future], tasks: dict[Any, Task], patience: float,
     look: Callable[[], None],
-) -> Any:  # fmt: skip
+) -> tuple[Any, list[Any]]:  # fmt: skip
     """Wait for a future and return its result, calling `look` meanwhile; after an error nothing goes on.
 
-    `shares` are further futures to cancel then. `tasks` are those of a stream by their keys, `patience` the seconds to
-    wait for a worker when there is none.
+    `shares` are further futures, whose results are returned, too. `tasks` are those of a stream by their keys,
+    `patience` the seconds to wait for a worker when there is none.
     """
+    ended = False
     try:
         _wait(client, future, patience, look)
-        return future.result()
+        results = future.result(), client.gather(shares)
+        ended = True
+        return results
     except StreamError as error:
         raise error from error.args[2]
     except KilledWorker as error:
@@ -39,7 +47,7 @@ def result_of(
         deaths = f"{error.allowed_failures + 1} workers died while they had this piece, the last at {_address(error)}"
         raise StreamError(*task.place, RuntimeError(deaths)) from error
     finally:
-        if future.status != "finished" and client.status == "running":
+        if not ended and client.status == "running":
             client.cancel([future, *shares], force=True)
 
 
@@ -48,7 +56,7 @@ def _wait(client: Client, future: Future, patience: float, look: Callable[[], No
     done = threading.Event()
     future.add_done_callback(lambda _: done.set())
     seen = looked = time.monotonic()
-    while not done.wait(_LOOK_S):
+    while not done.wait(_LOOK_S) and not future.done():  # what calls back may be busy, with other futures
         look()
         now = time.monotonic()
         if now - looked > _WORKERS_S:
@@ -63,7 +71,7 @@ def _wait(client: Client, future: Future, patience: float, look: Callable[[], No
     look()
     if future.status in ("cancelled", "lost"):
         if client.status != "running":
-            raise ConnectionError(f"the connection to the scheduler at {address_of(client)} was lost")
+            raise lost(client)
         raise RuntimeError("the tasks of this stream were cancelled")
 
 
@@ -71,6 +79,11 @@ def _has_workers(client: Client) -> bool:
     with suppress(OSError):  # then the client finds out, and cancels its futures
         return bool(client.nthreads())
     return True
+
+
+def lost(client: Client) -> ConnectionError:
+    """Return the error for a client whose scheduler is gone."""
+    return ConnectionError(f"the connection to the scheduler at {address_of(client)} was lost")
 
 
 def address_of(client: Client) -> str:
@@ -86,13 +99,13 @@ def _address(error: KilledWorker) -> str:
 def followed(
     client: Client, report: Callable[[int, int | None], None], size: int | None
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Yield a topic under which tasks tell how many bytes they have done, and a function that reports their sum."""
-    topic = f"iobuf_nb-{uuid.uuid4().hex}"
+    """Yield what tasks are to call the stream when they tell how many bytes they have done, and what reports their sum.
+
+    All streams tell under one topic, since a scheduler and a client keep each topic for ever.
+    """
+    name = uuid.uuid4().hex
     done: dict[int, int] = {}  # by share: one that is done twice counts once
     told = -1
-
-    def heard(event: tuple[float, Any]) -> None:  # in the client's own thread
-        done[event[1]["share"]] = event[1]["bytes"]
 
     def look() -> None:
         nonlocal told
@@ -101,8 +114,23 @@ def followed(
             report(found, size)
             told = found
 
-    client.subscribe_topic(topic, heard)
+    with _lock:
+        client.subscribe_topic(TOPIC, _heard)
+        _followed.setdefault(client.id, {})[name] = done
     try:
-        yield topic, look
+        yield name, look
     finally:
-        client.unsubscribe_topic(topic)
+        with _lock:
+            del _followed[client.id][name]
+            if not _followed[client.id]:
+                del _followed[client.id]
+                client.unsubscribe_topic(TOPIC)
+
+
+def _heard(event: tuple[float, Any]) -> None:
+    """Take note of a share that is done; in the thread of a client."""
+    told = event[1]
+    for streams in list(_followed.values()):
+        done = streams.get(told["stream"])
+        if done is not None:
+            done[told["share"]] = told["bytes"]

@@ -4,10 +4,14 @@ import functools
 import gzip
 import os
 import pickle
+import sys
 import threading
 import time
+from enum import IntEnum
+from types import ModuleType
 
 import cluster_kernels as kernels
+import distributed
 import fsspec
 import numpy as np
 import pytest
@@ -172,6 +176,29 @@ def first_byte(buffer, n, offset, state):
     state[0] = buffer[0]
 
 
+@njit(nogil=True)
+def count_nothing(buffer, n, offset, state):
+    pass
+
+
+def test_no_states(local_client, files):
+    paths = files(bytes(100), bytes(50))
+    options = {"combine": np.add, "piece_bytes": 10, "workers": None}
+    assert stream(local_client, paths, count_nothing, **options).state is None
+    assert stream(local_client, paths, count_nothing, per_file=True, **options).state == [None, None]
+
+
+def test_an_array_with_a_header_behind_another_file(local_client, tmp_path):
+    paths = [str(tmp_path / name) for name in ("a", "b.npy")]
+    for path in paths:
+        with open(path, "wb") as file:
+            np.save(file, np.arange(100))
+    options = {"state": three, "combine": np.add}
+    expected = iobuf_nb.stream(paths, kernels.add, **options)
+    result = stream(local_client, paths, kernels.add, piece_bytes=300, **options)
+    assert result.state.tolist() == expected.state.tolist()
+
+
 # ---- processes: what travels -----------------------------------------------------------------------------------------
 
 
@@ -226,10 +253,11 @@ def test_a_kernel_by_value_is_compiled_once_in_a_process(client, files):
     def misses():
         return sum(client.run(compiled).values())
 
-    for more in (None, 0):
-        before = misses()
+    client.run(lambda pickled: pickle.loads(pickled) and None, dumps(made))  # on both workers, whichever is faster
+    before = misses()
+    for _ in range(2):
         assert stream(client, path, made, state=three, combine=np.add, piece_bytes=10_000).state[0] == len(VALUES)
-        assert more is None or misses() == before
+    assert misses() == before
 
 
 @pytest.mark.compiled
@@ -262,14 +290,37 @@ def test_a_kernel_that_is_another_on_the_worker():
 def test_a_digest_tells_what_a_kernel_does():
     digest = kernels_on_their_way.digest
 
-    def made(factor, inner=lambda x: x + 1):
-        inner = njit(inner)
-        return njit(lambda buffer, n, offset, state: inner(factor * n))
+    def made(factor, inner=lambda x: x + 1, options=None, rows=0):
+        hash = njit(inner)
+        return njit(lambda buffer, n, offset, state: hash(factor * n) + state.rows, **options or {})
 
-    assert digest(made(2), values=True) == digest(made(2), values=True)
-    assert digest(made(2), values=True) != digest(made(3), values=True)
-    assert digest(made(2), values=False) == digest(made(3), values=False)
-    assert digest(made(2), values=False) != digest(made(2, lambda x: x + 2), values=False)
+    assert digest(made(2), values=True) == digest(made(2), values=True) == digest(made(2, rows=1), values=True)
+    lock = threading.Lock()  # of each process its own
+    others = [made(3), made(2, lambda x: x + 2), made(2, options={"locals": {"n": types.int32}}), made(np.arange(2))]
+    others += [made(IntEnum("Kind", {"A": k})) for k in (1, 2)] + [made((2,)), made(lock)]
+    assert len({digest(each, values=False) for each in [made(2), *others]}) == len(others) + 1
+    with pytest.raises(TypeError, match="lock"):
+        digest(made(lock), values=True)
+
+
+@pytest.mark.compiled
+def test_a_digest_tells_what_is_in_modules(monkeypatch):
+    module = ModuleType("a_module")
+    module.WEIGHT, module.weigh = 3, njit(lambda n: n)
+    monkeypatch.setitem(sys.modules, "a_module", module)
+
+    @njit
+    def kernel(buffer, n, offset, state):
+        state[0] += module.weigh(n) * module.WEIGHT
+
+    pickled = dumps(kernel)
+    assert dumps(kernel) == pickled and pickle.loads(pickled)
+    for name, value in ("WEIGHT", 4), ("weigh", njit(lambda n: 2 * n)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, value)
+            kernels_on_their_way._made.cache_clear()
+            with pytest.raises(ImportError, match="kernel .*kernel uses modules that have other code or constants"):
+                pickle.loads(pickled)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +332,9 @@ def test_a_digest_tells_what_a_kernel_does():
         ({"kernel": len}, "kernel must be a function compiled by numba.njit"),
         ({"client": 3}, "client must be a distributed.Client"),
         ({"sources": b"memory"}, "source must be paths"),
+        ({"state": functools.partial(np.asarray, np.zeros(3))}, "state must make another object at each call"),
+        ({"engine": "uring"}, "engine must be 'auto', 'preadv' or 'mmap' on a cluster, not 'uring'"),
+        ({"combine": None, "per_file": True, "workers": 2, "sources": []}, "per_file=True needs combine"),
         ({"piece_bytes": 0}, "piece_bytes must be an integer from 1"),
         ({"retries": -1}, "retries must be an integer from 0"),
         ({"worker_timeout": "long"}, "worker_timeout must be a number of seconds"),
@@ -318,6 +372,13 @@ def test_an_error_names_the_piece_and_the_worker(client, files):
     assert (error.filename, error.offset) == (paths[1], 30_000)
     assert "on worker tcp://" in str(error) and "seven" in str(error)
     assert isinstance(error.__cause__, ValueError)
+
+
+def test_an_error_of_combine_names_the_worker(local_client, files):
+    with pytest.raises(ZeroDivisionError, match="by zero, on worker inproc://"):
+        stream(
+            local_client, files(bytes(100)), kernels.add, state=three, combine=lambda a, b: 1 // 0, piece_bytes=50,
+        )  # fmt: skip
 
 
 def test_a_file_that_is_missing_or_another_one_on_a_worker(local_client, files):
@@ -387,6 +448,52 @@ def test_progress(local_client, files):
         progress=lambda done, size: told.append((done, size)),
     )  # fmt: skip
     assert told[-1] == (len(VALUES), len(VALUES)) and [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_all_streams_tell_of_progress_under_one_topic(local_client, files):
+    (path,) = files(bytes(1000))
+    for _ in range(2):
+        stream(local_client, path, kernels.add, state=three, combine=np.add, progress=lambda done, size: None)
+    assert [topic for topic in local_client.get_events() if "iobuf_nb-" in topic] == ["iobuf_nb-progress"]
+    assert [topic for topic in local_client._event_handlers if "iobuf_nb-" in topic] == ["iobuf_nb-progress"]
+
+
+def test_a_client_that_is_busy_with_the_callbacks_of_other_futures(local_client, files):
+    """Such as one that calls a stream itself."""
+    (path,) = files(bytes(1000))
+    states = []
+    ended = threading.Event()
+
+    def call(_):
+        states.append(stream(local_client, path, kernels.add, state=three, combine=np.add).state)
+        ended.set()
+
+    future = local_client.submit(int)
+    future.add_done_callback(call)
+    assert ended.wait(60) and states[0][2] == 1000
+
+
+def test_closed_clients(local_client, files):
+    with distributed.Client(local_client.scheduler.address) as client:
+        pass
+    with pytest.raises(ValueError, match="client must be connected, and is closed"):
+        stream(client, files(b"abc"), kernels.add, state=three, combine=np.add)
+
+
+@pytest.mark.parametrize("call", ["submit", "gather"])
+def test_giving_up_while_tasks_are_sent_or_results_fetched(local_client, files, monkeypatch, call):
+    (path,) = files(bytes(1000))
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local_client, call, interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:  # whose traceback keeps all that there was
+        stream(local_client, path, kernels.squares, collect=np.int64, piece_bytes=100)
+    monkeypatch.undo()
+    assert not any("stream-" in key for key in local_client.futures)
+    until(lambda: not any("stream-" in key for keys in local_client.has_what().values() for key in keys))
+    assert caught.tb
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
