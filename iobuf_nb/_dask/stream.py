@@ -187,7 +187,7 @@ def stream(
     first = make_states(state, 1)[0]
     require_sendable(kernel=kernel, state=state, combine=combine)
     require_sendable(state=first)
-    made_of, found = windows_of(sources, **units)
+    made_of, options["dtype"], found = windows_of(sources, **units)
     threads = client.nthreads()
     total = sum(each.window.high - each.window.low for each in found)
     if piece_bytes is not None:
