@@ -128,6 +128,16 @@ def test_blocks_scan_and_progress(memory, small_ranges):
     assert (result.bytes, result.lines) == (1000, data.count(b"\n")) and calls[-1] == (1000, 1000)
 
 
+def test_many_small_objects_are_not_all_awaited_before_the_first_is_processed(memory, monkeypatch):
+    for k in range(200):
+        memory.pipe(f"/folder/{k:03}", RECORDS)
+    looked, seen = [], []
+    look = objects.Objects._look
+    monkeypatch.setattr(objects.Objects, "_look", lambda *arguments: looked.append(1) or look(*arguments))
+    result = stream("memory://folder/*", see, **complete(progress=lambda done, size: seen.append((done, len(looked)))))
+    assert result.bytes == 200 * len(RECORDS) and next(n for done, n in seen if done) < 100
+
+
 def test_what_is_a_path(file, tmp_path, monkeypatch, memory):
     path = file(b"local")
     for scheme in "file://", "local://":
