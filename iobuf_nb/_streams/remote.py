@@ -35,6 +35,7 @@ def matching(url: str) -> list[str]:
     if "::" in url or pattern is None:
         return [url]
     with _naming(url):
+        system.invalidate_cache()  # listings are kept for as long as the process lives
         if system.exists(path):
             return [url]
         found = system.glob(path, detail=True)
@@ -61,8 +62,7 @@ class Remote:
         self.name = url
         self.first = 0
         self._system, self._path = _resolved(url)
-        with _naming(url):
-            self._info = self._system.info(self._path)
+        self._info = self._looked_up()
         if self._info.get("type") == "directory":
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), url)
         if self._info.get("size") is None:
@@ -107,11 +107,16 @@ class Remote:
 
     def require_unchanged(self) -> None:
         """Raise if it is another version now, as far as the server tells versions apart."""
-        with _naming(self.name):
-            self._system.invalidate_cache(self._path)
-            info = self._system.info(self._path)
+        info = self._looked_up()
         if any(self._info.get(key) != info.get(key) for key in _VERSION):
             raise OSError(errno.EIO, f"Changed while its {self._end} bytes were read", self.name)
+
+    def _looked_up(self) -> dict[str, Any]:
+        """Return what the server says of it now, whatever was listed before."""
+        with _naming(self.name):
+            self._system.invalidate_cache(self._path)
+            info: dict[str, Any] = self._system.info(self._path)
+        return info
 
     def _require_ranges(self) -> None:
         """Refuse a server that would send the whole object for each range."""

@@ -94,6 +94,41 @@ def test_a_pattern_keeps_its_host(memory):
     assert stream(f"{base}/a*", see, **complete()).names == (f"{base}/a1", f"{base}/a2")
 
 
+def test_what_was_listed_before_is_looked_at_anew(memory):
+    class Listed(type(memory)):
+        """Objects in memory, whose listings are kept, as those of S3 are."""
+
+        protocol = "listed"
+        listings = {}  # noqa: RUF012
+
+        def ls(self, path, detail=True, **options):
+            if path not in self.listings:
+                self.listings[path] = super().ls(path, detail=True, **options)
+            return self.listings[path] if detail else [each["name"] for each in self.listings[path]]
+
+        def info(self, path, **options):
+            known = [each for each in self.ls(self._parent(path)) if each["name"] == path]
+            return known[0] if known else super().info(path, **options)
+
+        def invalidate_cache(self, path=None):
+            self.listings.clear()
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return "/" + path.removeprefix("listed://").strip("/")
+
+    fsspec.register_implementation("listed", Listed, clobber=True)
+    memory.pipe("/folder/a", b"one")
+    for url in "listed://folder/*", "listed://folder/a":
+        assert stream(url, see, **complete()).bytes == 3
+        fsspec.filesystem("listed").ls("/folder")
+        memory.pipe("/folder/a", b"three")
+        assert stream(url, see, **complete()).bytes == 5
+        memory.pipe("/folder/a", b"one")
+        memory.pipe("/folder/b", b"")
+    assert len(stream("listed://folder/*", see, **complete()).names) == 2
+
+
 def test_arrays_and_compressed_objects(memory, tmp_path, small_ranges):
     np.save(tmp_path / "a.npy", np.arange(2000, dtype="i4"))
     np.save(tmp_path / "b.npy", np.arange(3, dtype="i4"))
