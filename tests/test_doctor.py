@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -127,6 +128,7 @@ WRONG = [
     (os, "memfd_create", fails(REFUSED), system.memfd, "problem", "not permitted", "allow memfd_create in the seccomp"),
     (sys, "platform", "darwin", system.shared_memory, "note", "need Linux, not darwin", "Linux"),
     (sys, "platform", "darwin", system.memfd, "note", "need Linux, not darwin", "Linux"),
+    (tempfile, "gettempdir", fails(REFUSED), system.leases, "note", "in the folder of temporary files", "set TMPDIR"),
     (fcntl, "fcntl", fails(REFUSED), system.leases, "note", "no read leases in .*not permitted", "fs.leases-enable=1"),
 ]
 
