@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -48,6 +49,29 @@ def assert_found(finding, status, found, remedy):
 
 REFUSED = OSError(errno.EPERM, "Operation not permitted")
 
+
+def has_memfd():
+    try:
+        os.close(os.memfd_create("iobuf_nb"))
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+#: What this machine, such as a container of CI, is without; asked in another way than the doctor does.
+LACKING = {
+    name
+    for name, there in [
+        ("jit", not config.DISABLE_JIT),
+        ("shm", os.access(segment.FOLDER, os.W_OK)),
+        ("memfd", has_memfd()),
+    ]
+    if not there
+}
+
+#: numba warns where /dev/shm is missing, once.
+numba_may_warn = pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaSystemWarning")
+
 #: What is replaced in a module by what, the examination, and what it must find.
 WRONG = [
     (
@@ -69,7 +93,6 @@ WRONG = [
     (installation, "EXTRAS", {"x": ["os", "abcxyz"]}, installation.extras, "note", "installed: none", "'iobuf-nb[x]'"),
     (machine, "cpu_quota", returns(0.5), machine.own_processors, "note", r"cgroup is 0\.5", "workers=1)"),
     (os, "sysconf", returns(256), machine.cache_line, "note", "256 bytes, and (64|128) assumed", "report it"),
-    (machine, "_read", returns("always madvise [never]"), machine.pages, "note", "pages: never", "echo madvise"),
     (machine, "aligned_mem", fails(REFUSED), machine.pages, "note", "not permitted", "leave huge_pages out"),
     (machine, "aligned_mem", fails(REFUSED), machine.memlock, "note", "limit.*: Operation not permitted", "ulimit -l"),
     (system, "FUTEX", -1, system.futex, "note", "not known for", "Linux"),
@@ -92,7 +115,7 @@ WRONG = [
         "No such file.*/proc/nowhere",
         "mount -t tmpfs",
     ),
-    (
+    pytest.param(
         system,
         "_SMALL_SHM",
         2**60,
@@ -100,28 +123,38 @@ WRONG = [
         "note",
         "/dev/shm has [0-9,]+ of [0-9,]+ bytes free",
         "--shm-size=1g",
+        marks=pytest.mark.skipif("shm" in LACKING, reason="needs /dev/shm"),
     ),
     (os, "memfd_create", fails(REFUSED), system.memfd, "problem", "not permitted", "allow memfd_create in the seccomp"),
     (sys, "platform", "darwin", system.shared_memory, "note", "need Linux, not darwin", "Linux"),
     (sys, "platform", "darwin", system.memfd, "note", "need Linux, not darwin", "Linux"),
+    (tempfile, "gettempdir", fails(REFUSED), system.leases, "note", "in the folder of temporary files", "set TMPDIR"),
     (fcntl, "fcntl", fails(REFUSED), system.leases, "note", "no read leases in .*not permitted", "fs.leases-enable=1"),
 ]
 
 
+@numba_may_warn
 @pytest.mark.parametrize("place, name, value, examine, status, found, remedy", WRONG)
 def test_what_is_wrong_is_found(place, name, value, examine, status, found, remedy, monkeypatch):
     monkeypatch.setattr(place, name, value)
     assert_found(examine(), status, found, remedy)
 
 
+def test_huge_pages_that_are_switched_off(monkeypatch):
+    monkeypatch.setattr(machine, "_read", returns("always madvise [never]"))
+    monkeypatch.setattr(machine, "aligned_mem", returns(None))  # not every Linux has huge pages
+    assert_found(machine.pages(), "note", "pages: never", "echo madvise")
+
+
+@numba_may_warn
 @pytest.mark.parametrize("name", [name for name in examination.EXAMINATIONS if not name.startswith("test_")])
-def test_nothing_is_a_problem_where_tests_run(name):
+def test_nothing_but_what_is_lacking_is_a_problem(name):
     finding = examination.EXAMINATIONS[name]()
-    off = name == "jit" and config.DISABLE_JIT
-    assert (finding.status == "problem") == bool(off) and finding.found and finding.figures
+    assert (finding.status == "problem") == (name in LACKING) and finding.found and finding.figures
 
 
 @pytest.mark.compiled
+@pytest.mark.skipif(system.FUTEX < 0, reason="needs futex(2)")
 def test_a_futex_that_is_refused_is_a_problem(monkeypatch):
     assert_found(system.futex(), "ok", "works", "")
     monkeypatch.setattr(system, "_woken", returns(-1))
@@ -253,7 +286,7 @@ class Fewer:
 def test_a_step_has_figures(step):
     finding = trials.tried(step)
     assert_found(finding, "ok", "took .*kernels", "")
-    assert finding.figures["seconds"] < 2 and min(finding.figures.values()) >= 0
+    assert finding.figures["seconds"] > 0 and min(finding.figures.values()) >= 0
 
 
 @pytest.mark.parametrize(
@@ -373,9 +406,8 @@ header, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
 libc = ctypes.CDLL(None)
 assert libc.capget(header, data) == 0
 data[0] &= ~(1 << 14)  # of the effective capabilities, CAP_IPC_LOCK
-assert libc.capset(header, data) == 0
-if not forbid(MEMBARRIER, 425):  # io_uring_setup(2)
-    sys.exit("no seccomp")
+if MEMBARRIER < 0 or libc.capset(header, data) != 0 or not forbid(MEMBARRIER, 425):  # io_uring_setup(2)
+    sys.exit("nothing can be forbidden")
 sys.exit(__main__.main(["doctor", "--json"]))
 """
 )
@@ -391,8 +423,8 @@ def test_where_nearly_all_is_forbidden_each_is_found_with_its_remedy():
     assert all(whole["findings"][name]["status"] == "ok" for name in whole["findings"] if name.startswith("test_"))
 
     done = python("-c", RESTRICTED)
-    if done.stderr == "no seccomp\n":
-        pytest.skip("needs seccomp(2)")
+    if done.stderr == "nothing can be forbidden\n":
+        pytest.skip("needs membarrier(2), capset(2) and seccomp(2)")
     assert (done.returncode, done.stderr) == (1, "")
     found = {
         name: finding for name, finding in json.loads(done.stdout)["findings"].items() if finding["status"] != "ok"
@@ -406,4 +438,4 @@ def test_where_nearly_all_is_forbidden_each_is_found_with_its_remedy():
     ]:
         finding = found.pop(name)
         assert finding["status"] == status and text in finding["found"] and remedy in finding["remedy"], finding
-    assert not found.keys() - {"extras", "processors", "pages", "leases", "threading_layer"}, found
+    assert all(whole["findings"][name]["status"] != "ok" for name in found), found

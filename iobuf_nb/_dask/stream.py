@@ -196,9 +196,7 @@ def stream(
         raise ValueError("state must make another object at each call, or tasks of one process would share it")
     require_sendable(kernel=kernel, state=state, combine=combine)
     require_sendable(state=first)
-    made_of, found = windows_of(sources, **units)
-    if dtype is None and not (found and found[0].name.endswith(".npy")):
-        options["dtype"] = np.uint8  # also of a share that begins with a .npy file
+    made_of, options["dtype"], found = windows_of(sources, **units)
     try:
         threads = client.nthreads()
     except OSError as error:

@@ -114,8 +114,9 @@ def memfd() -> Finding:
 
 def leases() -> Finding:
     """Examine whether files can be mapped safely, at the place of temporary files."""
-    folder = tempfile.gettempdir()
+    folder = "the folder of temporary files"
     try:
+        folder = tempfile.gettempdir()  # raises where there is none
         with tempfile.NamedTemporaryFile(dir=folder) as writer, open(writer.name, "rb") as file:
             writer.file.close()  # a read lease is refused while anybody can write
             fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)

@@ -31,16 +31,20 @@ def matching(url: str) -> list[str]:
     """Return the URLs of the objects that match one with ``*``, ``?`` or ``[``; itself, if there is none in it."""
     system, path = _resolved(url)
     magic = "*[" if "http" in system.protocol else "*?["  # of HTTP a question mark begins a query
-    if "::" in url or not any(sign in path for sign in magic):
+    pattern = re.search(f"[{re.escape(magic)}].*", path, re.DOTALL)
+    if "::" in url or pattern is None:
         return [url]
     with _naming(url):
+        system.invalidate_cache()  # listings are kept for as long as the process lives
         if system.exists(path):
             return [url]
         found = system.glob(path, detail=True)
     names = sorted(name for name, info in found.items() if info["type"] == "file")
     if not names:
         raise FileNotFoundError(errno.ENOENT, "No object has this name or matches this pattern", url)
-    return [system.unstrip_protocol(name) for name in names]
+    # What stands before the pattern is kept as it is: paths know nothing of hosts and credentials.
+    head, behind = url[: url.rindex(pattern[0])], pattern.start()
+    return [head + name[behind:] for name in names]
 
 
 class Remote:
@@ -58,15 +62,18 @@ class Remote:
         self.name = url
         self.first = 0
         self._system, self._path = _resolved(url)
-        with _naming(url):
-            self._info = self._system.info(self._path)
+        self._info = self._looked_up()
         if self._info.get("type") == "directory":
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), url)
         if self._info.get("size") is None:
             raise OSError(errno.ENOTSUP, "The server does not say how many bytes it has", url)
         self._end = int(self._info["size"])
-        if self._end > LARGE_RANGE and "http" in self._system.protocol:
-            self._require_ranges()
+        self._options: dict[str, Any] = {}
+        if "http" in self._system.protocol:
+            headers = self._system.kwargs.get("headers", {})
+            self._options["headers"] = {**headers, "Accept-Encoding": "identity"}  # ranges are of the bytes themselves
+            if self._end > LARGE_RANGE:
+                self._require_ranges()
 
     @property
     def size(self) -> int:
@@ -91,7 +98,7 @@ class Remote:
         if n <= 0:
             return b""
         with _naming(self.name, f" at offset {begin}"):
-            data: bytes = self._system.cat_file(self._path, start=begin, end=begin + n)
+            data: bytes = self._system.cat_file(self._path, start=begin, end=begin + n, **self._options)
         if len(data) != n:
             self.require_unchanged()
             what = f"The server sent {len(data)} bytes for the {n} at offset {begin}"
@@ -100,17 +107,22 @@ class Remote:
 
     def require_unchanged(self) -> None:
         """Raise if it is another version now, as far as the server tells versions apart."""
-        with _naming(self.name):
-            self._system.invalidate_cache(self._path)
-            info = self._system.info(self._path)
+        info = self._looked_up()
         if any(self._info.get(key) != info.get(key) for key in _VERSION):
             raise OSError(errno.EIO, f"Changed while its {self._end} bytes were read", self.name)
+
+    def _looked_up(self) -> dict[str, Any]:
+        """Return what the server says of it now, whatever was listed before."""
+        with _naming(self.name):
+            self._system.invalidate_cache(self._path)
+            info: dict[str, Any] = self._system.info(self._path)
+        return info
 
     def _require_ranges(self) -> None:
         """Refuse a server that would send the whole object for each range."""
         with _naming(self.name):
             try:
-                with self._system.open(self._path, cache_type="none", size=self._end) as file:
+                with self._system.open(self._path, cache_type="none", size=self._end, **self._options) as file:
                     file.seek(self._end - 1)
                     file.read(1)
             except ValueError:

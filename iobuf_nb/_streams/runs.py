@@ -22,6 +22,7 @@ from .units import Header, Units, origin_of
 
 _CLAIMS = 64  # that each worker makes of a large file, at least
 _HELD_BYTES = 1 << 24  # of remote objects that are read together
+_HELD = 1 << 6  # remote objects that are: who waits for the first pieces does not wait for thousands
 _GROUP = 1 << 14  # files that are looked at before the first of them is read
 
 
@@ -136,7 +137,7 @@ class _Runs:
                 if window is not None and window.high > window.low:
                     self._table.add_memory(remote.name, memoryview(data), index, job.base, window, begin, remote.first)
                     self._held += len(data)
-                if self._held >= _HELD_BYTES or len(self._table) >= _GROUP:
+                if self._held >= _HELD_BYTES or len(self._table) >= _HELD:
                     self._flush_table()
             else:
                 self._flush_table()

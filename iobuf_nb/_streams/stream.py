@@ -347,7 +347,7 @@ def stream_share(share: Share, source: Any, kernel: Any, **options: Any) -> Stre
         Which of the sources it reads, and which windows of them. Those are of `start`, `stop` and `skip`, which are
         still needed where `decompress` is.
     source, kernel, **options
-        As for `stream`; paths, URLs or memory.
+        As for `stream`; paths, URLs or memory. `dtype` as `windows_of` says.
 
     Returns
     -------

@@ -38,8 +38,10 @@ def windows_of(
     stop: int | None = None,
     skip: int = 0,
     decompress: str | None = None,
-) -> tuple[Units, list[Planned]]:
+) -> tuple[Units, DTypeLike | None, list[Planned]]:
     r"""Look at all sources of a stream; return what their pieces are made of, and the window of each.
+
+    Between them is the `dtype` that streams of some of the sources need: None if headers of .npy files say it.
 
     A window may be divided at any position between `low` and `high`, of records at multiples of `units.record` from
     `low` on. The first of the parts is `known` if the whole is, the others are not. The whole window of a compressed
@@ -65,7 +67,7 @@ def windows_of(
     >>> with tempfile.NamedTemporaryFile() as file:
     ...     _ = file.write(b"a line\nand another\n")
     ...     file.flush()
-    ...     units, (found,) = windows_of(file.name, delimiter=b"\n", skip=1)
+    ...     units, dtype, (found,) = windows_of(file.name, delimiter=b"\n", skip=1)
     >>> found.window
     Window(low=7, high=19, known=1, first=7, last=19, size=19)
     """
@@ -78,7 +80,8 @@ def windows_of(
         for each in items:
             arguments = each, units, header, decompress
             coming.append(_planned(*arguments) if each.url is None else threads.submit(_planned, *arguments))
-        return units, [each if isinstance(each, Planned) else each.result() for each in coming]
+        found = [each if isinstance(each, Planned) else each.result() for each in coming]
+        return units, (like.dtype, like.shape[1:]) if header is None else None, found
     finally:
         threads.shutdown(cancel_futures=True)
 

@@ -98,6 +98,13 @@ def test_arrays_with_headers(local_client, tmp_path):
     expected = iobuf_nb.stream(paths, row_sums, state=np.zeros(2), combine=np.add)
     result = stream(local_client, paths, row_sums, state=np.zeros(2), combine=np.add, piece_bytes=100_000)
     assert result.state.tolist() == expected.state.tolist()
+    (tmp_path / "first").write_bytes(LINES)  # is no such array: then all are read as they are
+    sources, options = [str(tmp_path / "first"), *paths], {"state": three, "combine": np.add}
+    expected = iobuf_nb.stream(sources, kernels.add, **options)
+    assert (
+        stream(local_client, sources, kernels.add, piece_bytes=100_000, **options).state.tolist()
+        == expected.state.tolist()
+    )
 
 
 @njit(nogil=True)

@@ -30,9 +30,13 @@ def complete(overlap=(0, 0), **options):
     return usual | options
 
 
+def planned(sources, **options):
+    return windows_of(sources, **{name: options[name] for name in PLANNED if name in options})
+
+
 def divided(sources, borders, **options):
     """Return the shares of sources that are divided at `borders`: pairs of the number of a source and a position."""
-    units, found = windows_of(sources, **{name: options[name] for name in PLANNED if name in options})
+    units, _, found = planned(sources, **options)
     base, rows = 0, [[]]  # a row has at most one part of each source
     for index, (name, window, must_be_whole) in enumerate(found):
         inner = {at // units.record * units.record for source, at in borders if source == index and not must_be_whole}
@@ -49,7 +53,9 @@ def divided(sources, borders, **options):
 
 
 def shared(sources, borders, **options):
-    return [stream_share(*share, see, **complete(**options)) for share in divided(sources, borders, **options)]
+    _, dtype, _ = planned(sources, **options)
+    options_of_all = complete(**options) | {"dtype": dtype}
+    return [stream_share(*share, see, **options_of_all) for share in divided(sources, borders, **options)]
 
 
 def require_same(sources, borders, **options):

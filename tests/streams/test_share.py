@@ -51,6 +51,7 @@ def test_arrays_and_compressed_files(file, tmp_path):
     np.save(tmp_path / "b.npy", np.arange(56, dtype="u1"))
     for at in 1, 77, 199:
         require_same(f"{tmp_path}/*.npy", [(0, at), (1, 20)], overlap=(1, 1), skip=2)
+    require_same([file(RECORDS), str(tmp_path / "a.npy")], [(0, 20), (1, 99)])  # which is read as it is
     plain, packed = file(RECORDS), file(gzip.compress(RECORDS), "packed")
     options = {"record": 2, "skip": 3, "decompress": "auto"}
     require_same([plain, packed], [(0, 20), (1, 2)], **options)
