@@ -125,6 +125,6 @@ def test_behind_it(): ...
 
 def test_a_test_that_hangs_is_named(tmp_path):
     (tmp_path / "test_it.py").write_text(HANGS)
-    done = python(*PYTEST, str(tmp_path), SECONDS_FOR_A_TEST="0.5")
+    done = python(*PYTEST, str(tmp_path), SECONDS_FOR_A_TEST="2")
     assert done.returncode == 1 and "test_it.py::test_that_hangs hangs" in done.stdout
     assert "threading.Event().wait()" in done.stdout
