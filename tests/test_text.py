@@ -6,6 +6,7 @@ import ctypes
 import locale
 import math
 import mmap
+import pickle
 import re
 import struct
 from decimal import Decimal
@@ -443,15 +444,15 @@ def test_a_merge_that_does_not_fit_changes_nothing():
     assert table.find(b"three", 0, 5) == -1 and table.slot(b"five", 0, 4) == 2
 
 
-def test_a_copy_is_another_table():
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda table: pickle.loads(pickle.dumps(table))])
+def test_a_copy_is_another_table(copied):
     table = counted(Python, [b"one", b"two"], capacity=10, key_bytes=100)
-    other = copy.deepcopy(table)
+    other = copied(table)
     table.rows[0] += 5
     table.slot(b"three", 0, 5)
     assert [(key, *row) for key, row in other.items()] == [(b"one", 1), (b"two", 1)]
     assert other.find(b"three", 0, 5) == -1 and repr(other).endswith("2 of 10 keys)")
-    with pytest.raises(TypeError, match="cannot be pickled"):
-        table.__reduce__()
+    assert (other.slot(b"two", 0, 3), other.slot(b"four", 0, 4)) == (1, 2)
 
 
 @njit

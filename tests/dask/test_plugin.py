@@ -109,8 +109,8 @@ def test_every_kind_of_task_finds_it(registered, local_client):
     registered(5, 64)
     assert local_client.submit(in_a_coroutine).result() == 64
     assert local_client.submit(in_an_inner_task).result() == (5, 5)
-    taker = local_client.submit(Taker, actor=True).result()
-    assert taker.capacity().result() == 5
+    future = local_client.submit(Taker, actor=True)  # which keeps the actor, in a cluster within one process
+    assert future.result().capacity().result() == 5
 
 
 @pytest.mark.parametrize("name", ["other", ["pool"], None])
