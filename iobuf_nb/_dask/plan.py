@@ -46,7 +46,7 @@ def tasks_of(sources: Sequence[Planned], piece: int, record: int) -> list[Task]:
         window = source.window
         size = window.high - window.low
         large = size > piece + piece // 2 and not source.whole
-        if some and (large or size + _FILE_COST > room):
+        if some and (large or (size + _FILE_COST) // 2 > room):  # rather a little more than much less
             found.append(_together(some, k, base))
             some, room = [], piece
         if large:

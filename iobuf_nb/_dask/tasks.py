@@ -52,22 +52,22 @@ class Outcome(NamedTuple):
     collected: NDArray[Any] | None  # does not go through merges
 
 
-def run_share(number: int, pickled: bytes, *, versions: dict[str, str], job_pickled: bytes) -> Outcome:
+def run_share(number: int, pickled: bytes, *, sent: bytes) -> Outcome:
     """Run the kernel over a share of the sources."""
     worker = get_worker()
-    require_same(versions, worker.address)
+    job_pickled = _of_same_versions(sent, worker)
     with _told(worker):
         job: Job = pickle.loads(job_pickled)
         share, sources = pickle.loads(pickled)
         result = _streamed(worker, job, number, share, sources)
         apart = bool(job.options["per_file"])
         states = result.state if apart or job.combine is None else [result.state]
-        sent = [dumps(state) for state in states]
+        pickles = [dumps(state) for state in states]
     if job.name is not None:
         worker.log_event(TOPIC, {"stream": job.name, "share": number, "bytes": result.bytes})
     return Outcome(
-        states=[] if apart else sent,
-        by_source=dict(enumerate(sent, share.index)) if apart else {},
+        states=[] if apart else pickles,
+        by_source=dict(enumerate(pickles, share.index)) if apart else {},
         bytes=result.bytes,
         written=result.written,
         mapped=result.mapped,
@@ -76,10 +76,10 @@ def run_share(number: int, pickled: bytes, *, versions: dict[str, str], job_pick
     )
 
 
-def merge(job_pickled: bytes, *outcomes: Outcome, versions: dict[str, str]) -> Outcome:
+def merge(sent: bytes, *outcomes: Outcome) -> Outcome:
     """Merge the outcomes of shares that follow each other."""
     worker = get_worker()
-    require_same(versions, worker.address)
+    job_pickled = _of_same_versions(sent, worker)
     with _told(worker):
         job: Job = pickle.loads(job_pickled)
         found: dict[int, list[bytes]] = {}
@@ -97,6 +97,13 @@ def merge(job_pickled: bytes, *outcomes: Outcome, versions: dict[str, str]) -> O
         compile_seconds=max(each.compile_seconds for each in outcomes),
         collected=None,
     )
+
+
+def _of_same_versions(sent: bytes, worker: Worker) -> bytes:
+    """Return the pickled job of a client that has the versions of this worker."""
+    versions, job_pickled = pickle.loads(sent)
+    require_same(versions, worker.address)
+    return job_pickled
 
 
 def _merged(states: list[bytes], combine: Callable[[Any, Any], Any] | None) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import uuid
 from typing import Any
 
@@ -22,14 +23,13 @@ def grown(client: Client, job: Job, tasks: list[Task], retries: int) -> tuple[Fu
     The cluster keeps the result of a share only as long as somebody has its future, or it is yet to be merged.
     """
     token = uuid.uuid4().hex
-    pickled: Any = dumps(job)
-    if len(pickled) > _LARGE_JOB:  # a task, so that it is made again if the worker that has it dies
-        pickled = client.submit(bytes, pickled, key=f"job-{token}", priority=1)
+    sent: Any = pickle.dumps((own_versions(), dumps(job)))  # as bytes: what Dask finds in a dict costs it time
+    if len(sent) > _LARGE_JOB:  # a task, so that it is made again if the worker that has it dies
+        sent = client.submit(bytes, sent, key=f"job-{token}", priority=1)
     keys = [f"stream-{token}-{k}" for k in range(len(tasks))]
-    versions = own_versions()
     level = shares = client.map(
         run_share, range(len(tasks)), [dumps(tuple(task)) for task in tasks],
-        key=keys, pure=False, retries=retries or None, versions=versions, job_pickled=pickled,
+        key=keys, pure=False, retries=retries or None, sent=sent,
     )  # fmt: skip
     try:
         height = 0
@@ -38,8 +38,8 @@ def grown(client: Client, job: Job, tasks: list[Task], retries: int) -> tuple[Fu
             level = [
                 # Before further shares: else the states of all shares would be there at once.
                 client.submit(
-                    merge, pickled, *level[k : k + _FAN_IN],
-                    key=f"merge-{token}-{height}-{k}", pure=False, priority=1, versions=versions,
+                    merge, sent, *level[k : k + _FAN_IN],
+                    key=f"merge-{token}-{height}-{k}", pure=False, priority=1,
                 )
                 for k in range(0, len(level), _FAN_IN)
             ]  # fmt: skip

@@ -11,7 +11,7 @@ from numba import njit
 from support import beginning_with, until
 
 from iobuf_nb import BufferPool, Channel, MagazineSet, Tier
-from iobuf_nb._dask.plugin import TOPIC
+from iobuf_nb._dask.plugin import TOPIC, _kept
 from iobuf_nb.dask import PoolPlugin, worker_pool
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*was closed with:UserWarning")  # that a client repeats
@@ -138,6 +138,7 @@ def test_workers_in_one_process_have_one_pool_until_the_last_is_gone(caplog):
         assert on(client, second, about, "brief")[1] == id(pool)
         index = on(client, first, take, "brief")
         client.retire_workers([first])
+        until(lambda: len(_kept["brief"].users) == 1)
         assert not pool.closed and client.get_events(TOPIC) == ()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
