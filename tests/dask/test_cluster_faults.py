@@ -1,5 +1,6 @@
 """A stream on a cluster whose workers are killed, come late, or are not there at all."""
 
+import contextlib
 import os
 import random
 import signal
@@ -20,17 +21,13 @@ pytestmark = [pytest.mark.compiled, pytest.mark.proof]
 DATA = np.random.default_rng(7).integers(0, 250, 400_000, dtype=np.uint8)
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """A cluster of two worker processes, of which not all may come again."""
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def client(cluster):
-    with distributed.Client(cluster) as client:
-        client.wait_for_workers(2, timeout=60)
+@contextlib.contextmanager
+def new_cluster():
+    """A client of two new worker processes: Dask may not start one again that dies while it is just being started."""
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        distributed.Client(cluster) as client,
+    ):
         yield client
 
 
@@ -53,48 +50,47 @@ class Killer:
 
     def __init__(self, client, after, choose):
         self.client, self.after, self.choose = client, after, choose
-        self.killed = 0
+        self.killed = []
 
     def __call__(self, done, size):
         if done >= self.after and not self.killed:
-            victims = self.choose(sorted(self.client.run(os.getpid).values()))
-            for pid in victims:
-                os.kill(pid, signal.SIGKILL)
-            self.killed = len(victims)
+            workers = self.client.run(os.getpid)
+            self.killed = self.choose(sorted(workers))
+            for address in self.killed:
+                os.kill(workers[address], signal.SIGKILL)
 
 
-def workers_killed(client, path, times, **options):
+def workers_killed(path, times):
     """Stream several times, and each time kill a worker at a random moment; return how many died."""
     rng = random.Random(times)
     killed = 0
     for _ in range(times):
-        client.wait_for_workers(2, timeout=60)
-        killer = Killer(client, rng.randrange(80) * len(DATA) // 100, lambda pids: rng.sample(pids, 1))
-        assert run(client, path, progress=killer, **options) == DATA.sum()
-        killed += killer.killed
+        with new_cluster() as client:
+            client.register_plugin(PoolPlugin(4, 4096))
+            before = {*client.nthreads()}
+            killer = Killer(client, rng.randrange(80) * len(DATA) // 100, lambda workers: rng.sample(workers, 1))
+            assert run(client, path, progress=killer, pool="pool") == DATA.sum()
+            killed += len(killer.killed)
+            (other,) = before - {*killer.killed}
+            assert client.run(lambda: worker_pool().available(), workers=[other]) == {other: 4}
     return killed
 
 
-def test_a_worker_that_is_killed(client, path):
-    client.register_plugin(PoolPlugin(4, 4096, name="beside"))
-    try:
-        assert workers_killed(client, path, 2, pool="beside") == 2
-        client.wait_for_workers(2, timeout=60)
-        assert set(client.run(lambda: worker_pool("beside").available()).values()) == {4}
-    finally:
-        client.unregister_worker_plugin("beside")
+def test_a_worker_that_is_killed(path):
+    assert workers_killed(path, 2) == 2
 
 
 @pytest.mark.long
-def test_twenty_runs_with_a_worker_that_is_killed(client, path, record_property):
-    killed = workers_killed(client, path, 20)
+def test_twenty_runs_with_a_worker_that_is_killed(path, record_property):
+    killed = workers_killed(path, 20)
     assert killed == 20
     record_property("workers killed while a stream ran on them", killed)
 
 
-def test_all_workers_are_killed(client, path):
-    killer = Killer(client, 1, lambda pids: pids)
-    assert run(client, path, progress=killer) == DATA.sum() and killer.killed == 2
+def test_all_workers_are_killed(path):
+    with new_cluster() as client:
+        killer = Killer(client, 1, lambda workers: workers)
+        assert run(client, path, progress=killer) == DATA.sum() and len(killer.killed) == 2
 
 
 def test_no_worker_and_one_that_comes_late(path):
@@ -146,14 +142,14 @@ def test_a_scheduler_in_a_process_of_its_own_which_is_then_killed(address, path)
             run(client, path, progress=kill)
 
 
-def test_a_piece_that_kills_every_worker(cluster, client, tmp_path):
-    """The last test: a worker that dies while it starts may not be started again."""
+def test_a_piece_that_kills_every_worker(tmp_path):
     data = np.zeros(20_000, np.uint8)
     data[10_000] = 7
     path = tmp_path / "data"
     path.write_bytes(data.tobytes())
-    cluster.scheduler.allowed_failures = 1
-    with pytest.raises(StreamError, match="2 workers died while they had this piece, the last at tcp://") as caught:
-        stream(client, path, kernels.deadly, piece_bytes=10_000)
+    with new_cluster() as client:
+        client.cluster.scheduler.allowed_failures = 1
+        with pytest.raises(StreamError, match="2 workers died while they had this piece, the last at tcp://") as caught:
+            stream(client, path, kernels.deadly, piece_bytes=10_000)
     assert (caught.value.filename, caught.value.offset) == (str(path), 10_000)
     assert isinstance(caught.value.__cause__, distributed.KilledWorker)
