@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from numba import config
 from recording import PAD, log, look, open_descriptors, pick, picked, recorded
 from streaming import WITH_URING, fed
+from support import until
 
 from iobuf_nb import BufferPool, stream
 
@@ -402,7 +403,7 @@ def run(case):
             assert written() == out
         assert result.written == (len(out) if case.output else 0)
     del source, result
-    assert open_descriptors() == opened
+    until(lambda: open_descriptors() <= opened)  # other threads of the process may have some for a moment
 
 
 def in_the_model(case):
