@@ -17,14 +17,14 @@ from .stream import stream
 _CONNECT_S = 10
 
 
-def scan_on(address: str, paths: list[str], *, workers: int | None, **options: Any) -> ScanResult:
+def scan_on(address: str, paths: list[str], **options: Any) -> ScanResult:
     """Count as `scan` does, on the cluster whose scheduler has this address.
 
     ConnectionError if none answers there within 10 s, ValueError if that is no address; other errors are those of
     `iobuf_nb.dask.stream`.
     """
     with _connected(address) as client:
-        return scan_by(functools.partial(stream, client), paths, workers=1 if workers is None else workers, **options)
+        return scan_by(functools.partial(stream, client), paths, **options)
 
 
 @contextmanager
