@@ -80,11 +80,14 @@ from ._memory.iovec import (
 )
 from ._memory.tier import Tier
 from ._pools import fork as _fork  # noqa: F401 (mends pools in a forked child)
+from ._pools import observed as _observed  # noqa: F401 (what a BufferPool with trace or debug is)
 from ._pools import value_queue as _value_queue  # noqa: F401 (what a BoundedQueue with a dtype is)
 from ._pools.bounded_queue import BoundedQueue
 from ._pools.channel import Channel
+from ._pools.item_pool import ItemPool
 from ._pools.magazine import Magazine, MagazineSet
-from ._pools.pool import BufferPool, ItemPool
+from ._pools.observation import PoolStats
+from ._pools.pool import BufferPool
 from ._streams.blocks import blocks
 from ._streams.copy import CopyResult, copy
 from ._streams.scan import ScanResult, scan
@@ -110,6 +113,7 @@ __all__ = [
     "Magazine",
     "MagazineSet",
     "PoolClosed",
+    "PoolStats",
     "ScanResult",
     "Sink",
     "SpinWait",

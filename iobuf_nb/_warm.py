@@ -26,8 +26,9 @@ from ._memory.iovec import advance_iovec, fill_iovec, iovec_from_buffers
 from ._memory.tier import Tier
 from ._pools.bounded_queue import BoundedQueue
 from ._pools.channel import Channel
+from ._pools.item_pool import ItemPool
 from ._pools.magazine import MagazineSet
-from ._pools.pool import BufferPool, ItemPool
+from ._pools.pool import BufferPool
 from ._streams.blocks import blocks
 from ._streams.copy import copy
 from ._streams.scan import scan

@@ -24,16 +24,19 @@ from .._jit.compile import hot, kernel, out_of_line
 from .._jit.faces import compiled_as, kernel_attribute
 from .._jit.handle import WORD_POINTER, HandleType, find_handle, load_handle
 from .._jit.late import late
+from .._threads.clock import now_ns
 from .._threads.gil import thread_id
-from .._threads.outcomes import EMPTY, OK, TAKEN
+from .._threads.outcomes import CLOSED, EMPTY, OK, TAKEN, UNFENCED
 from ..atomics import compare_and_swap, fetch_add, load, store
 from .depot import in_chunks, take_chunks, take_one
-from .deque import COUNT, EMPTINESS, SUSPICIONS, base_of, fence_all, held, steal
+from .deque import COUNT, EMPTINESS, FENCES_FAIL, SUSPICIONS, base_of, fence_all, held, steal
 from .handover import release, release_all, take_stale_late
+from .observation import count_failed, count_get, count_put, count_wait
 from .owners import disown, disown_many, owner_at
-from .processes import CLOSED, IDENTITY, count_free, disown_all_shared, disown_shared, own_shared, recover
-from .queue import ELSEWHERE, GETTERS, QUEUE_TYPE, get_item, get_items, size
-from .waiting import wake_everybody
+from .processes import CLOSED as CLOSED_WORD
+from .processes import IDENTITY, count_free, disown_all_shared, disown_shared, own_shared, recover
+from .queue import ELSEWHERE, GETTERS, NONBLOCKING_FLAG, QUEUE_TYPE, get_item, get_items, size
+from .waiting import wait_to_get, wake_everybody
 
 
 class PoolType(HandleType):
@@ -72,12 +75,26 @@ kernel_attribute(PoolType, "checked", lambda pool: pool._checked != 0)
 
 
 @hot
+def is_observed(pool):
+    """Return whether a pool counts what happens to its buffers; see `observation`."""
+    return pool.checked and load(pool._local, IDENTITY, "relaxed") < 0
+
+
+@hot
+def observation_of(pool):
+    """Return the address of the observation of a pool that is observed."""
+    return -load(pool._local, IDENTITY, "relaxed")
+
+
+@hot
 def own(pool, index):
     """Record this thread as the owner of `index`; False if that is owned already, in a pool that processes share."""
     if pool.checked:
         identity = load(pool._local, IDENTITY, "relaxed")
         if identity:
-            return own_shared(pool, index, identity)
+            if identity > 0:
+                return own_shared(pool, index, identity)
+            count_get(-identity, index)
         # O1 releases to O2: a put by another thread finds the owner. Mutant: "an owner is not recorded"
         store(pool._owners, owner_at(pool, index), thread_id())
     return True
@@ -86,7 +103,7 @@ def own(pool, index):
 @hot
 def take(pool):
     """Take a free buffer: its index, or EMPTY if there is none or the pool is closed."""
-    if load(pool._local, CLOSED):  # C2 acquires from C1
+    if load(pool._local, CLOSED_WORD):  # C2 acquires from C1
         return EMPTY
     index = _take_free(pool)
     if index >= 0 and not own(pool, index):
@@ -111,7 +128,10 @@ def _take_elsewhere(address):
     out_of_line()
     pool = pool_at(address)
     # L4 acquires from L5
-    return seek_late(address) if load(pool._deques, COUNT) else take_spare(pool._queue, pool._depot)
+    index = seek_late(address) if load(pool._deques, COUNT) else take_spare(pool._queue, pool._depot)
+    if index < 0 and is_observed(pool):
+        count_failed(observation_of(pool), 1)
+    return index
 
 
 @kernel
@@ -140,15 +160,41 @@ def take_next(pool):
 
 
 @hot
+def look_again(pool):
+    """Say that a take which has found nothing is not a get that has failed: it will be tried again."""
+    if is_observed(pool):
+        count_failed(observation_of(pool), -1)
+
+
+@hot
+def let_go(pool, index):
+    """Take a buffer from its owner, before it is released: OK, or OUT_OF_RANGE or NOT_OUT without effect."""
+    identity = load(pool._local, IDENTITY, "relaxed") if pool.checked else 0
+    if identity > 0 and 0 <= index < pool.capacity:
+        return disown_shared(pool, index, identity)
+    status = disown(pool, index, False)
+    if identity < 0 and status == OK:
+        count_put(-identity, index)
+    return status
+
+
+@hot
+def let_go_many(pool, indices, n):
+    """Take `n` buffers from their owners: -1; or none, and where the first refused one stands."""
+    identity = load(pool._local, IDENTITY, "relaxed") if pool.checked else 0
+    refused = disown_all_shared(pool, indices, n, identity) if identity > 0 else disown_many(pool, indices, n)
+    if identity < 0 and refused < 0:
+        for k in range(n):
+            count_put(-identity, indices[k])
+    return refused
+
+
+@hot
 def give(pool, index):
     """Return a buffer to the pool: OK, or OUT_OF_RANGE or NOT_OUT without effect."""
     # First FREE, then free: once the index is in the queue, the next owner may record itself.
     # Mutant: "a buffer is free before its owner word is"
-    identity = load(pool._local, IDENTITY, "relaxed") if pool.checked else 0
-    if identity and 0 <= index < pool.capacity:
-        status = disown_shared(pool, index, identity)
-    else:
-        status = disown(pool, index, False)
+    status = let_go(pool, index)
     if status == OK:
         release(pool._queue, index)
     return status
@@ -173,7 +219,7 @@ def take_many(pool, out, begin, end, seek):
 
     Without `seek` those in magazines are left alone: stealing one takes some microseconds.
     """
-    if load(pool._local, CLOSED):  # C2 acquires from C1
+    if load(pool._local, CLOSED_WORD):  # C2 acquires from C1
         return begin
     done = begin
     again = True
@@ -188,6 +234,7 @@ def take_many(pool, out, begin, end, seek):
     while seek and done < end and load(pool._deques, COUNT):  # L4 acquires from L5
         index = take(pool)
         if index < 0:
+            look_again(pool)
             break
         out[done] = index
         done += 1
@@ -197,8 +244,7 @@ def take_many(pool, out, begin, end, seek):
 @kernel
 def give_many(pool, indices, n):
     """Return `n` buffers to the pool and return -1, or return none and say where the first refused one stands."""
-    identity = load(pool._local, IDENTITY, "relaxed") if pool.checked else 0
-    refused = disown_all_shared(pool, indices, n, identity) if identity else disown_many(pool, indices, n)
+    refused = let_go_many(pool, indices, n)
     if refused < 0:
         release_all(pool._queue, pool._depot, indices, 0, n)
     return refused
@@ -295,13 +341,13 @@ def seek_late(address):
 @hot
 def rescue(pool):
     """Do as `recover` does; nothing in a pool that is not shared."""
-    return recover_late(pool._address) if load(pool._local, IDENTITY, "relaxed") else 0
+    return recover_late(pool._address) if load(pool._local, IDENTITY, "relaxed") > 0 else 0
 
 
 @kernel
 def available(pool):
     """Return the number of buffers that were free a moment ago."""
-    if pool.checked and load(pool._local, IDENTITY, "relaxed"):
+    if pool.checked and load(pool._local, IDENTITY, "relaxed") > 0:
         return count_free(pool)  # the queue may have stale entries
     found = size(pool._queue)
     if load(pool._queue._words, ELSEWHERE):  # J10 acquires from J9
@@ -310,10 +356,41 @@ def available(pool):
 
 
 @kernel
+def get_or_closed(pool):
+    """Do as `take` does for one that waits, with CLOSED or UNFENCED for EMPTY where that is the reason."""
+    out_of_line()  # waits try more than once
+    if load(pool._local, CLOSED_WORD, "seq_cst"):  # C2 acquires from C1
+        return CLOSED
+    index = take(pool)
+    if index == EMPTY:
+        look_again(pool)
+    # T8 acquires from T7
+    return UNFENCED if index == EMPTY and load(pool._deques, FENCES_FAIL) else index
+
+
+@kernel
+def wait_for_buffer(pool, timeout_ns):
+    """Do as `wait_to_get` does, after a get has found nothing."""
+    if not is_observed(pool):
+        return wait_to_get(pool, timeout_ns)
+    if (
+        timeout_ns == 0
+        or load(pool._queue._words, NONBLOCKING_FLAG, "relaxed")
+        or load(pool._local, CLOSED_WORD, "relaxed")
+    ):
+        return wait_to_get(pool, timeout_ns)  # a last look, and no wait
+    look_again(pool)
+    begin = now_ns()
+    index = wait_to_get(pool, timeout_ns)
+    count_wait(observation_of(pool), now_ns() - begin, index)
+    return index
+
+
+@kernel
 def close_pool(pool):
     """Close, in this process, and wake all waiting threads and event loops."""
     # C1 releases to C2, before C3, as in `close_queue`.
-    store(pool._local, CLOSED, 1, "seq_cst")
+    store(pool._local, CLOSED_WORD, 1, "seq_cst")
     wake_everybody(pool._queue)
 
 

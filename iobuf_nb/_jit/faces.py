@@ -15,6 +15,7 @@ from numba.core.imputils import lower_builtin, lower_getattr
 from numba.core.typing import templates
 
 from .compile import INLINE, INTERPRETED, for_kernels
+from .places import place_in_kernel
 from .refusals import one_sentence, usage_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -118,9 +119,13 @@ def kernel_instruction(function: Any) -> Callable[[Function], Function]:
 # ---- methods and attributes ------------------------------------------------------------------------------------------
 
 
-def kernel_method(numba_type: type, name: str, body: Callable[..., Any]) -> None:
-    """Give values of `numba_type` the method `name` inside kernels, compiled from `body`."""
-    usage = usage_of(body, name)
+def kernel_method(numba_type: type, name: str, body: Callable[..., Any], with_place: bool = False) -> None:
+    """Give values of `numba_type` the method `name` inside kernels, compiled from `body`.
+
+    If `with_place`, the second argument of the body is the place of the call, see `places`, which kernels do not give.
+    """
+    usage = usage_of(body, name, hidden="place" if with_place else "")
+    place = [types.int64] * with_place
 
     class Method(templates.AbstractTemplate):
         key = (numba_type, name)
@@ -128,7 +133,10 @@ def kernel_method(numba_type: type, name: str, body: Callable[..., Any]) -> None
         def generic(self, args: Any, kws: Any) -> Any:
             usage.require((self.this, *args), kws)
             kws = {each: types.unliteral(kind) for each, kind in kws.items()}
-            found = _call_type(body, self.context, (_seen(self.this, numba_type), *map(types.unliteral, args)), kws)
+            seen = _seen(self.this, numba_type), *place, *map(types.unliteral, args)
+            found = _call_type(body, self.context, seen, kws)
+            if found and place:
+                found = found.replace(args=(found.args[0], *found.args[2:]), pysig=usage)
             return found and found.as_method().replace(recvr=self.this)
 
     class Attribute(templates.AttributeTemplate):
@@ -141,7 +149,9 @@ def kernel_method(numba_type: type, name: str, body: Callable[..., Any]) -> None
 
     @lower_builtin((numba_type, name), numba_type, types.VarArg(types.Any))
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _lower_call(body, numba_type, context, builder, args, signature.args)
+        here = [context.get_constant(types.int64, place_in_kernel())] if place else []
+        given, kinds = [args[0], *here, *args[1:]], [signature.args[0], *place, *signature.args[1:]]
+        return _lower_call(body, numba_type, context, builder, given, kinds)
 
 
 def kernel_attribute(numba_type: type, name: str, body: Callable[..., Any]) -> None:

@@ -39,6 +39,11 @@ def always(handle):
     return True
 
 
+@tiny
+def nothing(handle):
+    """Do nothing."""
+
+
 class Operations(NamedTuple):
     """What the C methods of one kind of object call; None if the class has no such method.
 
@@ -52,6 +57,7 @@ class Operations(NamedTuple):
     #: (handle, indices, n): -1, or the position of the first that `_refuse_many` refuses; a count if there is no such.
     give_many: Any = None
     usable: Any = always  #: (handle): False if this thread may not use the object; the Python method raises why
+    again: Any = nothing  #: (handle): called where a take has failed that the Python method tries again
 
 
 @tiny
@@ -85,6 +91,7 @@ def call_with(function, self, argument, number):
 
 def _get(operations: Operations, slow: int) -> Callable[..., Any]:
     handle_type, take, usable = operations.handle_type, operations.take, operations.usable
+    again = operations.again
 
     def get(self, arguments, n, names):
         members = members_of(self)
@@ -94,6 +101,7 @@ def _get(operations: Operations, slow: int) -> Callable[..., Any]:
                 index = take(handle)
                 if index >= 0:
                     return int_object(index)
+                again(handle)
         return slowly(slow, self, arguments, n, names)
 
     return get

@@ -82,9 +82,10 @@ class Usage(inspect.Signature):
             raise KernelTypingError(f"{self.name} must be called as {self.example}: {error}") from None
 
 
-def usage_of(function: Callable[..., Any], name: str, skip: int = 0) -> Usage:
-    """Return how `function` is called by `name`, without its first `skip` parameters."""
-    usage = Usage([*inspect.signature(function).parameters.values()][skip:])
+def usage_of(function: Callable[..., Any], name: str, skip: int = 0, hidden: str = "") -> Usage:
+    """Return how `function` is called by `name`, without its first `skip` parameters and the one that is `hidden`."""
+    parameters = [*inspect.signature(function).parameters.values()][skip:]
+    usage = Usage([each for each in parameters if each.name != hidden])
     usage.name = name
     return usage
 

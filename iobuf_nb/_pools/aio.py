@@ -172,12 +172,16 @@ class LoopWaiters:
         index = take_handed(self._queue)
         if index >= 0:
             del self.waiting[next(iter(self.waiting))]
+            if pool._observation is not None:
+                pool._observation.got(index)
             if pool.checked:
                 store(pool._owners, place_of(pool.capacity, index), threading.get_ident())  # O1 releases to O2
             return index
         index = pool.try_get()
         if index >= 0:
             self.leave(next(iter(self.waiting)))
+        elif pool._observation is not None:
+            pool._observation.failed(-1)  # this is a look of those that wait, not a get
         return index
 
 

@@ -41,6 +41,8 @@ from .repr import ReprMixin
 #: What ends the error where a pool, or what is over one, is pickled.
 FOR_DASK = "; a task on a Dask cluster takes the pool of its worker: iobuf_nb.dask.PoolPlugin and worker_pool"
 
+NOT_CHECKED_OUT = "index must be that of a buffer that is checked out; {} was put already or never got"
+
 _INTEGERS = int, np.int64  # the common types, which need no check
 
 
@@ -60,9 +62,7 @@ def refuse(pool: Any, index: Any, status: int) -> None:
     """Raise the error that a `status` other than OK stands for, the same in Python and in kernels."""
     if status == OUT_OF_RANGE:
         raise FormattedIndexError("index must be from 0 to {}, not {}", pool.capacity - 1, index)
-    raise FormattedValueError(
-        "index must be that of a buffer that is checked out; {} was put already or never got", index
-    )
+    raise FormattedValueError(NOT_CHECKED_OUT, index)
 
 
 compiled_as(refuse)(refuse)

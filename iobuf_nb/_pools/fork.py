@@ -29,7 +29,8 @@ from .._free.owners import in_transit, place_of, restore
 from .._free.queue import GET_FD, GETTERS, HANDED, PUTTERS, REQUESTS, SLOTS, STALE
 from .._jit.handle import live
 from .bounded_queue import BoundedQueue
-from .pool import BufferPool, ItemPool
+from .item_pool import ItemPool
+from .pool import BufferPool
 from .sharing import join_in_child
 from .value_queue import ValueQueue
 

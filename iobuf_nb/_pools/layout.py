@@ -38,6 +38,8 @@ ARRAYS, VIEWS, DTYPE, FLAGS, IS_BYTES, NDIM, SHAPE = range(0, 56, 8)  # in bytes
 class BufferPoolType(PoolType):
     """The numba type of `BufferPool`: includes the element type and the number of dimensions."""
 
+    KIND = "BufferPool"
+
     def __init__(self, dtype: types.Type, ndim: int, checked: bool) -> None:
         self.dtype = dtype
         members = [
@@ -45,7 +47,7 @@ class BufferPoolType(PoolType):
             ("shape", types.UniTuple(types.int64, ndim)),
             ("_memory_info", types.int64),
         ]
-        super().__init__(f"BufferPool of {dtype}, {ndim}-d", checked, members)
+        super().__init__(f"{self.KIND} of {dtype}, {ndim}-d", checked, members)
 
 
 @intrinsic

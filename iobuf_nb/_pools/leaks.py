@@ -30,6 +30,10 @@ def leaks_of(pool: Any, how: str) -> str:
         if pool._segment is not None:
             mine = sharing.holders(pool, pool._segment.number)
             holders = {index: thread_of(word) for index, word in mine.items()}
-        held = [f"{i} by {names.get(owner, f'thread {owner}')}" for i, owner in list(holders.items())[:_MOST_NAMED]]
+        traced = pool._observation if pool._observation and pool._observation._traces else None
+        held = [
+            f"{i} by {names.get(owner, f'thread {owner}')}" + (f", got at {traced.place(i)}" if traced else "")
+            for i, owner in list(holders.items())[:_MOST_NAMED]
+        ]
         message += ": " + ", ".join(held) + (", ..." if out > len(held) else "")
     return message

@@ -38,11 +38,21 @@ from .._free.deque import (
     push,
     push_many,
 )
-from .._free.free_list import ITEM_POOL, own, own_many, seek_late, take, take_many
+from .._free.free_list import (
+    ITEM_POOL,
+    let_go,
+    let_go_many,
+    look_again,
+    own,
+    own_many,
+    seek_late,
+    take,
+    take_many,
+    wait_for_buffer,
+)
 from .._free.handover import release, release_all
-from .._free.owners import disown, disown_many
 from .._free.queue import CLOSED_FLAG, ELSEWHERE, GET_EVENT, GETTERS
-from .._free.waiting import notify, wait_to_get
+from .._free.waiting import notify
 from .._jit import check
 from .._jit.check import FormattedIndexError, FormattedRuntimeError
 from .._jit.check_in_kernels import require_integer
@@ -150,7 +160,7 @@ def take_elsewhere(pool):
 def give_to(magazine, index):
     """Return a buffer: OK, or the status of a refusal, without effect."""
     keeps = enter(magazine)
-    status = disown(magazine.pool, index, False)
+    status = let_go(magazine.pool, index)
     if status == OK:
         put_free(magazine, index, keeps)
     return status
@@ -213,7 +223,7 @@ def give_many_to(magazine, indices, n):
     pool = magazine.pool
     words = pool._queue._words
     keeps = enter(magazine)
-    refused = disown_many(pool, indices, n)
+    refused = let_go_many(pool, indices, n)
     if refused >= 0:
         return refused
     kept = 0
@@ -366,7 +376,7 @@ class Magazine(Allocator[Value]):
 
     @in_kernels
     def _wait(self, limit: int) -> int:
-        return wait_to_get(self.pool._core, limit) if self.size else CLOSED
+        return wait_for_buffer(self.pool._core, limit) if self.size else CLOSED
 
     @is_in_kernels(give_to)
     def _give(self, index: int) -> int:
@@ -567,9 +577,14 @@ def _is_ours(magazine):
     return load(words, owner_word) == thread_id() or compare_and_swap(words, owner_word, 0, thread_id())
 
 
+@hot
+def _look_again(magazine):
+    look_again(magazine.pool)
+
+
 def _operations() -> Operations:
     kind = magazine_type(ITEM_POOL, register_heavy_fence())
-    return Operations(kind, take_from, give_to, _take_near, give_many_to, _is_ours)
+    return Operations(kind, take_from, give_to, _take_near, give_many_to, _is_ours, _look_again)
 
 
 replace_methods((Magazine,), _operations, bulk=True)

@@ -1,4 +1,4 @@
-"""Pools: buffers, or Python objects, checked out by index, each to one owner at a time.
+"""`BufferPool`, and what all pools share: buffers are checked out by index, each to one owner at a time.
 
 `_free.free_list` holds the free indices, `allocator` gets and puts them, and `layout` maps them to memory.
 """
@@ -11,44 +11,41 @@ import os
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._free import owners
 from .._free.depot import new_depot
-from .._free.deque import DEQUE_WORDS, FENCES_FAIL
+from .._free.deque import DEQUE_WORDS
 from .._free.free_list import (
-    ITEM_POOL,
-    ITEM_POOL_UNCHECKED,
     PoolType,
     available,
     close_pool,
+    get_or_closed,
     give,
     give_many,
     rescue,
     take,
     take_many,
+    wait_for_buffer,
 )
 from .._free.owners import bulk_words
 from .._free.processes import CLOSED as CLOSED_WORD
 from .._free.processes import NUMBER_SHIFT, recover, thread_of
 from .._free.queue import CLOSED_FLAG, LINE_PAIR, NONBLOCKING_FLAG, PROCESS
-from .._free.waiting import wait_to_get
-from .._jit.compile import hot, kernel, out_of_line
 from .._jit.faces import in_kernels, is_in_kernels, kernel_face, kernel_method
-from .._jit.methods import Operations, replace_methods
 from .._memory.aligned import MAX_ITEMS, aligned_mem, lock_memory
 from .._memory.borrowed import memory_info
 from .._memory.iovec import IoVec, iovec_over
 from .._memory.segment import Segment
 from .._threads.clock import limit_ns
-from .._threads.outcomes import CLOSED, EMPTY, NO_WAIT_IN_A_CHILD, UNFENCED, Closed, WouldBlock
+from .._threads.outcomes import NO_WAIT_IN_A_CHILD, Closed, WouldBlock
 from ..atomics import load, store
 from . import sharing
-from .allocator import FOR_DASK, Allocator, checked_index, count_or_rest
+from .allocator import FOR_DASK, Allocator
 from .bounded_queue import BoundedQueue
 from .buffer_methods import replace_buffer_methods
 from .layout import (
@@ -67,6 +64,7 @@ from .layout import (
 from .leaks import leaks_of
 from .lease import AsyncLease, Value
 from .magazine import DEFAULT_SIZE, Magazine
+from .observation import Observation, Options, PoolStats, filled, options
 
 if TYPE_CHECKING:
     from typing_extensions import Self, TypedDict, Unpack
@@ -85,21 +83,12 @@ if TYPE_CHECKING:
         populate: bool
         shared: bool
         name: str | None
+        stats: bool
+        trace: bool
+        debug: bool | str
 
 
-Item = TypeVar("Item")
 Element = TypeVar("Element", bound=np.generic)  #: the scalar type of a dtype
-
-
-@kernel
-def get_or_closed(pool):
-    """Do as `take` does, with CLOSED or UNFENCED for EMPTY where that is the reason."""
-    out_of_line()  # waits try more than once
-    if load(pool._local, CLOSED_WORD, "seq_cst"):  # C2 acquires from C1
-        return CLOSED
-    index = take(pool)
-    # T8 acquires from T7
-    return UNFENCED if index == EMPTY and load(pool._deques, FENCES_FAIL) else index
 
 
 @kernel_face(PoolType)
@@ -114,6 +103,7 @@ class _Pool(Allocator[Value]):
         "_free_deques",
         "_getters",
         "_local",
+        "_observation",
         "_owners",
         "_queue",
         "_segment",
@@ -124,7 +114,14 @@ class _Pool(Allocator[Value]):
 
     checked: bool
 
-    def _set_up(self, capacity: int, checked: bool, nonblocking: bool, segment: Segment | None = None) -> None:
+    def _set_up(
+        self,
+        capacity: int,
+        checked: bool,
+        nonblocking: bool,
+        segment: Segment | None = None,
+        observation: Observation | None = None,
+    ) -> None:
         self.capacity = capacity
         self.checked = bool(checked)
         self._checked = int(self.checked)
@@ -151,6 +148,9 @@ class _Pool(Allocator[Value]):
         self._free_deques: deque[int] = deque()  # numbers of deques whose magazines are closed
         if nonblocking:
             self.nonblocking = True
+        self._observation = observation
+        if observation is not None:
+            observation.attach_to(self._local, self._queue._words)
 
     @property
     @in_kernels
@@ -166,9 +166,9 @@ class _Pool(Allocator[Value]):
     def _take(self) -> int:
         return take(self._core)
 
-    @is_in_kernels(wait_to_get)
+    @is_in_kernels(wait_for_buffer)
     def _wait(self, limit: int) -> int:
-        return wait_to_get(self._core, limit)
+        return wait_for_buffer(self._core, limit)
 
     @is_in_kernels(rescue)
     def _rescue(self) -> int:
@@ -236,10 +236,13 @@ class _Pool(Allocator[Value]):
         >>> asyncio.run(both())
         """
         limit = limit_ns(True, timeout)
+        seen = self._observation
         if not self._getters:  # no coroutine waits, so none is overtaken
             index = take(self._core)
             if index >= 0:
                 return index
+        elif seen is not None:
+            seen.failed(1)  # until it has waited
         if self.closed:
             raise Closed("get from a closed pool")
         if self.nonblocking:
@@ -252,7 +255,8 @@ class _Pool(Allocator[Value]):
             raise RuntimeError(NO_WAIT_IN_A_CHILD)
         from .aio import getters_of
 
-        return await getters_of(self).get(self, None if limit < 0 else limit / 1e9)
+        waiting = getters_of(self).get(self, None if limit < 0 else limit / 1e9)
+        return await (waiting if seen is None else seen.wait(waiting))
 
     def magazine(self, size: int = DEFAULT_SIZE) -> Magazine[Value]:
         """Return a magazine over this pool: one thread's stack of at most `size` free buffers. Python only.
@@ -346,6 +350,28 @@ class _Pool(Allocator[Value]):
             return {index: thread_of(word) for index, word in sharing.holders(self).items()}
         return owners.holders(self._owners, self._bulks)
 
+    def stats(self) -> PoolStats:
+        """Return how often buffers were got and put, how often none was free, and how long that lasted. Python only.
+
+        ValueError if the pool was not made with ``stats=True``.
+
+        Notes
+        -----
+        All gets and puts are counted: in kernels, in Python and by coroutines, through magazines, streams and io_uring.
+        The figures are those of a moment ago; other threads go on. Each get and put of such a pool takes a few
+        nanoseconds more, with several threads some tens; other pools pay nothing.
+
+        Examples
+        --------
+        >>> pool = BufferPool(4, 1024, stats=True)
+        >>> with pool.lease():
+        ...     pool.stats().gets, pool.stats().puts, pool.stats().most_in_use
+        (1, 0, 1)
+        """
+        if self._observation is None:
+            raise ValueError("stats() needs a pool made with stats=True; this one counts nothing")
+        return self._observation.stats()
+
     def close(self) -> None:
         """Close the pool: waits and further gets end with Closed. Closing twice is not an error.
 
@@ -421,6 +447,12 @@ class BufferPool(_Pool[NDArray[Element]], sharing.Shareable, Generic[Element]):
         Alignment of the arena in bytes, a power of two; `iobuf_nb.page_size()` by default.
     huge_pages, lock, populate : bool
         As in `aligned_mem`.
+    stats, trace : bool
+        Count gets, puts and waits, see `stats`; and note where each get stands, see `places`.
+    debug : bool or "any thread"
+        Look for mistakes, at the cost of time. Put buffers are filled with the byte 0xDB, and what is written to them
+        after that is an error at the next get, or in `check`. `value` and its like of a buffer that this thread has not
+        checked out is an error; "any thread" allows it if another has, for threads that hand buffers on.
     shared : bool
         Put the pool into memory that other processes can use, too: children that are forked have it; pickled, it can be
         sent to others by `multiprocessing` and `concurrent.futures`. Linux only. See Notes.
@@ -489,6 +521,8 @@ class BufferPool(_Pool[NDArray[Element]], sharing.Shareable, Generic[Element]):
     )
 
     dtype: np.dtype[Element]
+    _type = staticmethod(buffer_pool_type)
+    _observed: ClassVar[Any]  # the class of those with trace or debug: `observed` sets it
 
     if TYPE_CHECKING:  # the scalar type of `value`, as far as the arguments tell
 
@@ -532,8 +566,18 @@ class BufferPool(_Pool[NDArray[Element]], sharing.Shareable, Generic[Element]):
         populate: bool = False,
         shared: bool = False,
         name: str | None = None,
+        stats: bool = False,
+        trace: bool = False,
+        debug: bool | str = False,
     ) -> None:
         capacity, layout, arena_bytes = sizes_of(capacity, size, shape, dtype)
+        observed = options(stats, trace, debug, bool(checked), sharing.is_shared(shared, name))
+        if observed is not None and observed.traces:
+            if type(self) is not BufferPool:
+                raise TypeError(
+                    f"trace and debug must be False in a subclass of BufferPool, not {trace!r} and {debug!r}"
+                )
+            self.__class__ = self._observed  # one constructor, and Python methods in place of those in C
         if sharing.is_shared(shared, name):
             sharing.require_shareable(checked, page_size, huge_pages)
             segment = sharing.make_pool(self._KIND, capacity, layout[0], layout[1], arena_bytes, name)
@@ -544,7 +588,7 @@ class BufferPool(_Pool[NDArray[Element]], sharing.Shareable, Generic[Element]):
                 arena[:: mmap.PAGESIZE] = 0
             return
         arena = aligned_mem(arena_bytes, page_size, huge_pages=huge_pages, lock=lock, populate=populate)
-        self._build(arena, layout, capacity, checked, nonblocking)
+        self._build(arena, layout, capacity, checked, nonblocking, observed=observed)
 
     @classmethod
     def attach(cls: type[BufferPool[Any]], name: str) -> BufferPool[Any]:
@@ -601,6 +645,7 @@ class BufferPool(_Pool[NDArray[Element]], sharing.Shareable, Generic[Element]):
         checked: bool,
         nonblocking: bool,
         segment: Segment | None = None,
+        observed: Options | None = None,
     ) -> None:
         self.shape, self.dtype, element = layout
         self.buffer_size = math.prod(self.shape) * self.dtype.itemsize
@@ -613,8 +658,9 @@ class BufferPool(_Pool[NDArray[Element]], sharing.Shareable, Generic[Element]):
         self._kept_words = kept_words(self)
         self._kept = self._kept_words.ctypes.data
         self._memory, self._memory_info = memory_info(arena)
-        self._set_up(capacity, checked, nonblocking, segment)
-        self._describe(buffer_pool_type(element, len(self.shape), self.checked))
+        observation = observed and Observation(observed, capacity, self.arena, self.stride, self.buffer_size)
+        self._set_up(capacity, checked, nonblocking, segment, observation)
+        self._describe(self._type(element, len(self.shape), self.checked))
 
     @in_kernels
     def value(self, index: int) -> NDArray[Element]:
@@ -767,76 +813,58 @@ class BufferPool(_Pool[NDArray[Element]], sharing.Shareable, Generic[Element]):
             raise ValueError("fill needs every buffer to be free")
         for index in range(self.capacity):
             copy_into(buffer(self, index), make())
+        filled(self)
+
+    def places(self) -> dict[int, str]:
+        """Return where each checked-out buffer was got: a dict from index to file and line. Python only.
+
+        A snapshot, as in `holders`. The place is that of the call in your code, also in a kernel; that of a `get` by a
+        magazine, a stream or io_uring is not known. ValueError if the pool was not made with ``trace=True``. A leak is
+        told with its place when the pool is closed or dropped.
+
+        Examples
+        --------
+        >>> pool = BufferPool(4, 1024, trace=True)
+        >>> index = pool.get()
+        >>> [place.rpartition(":")[0] for place in pool.places().values()]
+        ['<doctest iobuf_nb._pools.pool.BufferPool.places[1]>']
+        >>> pool.put(index)
+        """
+        if self._observation is None or not self._observation._traces:
+            raise ValueError("places() needs a pool made with trace=True; this one does not note them")
+        return {index: self._observation.place(index) for index in self.holders()}
+
+    def check(self) -> None:
+        """Look whether a free buffer has been written to after its put. Python only.
+
+        For a moment at which no other thread gets or puts; `close` does it, too, and warns.
+
+        Raises
+        ------
+        RuntimeError
+            The first such buffer, which is told once.
+        ValueError
+            The pool was not made with ``debug=True``.
+
+        Examples
+        --------
+        >>> pool = BufferPool(4, 1024, debug=True)
+        >>> with pool.lease() as buffer:
+        ...     buffer[:] = 1
+        >>> pool.check()
+        >>> buffer[7] = 2
+        >>> pool.check()
+        Traceback (most recent call last):
+            ...
+        RuntimeError: buffer 0 was written to after it was put: its byte 7 has changed while it was free; ...
+        """
+        raise ValueError("check() needs a pool made with debug=True; this one does not see such writes")
 
     def _figures(self) -> dict[str, object]:
         return {**super()._figures(), "shape": self.shape, "dtype": self.dtype}
 
 
-class ItemPool(_Pool[Item]):
-    """A lock-free pool of Python objects: `get` and `put` move indices, `value` returns the object behind an index.
-
-    Kernels may get and put indices, but cannot access the objects.
-
-    Parameters
-    ----------
-    items : iterable of objects
-        At least one.
-    checked, nonblocking : bool
-        As in `BufferPool`.
-
-    Attributes
-    ----------
-    capacity : int
-        Number of items; readable in kernels.
-    checked : bool
-        As given; readable in kernels.
-
-    Raises
-    ------
-    TypeError, ValueError
-        `items` is not an iterable, or is empty.
-
-    Examples
-    --------
-    >>> pool = ItemPool(["first", "second"])
-    >>> index = pool.get()
-    >>> pool.value(index)
-    'first'
-    >>> pool.put(index)
-    """
-
-    __slots__ = ("_items",)
-
-    def __init__(self, items: Iterable[Item], *, checked: bool = True, nonblocking: bool = False) -> None:
-        try:
-            self._items = [*iter(items)]
-        except TypeError:
-            raise TypeError(f"items must be an iterable of objects, not {items!r:.60}") from None
-        if not self._items:
-            raise ValueError("items must hold at least one object, not 0")
-        self._set_up(len(self._items), checked, nonblocking)
-        kind = ITEM_POOL if self.checked else ITEM_POOL_UNCHECKED
-        self._describe(kind)
-
-    def value(self, index: int) -> Item:
-        """Return the object behind `index`. IndexError if it is out of range, TypeError if it is not an integer."""
-        return self._items[checked_index(self, index)]
-
-    def set_value(self, index: int, item: Item) -> None:
-        """Replace the object behind `index` with `item`; errors are those of `value`."""
-        self._items[checked_index(self, index)] = item
-
-
 kernel_method(PoolType, "close", close_pool)
 
 
-@hot
-def _take_from_queue(pool, out, n):
-    """Take up to `n` buffers from the free queue; return how many, or REST minus that if there may be more."""
-    return count_or_rest(pool, take_many(pool, out, 0, n, False), n)
-
-
 replace_buffer_methods(BufferPool)
-replace_methods(
-    (BufferPool, ItemPool), lambda: Operations(ITEM_POOL, take, give, _take_from_queue, give_many), bulk=True
-)

@@ -1,0 +1,62 @@
+"""Places: a file and a line as one integer, which kernels carry as a constant in their cached code.
+
+The file is a checksum of its path, because cached code is loaded into processes that have never seen the source. The
+path is found again among those that this process knows: of places that were made here, of modules that are loaded, and
+of what notebooks and shells have run.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+import zlib
+from types import FrameType
+from typing import Any
+
+from numba.core.lowering import BaseLower
+
+from .compile import PACKAGE
+from .refusals import caller
+
+_LINE_BITS = 24
+_NUMBA_FRAMES = 40  # between the lowering of a statement and that of a call in it, at most
+
+_paths: dict[int, str] = {}
+
+
+def _checksum(path: str) -> int:
+    return zlib.crc32(os.fsencode(path if path.startswith("<") else os.path.abspath(path)))
+
+
+def place_of(path: str, line: int) -> int:
+    """Return a place; never 0."""
+    checksum = _checksum(path)
+    _paths[checksum] = path
+    return checksum << _LINE_BITS | min(line, (1 << _LINE_BITS) - 1) or 1
+
+
+def place_called_from() -> int:
+    """Return where Python code outside this package has called into it."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame and str(frame.f_globals.get("__name__", "")).partition(".")[0] == PACKAGE:
+        frame = frame.f_back
+    return place_of(frame.f_code.co_filename, frame.f_lineno) if frame else 0
+
+
+def place_in_kernel() -> int:
+    """Return the place of the call that numba is writing code for."""
+    frame = caller(BaseLower.lower_block, _NUMBA_FRAMES)
+    loc: Any = frame.f_locals["self"].loc if frame else None
+    return place_of(loc.filename, loc.line) if loc else 0
+
+
+def name_of(place: int) -> str:
+    """Return a place as text: a path and a line."""
+    if place == 0:
+        return "a place that is not known"
+    checksum, line = place >> _LINE_BITS, place & ((1 << _LINE_BITS) - 1)
+    if checksum not in _paths:
+        files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+        _paths.update({_checksum(path): path for path in [*linecache.cache, *files] if isinstance(path, str)})
+    return f"{_paths.get(checksum, 'a file that this process does not know')}:{line}"
