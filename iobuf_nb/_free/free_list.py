@@ -26,7 +26,7 @@ from .._jit.handle import WORD_POINTER, HandleType, find_handle, load_handle
 from .._jit.late import late
 from .._threads.clock import now_ns
 from .._threads.gil import thread_id
-from .._threads.outcomes import CLOSED, EMPTY, OK, TAKEN, UNFENCED
+from .._threads.outcomes import CLOSED, EMPTY, NOT_OUT, OK, TAKEN, UNFENCED
 from ..atomics import compare_and_swap, fetch_add, load, store
 from .depot import in_chunks, take_chunks, take_one
 from .deque import COUNT, EMPTINESS, FENCES_FAIL, SUSPICIONS, base_of, fence_all, held, steal
@@ -88,13 +88,14 @@ def observation_of(pool):
 
 @hot
 def own(pool, index):
-    """Record this thread as the owner of `index`; False if that is owned already, in a pool that processes share."""
+    """Record this thread as the owner of `index`; False if `own_or_next` must be asked, for pools of other kinds.
+
+    It is owned already, in a pool that processes share; or the pool is observed.
+    """
     if pool.checked:
         identity = load(pool._local, IDENTITY, "relaxed")
         if identity:
-            if identity > 0:
-                return own_shared(pool, index, identity)
-            count_get(-identity, index)
+            return identity > 0 and own_shared(pool, index, identity)
         # O1 releases to O2: a put by another thread finds the owner. Mutant: "an owner is not recorded"
         store(pool._owners, owner_at(pool, index), thread_id())
     return True
@@ -107,7 +108,7 @@ def take(pool):
         return EMPTY
     index = _take_free(pool)
     if index >= 0 and not own(pool, index):
-        index = take_next_late(pool._address)
+        index = own_or_next(pool._address, index)
     return index
 
 
@@ -170,12 +171,12 @@ def look_again(pool):
 def let_go(pool, index):
     """Take a buffer from its owner, before it is released: OK, or OUT_OF_RANGE or NOT_OUT without effect."""
     identity = load(pool._local, IDENTITY, "relaxed") if pool.checked else 0
-    if identity > 0 and 0 <= index < pool.capacity:
-        return disown_shared(pool, index, identity)
-    status = disown(pool, index, False)
-    if identity < 0 and status == OK:
-        count_put(-identity, index)
-    return status
+    if identity:
+        if identity < 0:
+            return let_go_observed(pool._address, index)
+        if 0 <= index < pool.capacity:
+            return disown_shared(pool, index, identity)
+    return disown(pool, index, False)
 
 
 @hot
@@ -207,8 +208,9 @@ def own_many(pool, out, begin, end):
         return end
     left = begin
     for k in range(begin, end):
-        if own(pool, out[k]):
-            out[left] = out[k]
+        index = out[k]
+        if own(pool, index) or (is_observed(pool) and own_or_next(pool._address, index) == index):
+            out[left] = index
             left += 1
     return left
 
@@ -395,9 +397,24 @@ def close_pool(pool):
 
 
 @late(missing=EMPTY)
-def take_next_late(address):
-    """Do as `take_next` does, once this process has a pool that it shares."""
-    return take_next(pool_at(address))
+def own_or_next(address, index):
+    """Own a buffer of a pool that is observed; in one that processes share, do as `take_next` does."""
+    pool = pool_at(address)
+    if not is_observed(pool):
+        return take_next(pool)
+    count_get(observation_of(pool), index)
+    store(pool._owners, owner_at(pool, index), thread_id())  # O1 releases to O2
+    return index
+
+
+@late(missing=NOT_OUT)
+def let_go_observed(address, index):
+    """Do as `let_go` does, in a pool that is observed."""
+    pool = pool_at(address)
+    status = disown(pool, index, False)
+    if status == OK:
+        count_put(observation_of(pool), index)
+    return status
 
 
 @late(missing=0)

@@ -45,6 +45,7 @@ from .._free.free_list import (
     look_again,
     own,
     own_many,
+    own_or_next,
     seek_late,
     take,
     take_many,
@@ -145,7 +146,8 @@ def take_from(magazine):
     index = pop(pool._deques, magazine._base, magazine._asymmetric)
     if index < 0:
         return take_elsewhere(pool)
-    own(pool, index)
+    if not own(pool, index):
+        own_or_next(pool._address, index)
     return index
 
 

@@ -98,7 +98,7 @@ def depot_words(segment: Segment, capacity: int) -> NDArray[np.int64]:
 
 def join(pool: Any) -> None:
     """Take a process slot for a pool, and get ready to look for the dead."""
-    for function in free_list.take_next_late, free_list.recover_late:
+    for function in free_list.own_or_next, free_list.recover_late:
         function.ready()
     segment = pool._segment
     take_from(pool._core, -1)  # compiled now: a forked child may need it where it cannot compile
