@@ -130,8 +130,8 @@ def _take_elsewhere(address):
     pool = pool_at(address)
     # L4 acquires from L5
     index = seek_late(address) if load(pool._deques, COUNT) else take_spare(pool._queue, pool._depot)
-    if index < 0 and is_observed(pool):
-        count_failed(observation_of(pool), 1)
+    if index < 0:
+        take_failed(address, 1)
     return index
 
 
@@ -161,13 +161,6 @@ def take_next(pool):
 
 
 @hot
-def look_again(pool):
-    """Say that a take which has found nothing is not a get that has failed: it will be tried again."""
-    if is_observed(pool):
-        count_failed(observation_of(pool), -1)
-
-
-@hot
 def let_go(pool, index):
     """Take a buffer from its owner, before it is released: OK, or OUT_OF_RANGE or NOT_OUT without effect."""
     identity = load(pool._local, IDENTITY, "relaxed") if pool.checked else 0
@@ -186,7 +179,7 @@ def let_go_many(pool, indices, n):
     refused = disown_all_shared(pool, indices, n, identity) if identity > 0 else disown_many(pool, indices, n)
     if identity < 0 and refused < 0:
         for k in range(n):
-            count_put(-identity, indices[k])
+            put_observed(pool._address, indices[k])
     return refused
 
 
@@ -236,7 +229,7 @@ def take_many(pool, out, begin, end, seek):
     while seek and done < end and load(pool._deques, COUNT):  # L4 acquires from L5
         index = take(pool)
         if index < 0:
-            look_again(pool)
+            take_failed(pool._address, -1)  # a bulk get is not counted
             break
         out[done] = index
         done += 1
@@ -365,7 +358,7 @@ def get_or_closed(pool):
         return CLOSED
     index = take(pool)
     if index == EMPTY:
-        look_again(pool)
+        take_failed(pool._address, -1)  # not a get that has failed, yet
     # T8 acquires from T7
     return UNFENCED if index == EMPTY and load(pool._deques, FENCES_FAIL) else index
 
@@ -373,18 +366,10 @@ def get_or_closed(pool):
 @kernel
 def wait_for_buffer(pool, timeout_ns):
     """Do as `wait_to_get` does, after a get has found nothing."""
-    if not is_observed(pool):
-        return wait_to_get(pool, timeout_ns)
-    if (
-        timeout_ns == 0
-        or load(pool._queue._words, NONBLOCKING_FLAG, "relaxed")
-        or load(pool._local, CLOSED_WORD, "relaxed")
-    ):
-        return wait_to_get(pool, timeout_ns)  # a last look, and no wait
-    look_again(pool)
-    begin = now_ns()
+    begin = wait_begins(pool._address, timeout_ns)
     index = wait_to_get(pool, timeout_ns)
-    count_wait(observation_of(pool), now_ns() - begin, index)
+    if begin:
+        wait_ended(pool._address, begin, index)
     return index
 
 
@@ -415,6 +400,44 @@ def let_go_observed(address, index):
     if status == OK:
         count_put(observation_of(pool), index)
     return status
+
+
+@late(missing=0)
+def take_failed(address, n):
+    """Count, in a pool that is observed, gets that found nothing; -1 for one that will be tried again."""
+    pool = pool_at(address)
+    if is_observed(pool):
+        count_failed(observation_of(pool), n)
+    return 0
+
+
+@late(missing=0)
+def wait_begins(address, timeout_ns):
+    """Return when a wait begins for a buffer of a pool that is observed; 0 if it is none, but a last look."""
+    pool = pool_at(address)
+    if not is_observed(pool) or timeout_ns == 0 or load(pool._queue._words, NONBLOCKING_FLAG, "relaxed"):
+        return 0
+    if load(pool._local, CLOSED_WORD, "relaxed"):
+        return 0
+    count_failed(observation_of(pool), -1)
+    return now_ns()
+
+
+@late(missing=0)
+def wait_ended(address, begin, index):
+    """Count a wait that has ended with an index or a status."""
+    count_wait(observation_of(pool_at(address)), now_ns() - begin, index)
+    return 0
+
+
+@late(missing=0)
+def put_observed(address, index):
+    """Count the put of a buffer of a pool that is observed."""
+    count_put(observation_of(pool_at(address)), index)
+    return 0
+
+
+OF_OBSERVED = own_or_next, let_go_observed, put_observed, take_failed, wait_begins, wait_ended
 
 
 @late(missing=0)

@@ -123,14 +123,13 @@ def count_put(address, index):
     fetch_add(seen._words, PUTS, 1, "relaxed")
 
 
-@late(missing=0)
+@kernel
 def count_failed(address, n):
-    """Count gets that found nothing; `n` is -1 for one that has begun to wait, and may find something yet."""
+    """Count gets that found nothing; `n` is -1 for one that will be tried again."""
     fetch_add(observation_at(address)._words, FAILED, n, "relaxed")
-    return 0
 
 
-@late(missing=0)
+@kernel
 def count_wait(address, nanoseconds, index):
     """Count a wait that has ended, with the index of a buffer or a status."""
     words = observation_at(address)._words
@@ -138,7 +137,6 @@ def count_wait(address, nanoseconds, index):
     raise_to(words, LONGEST_WAIT, nanoseconds)
     if index == EMPTY:
         fetch_add(words, FAILED, 1, "relaxed")
-    return 0
 
 
 @late(missing=0)
@@ -149,6 +147,3 @@ def forget_poison(address, capacity):
         for index in range(capacity):
             store(seen._words, word_of(index, PUTTER), 0, "relaxed")
     return 0
-
-
-ALL_LATE = count_failed, count_wait, forget_poison

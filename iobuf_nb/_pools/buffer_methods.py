@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from .._free.free_list import give, look_again, take
+from .._free.free_list import give, take, take_failed
 from .._jit.c_methods import c_method, slowly
 from .._jit.compile import tiny
 from .._jit.handle import load_handle
@@ -148,7 +148,7 @@ def _enter(slow: int, value: int, pool_class: int) -> Any:
                 decref(known(NONE))
                 array = _kept_array(pool, given)
                 return array if array != 0 else slowly(value, self, 0, 0, 0)
-            look_again(pool)
+            take_failed(pool._address, -1)
         return slowly(slow, self, 0, 0, 0)
 
     return enter

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
-from .._free.free_list import ITEM_POOL, ITEM_POOL_UNCHECKED, give, give_many, look_again, take, take_many
+from .._free.free_list import ITEM_POOL, ITEM_POOL_UNCHECKED, give, give_many, take, take_failed, take_many
 from .._jit.compile import hot
 from .._jit.methods import Operations, replace_methods
 from .allocator import checked_index, count_or_rest
@@ -80,8 +80,13 @@ def _take_from_queue(pool, out, n):
     return count_or_rest(pool, take_many(pool, out, 0, n, False), n)
 
 
+@hot
+def _look_again(pool):
+    take_failed(pool._address, -1)
+
+
 replace_methods(
     (BufferPool, ItemPool),
-    lambda: Operations(ITEM_POOL, take, give, _take_from_queue, give_many, again=look_again),
+    lambda: Operations(ITEM_POOL, take, give, _take_from_queue, give_many, again=_look_again),
     bulk=True,
 )

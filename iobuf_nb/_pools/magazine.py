@@ -42,12 +42,12 @@ from .._free.free_list import (
     ITEM_POOL,
     let_go,
     let_go_many,
-    look_again,
     own,
     own_many,
     own_or_next,
     seek_late,
     take,
+    take_failed,
     take_many,
     wait_for_buffer,
 )
@@ -581,7 +581,7 @@ def _is_ours(magazine):
 
 @hot
 def _look_again(magazine):
-    look_again(magazine.pool)
+    take_failed(magazine.pool._address, -1)
 
 
 def _operations() -> Operations:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._free import observation as words
-from .._free.free_list import is_observed, let_go_observed, observation_of, own_or_next
+from .._free.free_list import OF_OBSERVED, is_observed, observation_of
 from .._free.observation import FAILED, GETS, LONGEST_WAIT, MOST_OUT, OBSERVATION, PUTS, WAITS, word_of
 from .._free.owners import FREE
 from .._free.processes import IDENTITY
@@ -87,7 +87,7 @@ class Observation(Handle):
     __slots__ = ("_arena", "_buffer_size", "_poisons", "_strict", "_stride", "_traces", "_words")
 
     def __init__(self, chosen: Options, capacity: int, arena: int = 0, stride: int = 0, buffer_size: int = 0) -> None:
-        for function in (*words.ALL_LATE, own_or_next, let_go_observed):
+        for function in (*OF_OBSERVED, words.forget_poison):
             function.ready()
         self._traces, self._poisons, self._strict = map(int, chosen)
         self._arena, self._stride, self._buffer_size = arena, stride, buffer_size
