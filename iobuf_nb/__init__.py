@@ -23,6 +23,7 @@ Examples
 # The map of the library, from the ground up; a room imports only from those above it (checked by lint-imports):
 #
 #   _interrupt   Ctrl-C on the command line
+#   _log         the logger
 #   _jit/        how Python becomes kernels: options, code cache, faces, handles, instructions, checks, C methods
 #   atomics      public: atomic operations on 64-bit words
 #   _threads/    waiting: C library, GIL and signals, clocks, fences, parking, back-off, statuses

@@ -193,7 +193,7 @@ def mark_items(queue, queued):
 def owner_now(pool):
     """Return the owner word of this thread, in a pool that is shared or not."""
     identity = load(pool._local, IDENTITY, "relaxed")
-    return owner_word(identity) if identity else thread_id()
+    return owner_word(identity) if identity > 0 else thread_id()
 
 
 @hot

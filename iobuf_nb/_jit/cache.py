@@ -40,6 +40,8 @@ from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.misc.appdirs import user_cache_dir
 
+from .._log import logger
+
 _PACKAGE = __name__.partition(".")[0]
 _CHECKSUM_BYTES = 32
 _BUILD = re.compile(r"[0-9a-f]{8}-[0-9a-f]{16}")
@@ -61,6 +63,7 @@ def _warn_once(message: str) -> None:
     global _warned
     if not _warned:
         _warned = True
+        logger.warning(message)
         warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 

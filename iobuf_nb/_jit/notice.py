@@ -16,6 +16,8 @@ from typing import Any
 from numba.core import event
 from numba.core.compiler_lock import global_compiler_lock
 
+from .._log import logger
+
 PATIENCE_S = 1.0  # how long kernels are compiled in silence; also the longest pause between two that count as one
 ERASED = "\r\x1b[K"  # to the start of the line, and clear it
 
@@ -31,6 +33,7 @@ class Notice(event.Listener):
     def reset(self) -> None:
         """Forget what is compiled: its end will not be told."""
         self._outermost: Any = None  # identifies it
+        self._begin = 0.0  # of it
         self._start = 0.0  # of the first of those that count as one
         self._end = -PATIENCE_S  # of the last one
         self._name = self._shown = ""
@@ -50,7 +53,7 @@ class Notice(event.Listener):
         """Note that a function is compiled, and show it if that has taken long already."""
         now = monotonic()
         if self._outermost is None:
-            self._outermost = compilation
+            self._outermost, self._begin = compilation, now
             if now - self._end > PATIENCE_S:
                 self._start = now
         if name.isidentifier():  # not "<lambda>"
@@ -63,6 +66,7 @@ class Notice(event.Listener):
         if compilation is self._outermost:
             self._outermost = None
             self._end = monotonic()
+            logger.debug("compiled or loaded %s in %.2f s", self._name or "a kernel", self._end - self._begin)
             if self._shown:
                 _show("")
             self._name = self._shown = ""

@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 from .._free.processes import thread_of
+from .._log import logger
 from . import sharing
 
 _MOST_NAMED = 8
@@ -19,7 +20,7 @@ def count_out(pool: Any) -> int:
 
 
 def leaks_of(pool: Any, how: str) -> str:
-    """Return a sentence about the buffers that are checked out, and by which threads; nothing if there are none."""
+    """Return a sentence about the buffers that are checked out, and by which threads, and log it; "" if none are."""
     out = count_out(pool)
     if out == 0:
         return ""
@@ -36,4 +37,5 @@ def leaks_of(pool: Any, how: str) -> str:
             for i, owner in list(holders.items())[:_MOST_NAMED]
         ]
         message += ": " + ", ".join(held) + (", ..." if out > len(held) else "")
+    logger.warning(message)
     return message

@@ -118,6 +118,7 @@ class Observation(Handle):
 
     async def wait(self, waiting: Awaitable[int]) -> int:
         """Await a buffer, and count that as a wait."""
+        words.count_failed(self._address, -1)
         begin, index = now_ns(), OK
         try:
             return await waiting

@@ -20,6 +20,7 @@ from .._free.owners import FREE, owner_at
 from .._jit.compile import kernel
 from .._jit.faces import in_kernels, kernel_face, kernel_method
 from .._jit.places import place_called_from
+from .._log import logger
 from .._memory.iovec import IoVec, iovec_over
 from .._threads.gil import thread_id
 from ..atomics import load, store
@@ -138,6 +139,7 @@ class ObservedPool(BufferPool[Any]):
                 self.check()
         except RuntimeError as error:
             spoiled = str(error)
+            logger.warning(spoiled)
         leaks = self._close()
         for sentence, category in (leaks, ResourceWarning), (spoiled, RuntimeWarning):
             if sentence:

@@ -283,7 +283,7 @@ class _Pool(Allocator[Value]):
         if self._segment is None:
             return 0
         self._segment.require_descriptor()
-        return recover(self._core)
+        return sharing.logged(recover(self._core))
 
     def holding_processes(self) -> dict[int, int]:
         """Return the process that has each checked-out buffer of a shared pool: from index to process identifier.

@@ -17,6 +17,7 @@ from .._free.processes import CLOSED, DESCRIPTOR, IDENTITY, LOCAL_WORDS, NUMBER_
 from .._free.queue import LINE_PAIR, SLOTS
 from .._jit import check
 from .._jit.handle import Handle
+from .._log import logger
 from .._memory.aligned import MAX_ITEMS, round_up
 from .._memory.segment import FIRST, Segment, nothing
 
@@ -162,6 +163,13 @@ def local_words(segment: Segment) -> NDArray[np.int64]:
 
 def _set_identity(pool: Any, number: int) -> None:
     pool._local[IDENTITY] = number << NUMBER_SHIFT
+
+
+def logged(found: int) -> int:
+    """Return how many buffers were recovered, and log it."""
+    if found:
+        logger.info("recovered %d buffers of dead processes", found)
+    return found
 
 
 def owns(owners: NDArray[np.int64], number: int) -> int:

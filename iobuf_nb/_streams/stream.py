@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .._jit import check
+from .._log import logger
 from .._memory.aligned import MAX_BUFFER_BYTES, MAX_BYTES, MAX_ITEMS
 from .._memory.tier import Tier
 from .._pools.pool import BufferPool
@@ -326,6 +327,9 @@ def stream(
             leave_at_end(target, job.written)
         collected = collector.array(output_like, job.written) if collector else None
     merged = _per_file(job, share.index, combine) if per_file else combined(states, combine) if combine else states
+    logger.debug(
+        "stream of %d bytes in %.3f s, %.3f s of it to compile", job.bytes, watch.seconds, watch.compile_seconds
+    )
     return StreamResult(
         merged,
         job.bytes,

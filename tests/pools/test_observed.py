@@ -1,0 +1,436 @@
+"""Pools with stats, trace and debug: what is counted, where buffers were got, and which misuse is an error."""
+
+import asyncio
+import gc
+import logging
+import re
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numba import njit
+from support import until
+
+from iobuf_nb import BufferPool, Channel, ItemPool, MagazineSet, PoolStats, WouldBlock, stream
+from iobuf_nb._free.queue import GETTERS
+
+HERE = re.escape(__file__)
+
+
+def line_of(text):
+    """Return the number of the first line of this file that contains a text."""
+    return next(k for k, line in enumerate(Path(__file__).read_text().splitlines(), 1) if text in line)
+
+
+@njit(nogil=True, cache=True)
+def get_and_leave(pool):
+    first = pool.get()  # in a kernel: get
+    second = pool.try_get()  # in a kernel: try_get
+    out = np.zeros(2, np.int64)
+    third = out[pool.get_many(out[:1]) - 1]  # in a kernel: get_many
+    return first, second, third
+
+
+@njit(nogil=True, cache=True)
+def use_after_put(pool, how):
+    index = pool.get()
+    if how == 0:
+        pool.value(index)[0] = 1
+    pool.put(index)
+    if how == 1:
+        pool.value(index)[0] = 1
+    elif how == 2:
+        pool.set_value(index, np.zeros(1, np.uint8))
+    elif how == 3:
+        pool.iovec(np.array([index]))
+    return index
+
+
+@njit(nogil=True, cache=True)
+def write_late(pool):
+    index = pool.get()
+    buffer = pool.value(index)
+    pool.put(index)
+    buffer[3] = 1
+    return index
+
+
+@njit(nogil=True, cache=True)
+def get_all(pool, out):
+    return pool.get_many(out)
+
+
+# ---- stats -----------------------------------------------------------------------------------------------------------
+
+
+def test_gets_and_puts_are_counted_wherever_they_are(face):
+    pool = BufferPool(4, 64, stats=True)
+    held = [face.get(pool), face.try_get(pool)]
+    out = np.zeros(4, np.int64)
+    assert face.get_many(pool, out) == 2
+    assert pool.stats()[:3] == (4, 0, 0) and pool.stats().most_in_use == 4
+    face.put(pool, held[0])
+    assert face.try_put(pool, held[1])
+    face.put_many(pool, out[:2])
+    assert pool.stats() == PoolStats(4, 4, 0, 0, 0.0, 4)
+
+
+def test_a_refused_put_is_not_counted(face):
+    pool = BufferPool(2, 64, stats=True)
+    index = face.get(pool)
+    face.put(pool, index)
+    assert not face.try_put(pool, index)
+    with pytest.raises(ValueError):
+        face.put_many(pool, np.array([index]))
+    assert pool.stats()[:2] == (1, 1)
+
+
+def test_a_get_that_fails_is_counted_once(face):
+    pool = BufferPool(1, 64, stats=True)
+    index = face.get(pool)
+    assert face.try_get(pool) == -1
+    with pytest.raises(WouldBlock):
+        face.get_at_once(pool)
+    assert pool.stats()[2:4] == (2, 0)
+    with pytest.raises(WouldBlock):
+        face.get_within(pool, 0.01)
+    assert pool.stats()[2:4] == (3, 1)
+    assert pool.stats().longest_wait >= 0.01
+    assert face.get_many(pool, np.zeros(1, np.int64)) == 0
+    assert pool.stats()[:4] == (1, 0, 3, 1)
+    face.put(pool, index)
+
+
+@pytest.mark.parametrize("how", ["get", "lease", "magazine"])
+def test_a_wait_that_ends_well_is_no_failure(how):
+    pool = BufferPool(1, 64, stats=True)
+    index = pool.get()
+    found = []
+
+    def wait():
+        if how == "lease":
+            with (lease := pool.lease()):
+                found.append(lease.index)
+        elif how == "magazine":
+            with pool.magazine() as magazine:
+                found.append(magazine.get())
+                magazine.put(found[0])
+        else:
+            found.append(pool.get())
+            pool.put(found[0])
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    until(lambda: pool._queue._words[GETTERS] == 1)  # it is among the getters
+    assert pool.stats().failed_gets == 0
+    pool.put(index)
+    thread.join()
+    assert found == [index]
+    assert pool.stats()[:4] == (2, 2, 0, 1) and pool.stats().longest_wait > 0
+
+
+def test_coroutines_that_wait_are_counted():
+    pool = BufferPool(1, 64, stats=True)
+
+    async def use():
+        async with pool.alease(timeout=30):
+            await asyncio.sleep(0)
+
+    async def many():
+        await asyncio.gather(*(use() for _ in range(5)))
+        async with pool.alease():
+            with pytest.raises(WouldBlock):
+                await pool.aget(timeout=0.001)
+
+    asyncio.run(many())
+    gets, puts, failed, waits, longest, most = pool.stats()
+    assert (gets, puts, failed, most) == (6, 6, 1, 1)
+    assert waits == 5 and longest > 0
+
+
+def test_magazines_and_streams_are_counted(file):
+    pool = BufferPool(8, 4096, stats=True)
+    with MagazineSet(pool, 1, 4) as magazines:
+        out = np.zeros(3, np.int64)
+        for _ in range(5):
+            magazines[0].put(magazines[0].get())
+            assert magazines[0].get_many(out) == 3
+            magazines[0].put_many(out)
+    assert pool.stats() == PoolStats(20, 20, 0, 0, 0.0, 3)
+    stream(file(bytes(100_000)), count, state=np.zeros(1, np.int64), pool=pool, workers=1)
+    gets, puts, *_ = pool.stats()
+    assert gets == puts > 20
+
+
+@njit
+def count(buffer, n, offset, state):
+    state[0] += n
+
+
+def test_several_threads_lose_no_count():
+    pool = BufferPool(3, 64, stats=True)
+
+    def work():
+        for _ in range(300):
+            pool.put(pool.get())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stats = pool.stats()
+    assert stats.gets == stats.puts == 1200 and stats.failed_gets == 0 and 1 <= stats.most_in_use <= 3
+
+
+def test_items_have_stats_too():
+    pool = ItemPool("ab", stats=True)
+    pool.put(pool.get())
+    assert pool.stats()[:2] == (1, 1)
+
+
+def test_without_being_asked_nothing_is_counted():
+    pool = BufferPool(2, 64)
+    for method in pool.stats, pool.places, pool.check:
+        with pytest.raises(ValueError, match="needs a pool made with"):
+            method()
+
+
+# ---- trace -----------------------------------------------------------------------------------------------------------
+
+
+def test_each_get_is_known_by_file_and_line():
+    pool = BufferPool(8, 64, trace=True)
+    indices = get_and_leave(pool)
+    places = pool.places()
+    for index, method in zip(indices, ["get", "try_get", "get_many"], strict=True):
+        assert re.fullmatch(f"{HERE}:{line_of('# in a kernel: ' + method)}", places[index])
+    here = pool.get()  # in Python
+    assert pool.places()[here] == f"{__file__}:{line_of('# in ' + 'Python')}"
+    with pool.lease():  # a lease
+        assert f"{__file__}:{line_of('# a ' + 'lease')}" in pool.places().values()
+    pool.put_many(np.array([*indices, here]))
+    assert pool.places() == {}
+
+
+def test_a_leak_is_told_with_its_place(caplog):
+    pool = BufferPool(2, 64, trace=True)
+    pool.get()  # leaks
+    told = (
+        f"{re.escape('1 of its buffers still checked out: 0 by MainThread, got at ')}{HERE}:{line_of('# ' + 'leaks')}"
+    )
+    with caplog.at_level(logging.WARNING, "iobuf_nb"), pytest.warns(ResourceWarning, match=told):
+        pool.close()
+    assert re.search(told, caplog.text)
+    other = BufferPool(2, 64, trace=True)
+    other.get()
+    with pytest.warns(ResourceWarning, match=f"BufferPool of 2 was dropped .* got at {HERE}:"):
+        del other
+        gc.collect()
+
+
+def test_a_magazines_get_has_no_known_place():
+    pool = BufferPool(2, 64, trace=True)
+    with pool.magazine() as magazine:
+        index = magazine.get()
+        assert pool.places() == {index: "a place that is not known"}
+        magazine.put(index)
+
+
+# ---- debug -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_buffer_that_was_put_is_poisoned():
+    pool = BufferPool(1, shape=3, dtype="i4", debug=True)
+    index = pool.get()
+    assert pool.value(index).tolist() == [0, 0, 0]
+    buffer = pool.value(index)
+    pool.put(index)
+    assert buffer.tobytes() == b"\xdb" * 12
+
+
+@pytest.mark.parametrize("size", [1, 2, 64, 5000])
+def test_a_write_after_the_put_is_told_at_the_next_get(face, size):
+    pool = BufferPool(1, size, debug=True)
+    index = pool.get()  # the former get
+    buffer = pool.value(index)
+    pool.put(index)
+    buffer[size - 1] = 0
+    told = (
+        f"buffer 0 was written to after it was put: its byte {size - 1} has changed while it was free; "
+        f"thread 'MainThread' put it, which had got it at {HERE}:{line_of('# the former ' + 'get')}"
+    )
+    with pytest.raises(RuntimeError, match=told):
+        face.get(pool)
+    assert pool.available() == 1  # and that is told once
+    face.put(pool, face.get(pool))
+    buffer[0] = 0
+    with pytest.raises(RuntimeError, match="its byte 0 has changed"):
+        face.try_get(pool)
+    buffer[0] = 0
+    with pytest.raises(RuntimeError, match="its byte 0 has changed"):
+        face.get_many(pool, np.zeros(1, np.int64))
+    assert pool.available() == 1
+    pool.check()
+
+
+def test_a_bulk_get_that_raises_keeps_nothing():
+    pool = BufferPool(4, 16, debug=True)
+    out = np.zeros(4, np.int64)
+    assert get_all(pool, out) == 4
+    buffers = [pool.value(index) for index in out]
+    pool.put_many(out)
+    buffers[2][:] = 1
+    with pytest.raises(RuntimeError, match=f"buffer {out[2]} "):
+        get_all(pool, out)
+    assert pool.available() == 4 and pool.holders() == {}
+
+
+def test_a_kernel_that_writes_late_is_found_by_check_and_close():
+    pool = BufferPool(2, 64, debug=True)
+    index = write_late(pool)
+    with pytest.raises(RuntimeError, match=f"buffer {index} .* byte 3 "):
+        pool.check()
+    pool.check()
+    index = write_late(pool)
+    with pytest.warns(RuntimeWarning, match=f"buffer {index} .* byte 3 "):
+        pool.close()
+    pool.close()
+
+
+def test_what_a_magazine_finds_is_told_later():
+    pool = BufferPool(1, 64, debug=True)
+    write_late(pool)
+    with pool.magazine() as magazine:
+        magazine.put(magazine.get())
+    with pytest.raises(RuntimeError, match="byte 3"):
+        pool.check()
+
+
+def test_fill_is_no_write_after_a_put(face):
+    pool = BufferPool(2, 4, debug=True)
+    pool.put(pool.get())
+    face.fill(pool, ones)
+    for _ in range(2):
+        index = pool.get()
+        assert pool.value(index).tolist() == [1, 1, 1, 1]
+    pool.put_many(np.arange(2))
+    pool.check()
+
+
+@njit
+def ones():
+    return np.ones(4, np.uint8)
+
+
+@pytest.mark.parametrize("how", [1, 2, 3])
+def test_a_kernel_cannot_use_what_it_has_put(how):
+    pool = BufferPool(2, 64, debug=True)
+    with pytest.raises(ValueError, match="index must be that of a buffer that is checked out; 0 was put already"):
+        use_after_put(pool, how)
+    assert pool.value(pool.get()) is not None and pool.available() == 1
+    pool.put(1)
+    assert use_after_put(pool, 0) == 0
+
+
+@pytest.mark.parametrize("use", ["value", "view", "set_value", "iovec"])
+def test_only_the_owner_uses_a_buffer(use):
+    arguments = {"set_value": (b"x",)}.get(use, ())
+
+    def attempt(pool, index):
+        getattr(pool, use)([index] if use == "iovec" else index, *arguments)
+
+    def elsewhere(pool):
+        caught = []
+
+        def run():
+            try:
+                attempt(pool, 0)
+            except ValueError as error:
+                caught.append(str(error))
+
+        thread = threading.Thread(target=run, name="other")
+        thread.start()
+        thread.join()
+        return caught
+
+    pool = BufferPool(1, 64, debug=True)
+    with pytest.raises(ValueError, match="was put already or never got"):
+        attempt(pool, 0)
+    index = pool.get()  # of this thread
+    attempt(pool, index)
+    (told,) = elsewhere(pool)
+    assert told == (
+        f"index must be that of a buffer of this thread; thread 'MainThread' got 0 at {__file__}:"
+        f"{line_of('# of this ' + 'thread')}; where threads hand buffers on, make the pool with debug='any thread'"
+    )
+    pool.put(index)
+    for wrong in -1, 1:
+        with pytest.raises(IndexError):
+            attempt(pool, wrong)
+    lenient = BufferPool(1, 64, debug="any thread")
+    assert len(elsewhere(lenient)) == 1
+    lenient.get()
+    assert elsewhere(lenient) == []
+    lenient.put(0)
+
+
+def test_what_comes_through_a_channel_belongs_to_its_receiver():
+    pool = BufferPool(1, 64, debug=True)
+    channel = Channel(pool, 1)
+    channel.send(pool.get())
+    with pytest.raises(ValueError, match="checked out"):
+        pool.value(0)
+    index = channel.receive()
+    pool.value(index)[0] = 1
+    pool.put(index)
+    pool.check()
+
+
+def test_a_stream_goes_through_a_pool_with_debug(file):
+    pool = BufferPool(2, 8192, debug=True)
+    data = bytes(range(256)) * 400
+    result = stream(file(data), count, state=np.zeros(1, np.int64), pool=pool, workers=1)
+    assert result.state[0] == len(data)
+    pool.check()
+
+
+# ---- arguments -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "told"),
+    [
+        ({"stats": 1}, TypeError, "stats must be a bool, not 1"),
+        ({"trace": "yes"}, TypeError, "trace must be a bool, not 'yes'"),
+        ({"debug": 1}, TypeError, "debug must be True, False or 'any thread', not 1"),
+        ({"debug": "all"}, ValueError, "debug must be True, False or 'any thread', not 'all'"),
+        ({"stats": True, "checked": False}, ValueError, "stats must be False for a pool with checked=False"),
+        ({"debug": True, "shared": True}, ValueError, "debug must be False for a shared pool"),
+    ],
+)
+def test_bad_arguments_are_refused(options, error, told):
+    with pytest.raises(error, match=told):
+        BufferPool(1, 64, **options)
+
+
+def test_a_subclass_has_stats_and_no_trace():
+    class Mine(BufferPool):
+        pass
+
+    assert Mine(1, 64, stats=True).stats().gets == 0
+    with pytest.raises(TypeError, match="trace and debug must be False in a subclass"):
+        Mine(1, 64, trace=True)
+
+
+def test_it_is_a_buffer_pool_to_all():
+    pool = BufferPool(1, 64, debug=True)
+    assert isinstance(pool, BufferPool)
+    assert (
+        repr(pool) == "BufferPool(capacity=1, in_use=0, checked=True, shape=(64,), dtype=uint8, trace=True, debug=True)"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pool.close()
