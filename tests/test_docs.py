@@ -69,6 +69,7 @@ def test_the_programs_of_the_guides_run(source, tmp_path):
         "echo": "one\ntwo\nthree\n3 connections",
         "traffic": "12 hosts, 160,000 requests, 39,940 failed, 399,370,830 bytes; the same on both",
         "pools": r"\[0\.0, 1\.0, 2\.0, 3\.0\]\n0 reports of buffers that were not put back",
+        "leak": r"\{0: '.*program\.py:10'\}",
         "parts": "4 parts hold 99,994 readings, as one file does",
     }
     assert any(re.fullmatch(expected, done.stdout.strip()) for expected in said.values()), done.stdout

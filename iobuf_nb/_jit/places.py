@@ -7,6 +7,7 @@ of what notebooks and shells have run.
 
 from __future__ import annotations
 
+import functools
 import linecache
 import os
 import sys
@@ -25,6 +26,7 @@ _NUMBA_FRAMES = 40  # between the lowering of a statement and that of a call in 
 _paths: dict[int, str] = {}
 
 
+@functools.cache
 def _checksum(path: str) -> int:
     return zlib.crc32(os.fsencode(path if path.startswith("<") else os.path.abspath(path)))
 

@@ -360,10 +360,12 @@ def _magazine(rng):
     return source if rng.random() < 0.8 else _closed(source)
 
 
+POOLS = [{}, {}, {"checked": False}, {"stats": True}, {"debug": "any thread"}]
+
 MAKE = {
     Channel: _channel,
     BoundedQueue: _queue,
-    BufferPool: lambda rng: _used(rng, BufferPool(4, 16, checked=rng.random() < 0.7)),
+    BufferPool: lambda rng: _used(rng, BufferPool(4, 16, **rng.choice(POOLS))),
     ItemPool: lambda rng: _used(rng, ItemPool("abcd", checked=rng.random() < 0.7)),
     Magazine: _magazine,
     MagazineSet: lambda rng: MagazineSet(BufferPool(4, 16), 2),
