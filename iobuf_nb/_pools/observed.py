@@ -166,22 +166,22 @@ def _note_many(pool, place, indices, n):
         note(pool, place, indices[k])
 
 
-def _try_get(pool, place):
-    index = pool._core.try_get()
+def _try_get(self, place):
+    index = self._core.try_get()
     if index >= 0:
-        note(pool._core, place, index)
+        note(self._core, place, index)
     return index
 
 
-def _get(pool, place, block=True, timeout=None):
-    index = pool._core.get(block, timeout)
-    note(pool._core, place, index)
+def _get(self, place, block=True, timeout=None):
+    index = self._core.get(block, timeout)
+    note(self._core, place, index)
     return index
 
 
-def _get_many(pool, place, out):
-    n = pool._core.get_many(out)
-    _note_many(pool._core, place, elements(out), n)
+def _get_many(self, place, out):
+    n = self._core.get_many(out)
+    _note_many(self._core, place, elements(out), n)
     return n
 
 
