@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 import numpy as np
 from numba import types
@@ -110,7 +110,8 @@ class MagazineSetType(HandleType):
 @functools.cache
 def magazine_type(pool: HandleType, asymmetric: bool) -> MagazineType:
     """Return the type of magazines over pools of a type; `asymmetric` says how they fence."""
-    return (MagazineType if pool is pool.core else BufferMagazineType)(pool, asymmetric)
+    kind = MagazineType if pool is pool.core else getattr(pool, "magazine", BufferMagazineType)
+    return kind(pool, asymmetric)
 
 
 _set_type = functools.cache(MagazineSetType)
@@ -331,11 +332,14 @@ class Magazine(Allocator[Value]):
     __slots__ = ("_asymmetric", "_base", "_number", "_to_free", "pool", "size")
 
     pool: Any
+    _observed: ClassVar[Any]  # the class of those over a pool with trace or debug: `observed` sets it
 
     def __init__(self, pool: _Pool[Value], size: int = DEFAULT_SIZE) -> None:
         if not isinstance(pool, Allocator) or isinstance(pool, Magazine):
             raise TypeError(f"pool must be a BufferPool or an ItemPool, not {pool!r:.60}")
         self.size = check.integer("size", size, 1, DEQUE_CAPACITY)
+        if type(self) is Magazine and isinstance(pool, self._observed._over):
+            self.__class__ = self._observed
         self._asymmetric = register_heavy_fence()
         seek_late.ready()  # before anything can lie in a magazine
         self.pool = pool

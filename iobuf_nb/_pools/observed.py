@@ -18,14 +18,15 @@ from .._free.free_list import observation_of
 from .._free.observation import FORMER_PLACE, PLACE, PUTTER, SPOILED, observation_at, word_of
 from .._free.owners import FREE, owner_at
 from .._jit.compile import kernel
-from .._jit.faces import in_kernels, kernel_face, kernel_method
+from .._jit.faces import in_kernels, kernel_attribute, kernel_face, kernel_method
 from .._jit.places import place_called_from
 from .._log import logger
 from .._memory.iovec import IoVec, iovec_over
 from .._threads.gil import thread_id
 from ..atomics import load, store
-from .allocator import as_index, elements
+from .allocator import Allocator, as_index, elements
 from .layout import BufferPoolType, kept_buffer, write
+from .magazine import BufferMagazineType, Magazine
 from .observation import NotYours, Observation, WrittenAfterPut
 from .pool import BufferPool
 
@@ -34,6 +35,7 @@ class ObservedPoolType(BufferPoolType):
     """The numba type of `ObservedPool`."""
 
     KIND = "BufferPool with trace or debug"
+    magazine: Any  # the numba type of a magazine over it
 
 
 @kernel
@@ -61,8 +63,56 @@ def require_mine(pool, index):
             raise NotYours(index, owner, load(seen._words, word_of(index, PLACE), "relaxed"))
 
 
+class _Noting(Allocator[Any]):
+    """The gets of what notes where they are called: an observed pool, or a magazine over one."""
+
+    __slots__ = ()
+
+    _noting: ObservedPool
+
+    def try_get(self) -> int:
+        """Do as the method of other pools does, and note where it was called."""
+        return self._noting._noted(place_called_from(), super().try_get())
+
+    def get(self, block: bool = True, timeout: float | None = None) -> int:
+        """Do as the method of other pools does, and note where it was called."""
+        return self._noting._noted(place_called_from(), super().get(block, timeout))
+
+    def get_many(self, out: NDArray[np.int64]) -> int:
+        """Do as the method of other pools does, and note where it was called."""
+        n, place = super().get_many(out), place_called_from()
+        _note_many(self._noting._core, place, out, n)
+        return n
+
+
+def _try_get(self, place):
+    index = self._core.try_get()
+    if index >= 0:
+        note(self._noting, place, index)
+    return index
+
+
+def _get(self, place, block=True, timeout=None):
+    index = self._core.get(block, timeout)
+    note(self._noting, place, index)
+    return index
+
+
+def _get_many(self, place, out):
+    n = self._core.get_many(out)
+    _note_many(self._noting, place, elements(out), n)
+    return n
+
+
+def _note_gets(numba_type: Any, noting: Any) -> None:
+    """Give values of a type the gets of `_Noting`; `noting` returns the core of their pool."""
+    kernel_attribute(numba_type, "_noting", noting)
+    for body in _try_get, _get, _get_many:
+        kernel_method(numba_type, body.__name__[1:], body, with_place=True)
+
+
 @kernel_face(ObservedPoolType)
-class ObservedPool(BufferPool[Any]):
+class ObservedPool(_Noting, BufferPool[Any]):
     """A `BufferPool` with ``trace=True`` or ``debug=True``."""
 
     __slots__ = ()
@@ -70,19 +120,9 @@ class ObservedPool(BufferPool[Any]):
     _observation: Observation
     _type = staticmethod(functools.cache(ObservedPoolType))
 
-    def try_get(self) -> int:
-        """Do as `BufferPool.try_get` does, and note where it was called."""
-        return self._noted(place_called_from(), super().try_get())
-
-    def get(self, block: bool = True, timeout: float | None = None) -> int:
-        """Do as `BufferPool.get` does, and note where it was called."""
-        return self._noted(place_called_from(), super().get(block, timeout))
-
-    def get_many(self, out: NDArray[np.int64]) -> int:
-        """Do as `BufferPool.get_many` does, and note where it was called."""
-        n, place = super().get_many(out), place_called_from()
-        _note_many(self._core, place, out, n)
-        return n
+    @property
+    def _noting(self) -> ObservedPool:  # type: ignore[override]
+        return self
 
     async def aget(self, timeout: float | None = None) -> int:
         """Do as `BufferPool.aget` does, and note where it was called."""
@@ -166,26 +206,25 @@ def _note_many(pool, place, indices, n):
         note(pool, place, indices[k])
 
 
-def _try_get(self, place):
-    index = self._core.try_get()
-    if index >= 0:
-        note(self._core, place, index)
-    return index
+class ObservedMagazineType(BufferMagazineType):
+    """The numba type of a magazine over an `ObservedPool`."""
 
 
-def _get(self, place, block=True, timeout=None):
-    index = self._core.get(block, timeout)
-    note(self._core, place, index)
-    return index
+class ObservedMagazine(_Noting, Magazine[Any]):
+    """A magazine over an `ObservedPool`."""
+
+    __slots__ = ()
+
+    _over = ObservedPool
+
+    @property
+    def _noting(self) -> ObservedPool:  # type: ignore[override]
+        pool: ObservedPool = self.pool
+        return pool
 
 
-def _get_many(self, place, out):
-    n = self._core.get_many(out)
-    _note_many(self._core, place, elements(out), n)
-    return n
-
-
-for _body in _try_get, _get, _get_many:
-    kernel_method(ObservedPoolType, _body.__name__[1:], _body, with_place=True)
-
-BufferPool._observed = ObservedPool
+_note_gets(ObservedPoolType, lambda pool: pool._core)
+_note_gets(ObservedMagazineType, lambda magazine: magazine.pool._core)
+ObservedPoolType.magazine = ObservedMagazineType
+ObservedMagazine.__name__ = Magazine.__name__
+BufferPool._observed, Magazine._observed = ObservedPool, ObservedMagazine

@@ -818,8 +818,8 @@ class BufferPool(_Pool[NDArray[Element]], sharing.Shareable, Generic[Element]):
     def places(self) -> dict[int, str]:
         """Return where each checked-out buffer was got: a dict from index to file and line. Python only.
 
-        A snapshot, as in `holders`. The place is that of the call in your code, also in a kernel; that of a `get` by a
-        magazine, a stream or io_uring is not known. ValueError if the pool was not made with ``trace=True``. A leak is
+        A snapshot, as in `holders`. The place is that of the call in your code, also in a kernel or of a magazine; that
+        of a `get` by io_uring is not known. ValueError if the pool was not made with ``trace=True``. A leak is
         told with its place when the pool is closed or dropped.
 
         Examples

@@ -14,7 +14,9 @@ from numba import njit
 from support import until
 
 from iobuf_nb import BufferPool, Channel, ItemPool, MagazineSet, PoolStats, WouldBlock, stream
+from iobuf_nb._free.free_list import give, take
 from iobuf_nb._free.queue import GETTERS
+from iobuf_nb._jit.places import name_of
 
 HERE = re.escape(__file__)
 
@@ -231,12 +233,36 @@ def test_a_leak_is_told_with_its_place(caplog):
         gc.collect()
 
 
-def test_a_magazines_get_has_no_known_place():
+def test_the_gets_of_magazines_are_known_too():
+    pool = BufferPool(8, 64, trace=True)
+    with MagazineSet(pool, 1, 2) as magazines:
+        indices = get_and_leave(magazines[0])
+        places = pool.places()
+        for index, method in zip(indices, ["get", "try_get", "get_many"], strict=True):
+            assert places[index] == f"{__file__}:{line_of('# in a kernel: ' + method)}"
+        here = magazines[0].get()  # by a magazine
+        assert pool.places()[here] == f"{__file__}:{line_of('# by a ' + 'magazine')}"
+        assert get_of_set(magazines) not in (*indices, here)
+        assert f"{__file__}:{line_of('# of a ' + 'set')}" in pool.places().values()
+        magazines[0].put_many(np.array(list(pool.holders())))
+    assert pool.stats()[:2] == (5, 5)
+    assert repr(pool.magazine()).startswith("Magazine(pool=BufferPool(")
+
+
+@njit(nogil=True, cache=True)
+def get_of_set(magazines):
+    return magazines[0].get()  # of a set
+
+
+def test_what_no_line_of_the_program_has_got_has_no_place(file):
     pool = BufferPool(2, 64, trace=True)
-    with pool.magazine() as magazine:
-        index = magazine.get()
-        assert pool.places() == {index: "a place that is not known"}
-        magazine.put(index)
+    channel = Channel(pool, 1)
+    channel.send(pool.get())
+    index = channel.receive()
+    assert pool.places() == {index: f"{__file__}:{line_of('channel.send(pool' + '.get())')}"}
+    pool.put(index)
+    assert name_of(0) == "a place that is not known"
+    assert name_of(5 << 24 | 17) == "a file that this process does not know:17"
 
 
 # ---- debug -----------------------------------------------------------------------------------------------------------
@@ -300,13 +326,33 @@ def test_a_kernel_that_writes_late_is_found_by_check_and_close():
     pool.close()
 
 
-def test_what_a_magazine_finds_is_told_later():
+def test_a_magazine_tells_it_at_its_get(face):
     pool = BufferPool(1, 64, debug=True)
     write_late(pool)
     with pool.magazine() as magazine:
-        magazine.put(magazine.get())
+        with pytest.raises(RuntimeError, match="byte 3"):
+            face.get(magazine)
+        index = face.get(magazine)
+        assert face.value(magazine, index)[0] == 0xDB
+        face.put(magazine, index)
+    pool.check()
+
+
+def test_a_stream_tells_it_too(file):
+    pool = BufferPool(1, 8192, debug=True)
+    write_late(pool)
+    with pytest.raises(RuntimeError, match="byte 3"):
+        stream(file(bytes(10)), count, state=np.zeros(1, np.int64), pool=pool, workers=1)
+    pool.check()
+
+
+def test_what_io_uring_finds_is_told_later():
+    pool = BufferPool(1, 64, debug=True)
+    write_late(pool)
+    give(pool._core, take(pool._core))  # as its kernels do
     with pytest.raises(RuntimeError, match="byte 3"):
         pool.check()
+    pool.check()
 
 
 def test_fill_is_no_write_after_a_put(face):
