@@ -194,7 +194,7 @@ BUGS = [
             (
                 "a buffer is free before its owner word is",
                 free_list.give,
-                r"(    identity = [\s\S]*)    if status == OK:\n *(release.*)\n",
+                r"(    status = [\s\S]*)    if status == OK:\n *(release.*)\n",
                 r"    \2\n\1",
             ),
             (

@@ -78,7 +78,7 @@ BUGS = [
                 r"( *)resend\(channel\)\n *(index = .*\n)",
                 r"\1if resend(channel):\n\1    \2",
             ),
-            ("a bulk get takes what it finds in the queue", free_list.own_many, r"if own(\(.*\)):", r"if own\1 or 1:"),
+            ("a bulk get takes what it finds in the queue", free_list.own_many, r"if own(.*):", r"if own\1 or 1:"),
             ("a get gives up at a stale entry", free_list.take, r"own_or_next\(.*\)", "EMPTY"),
             ("nobody looks for what is in transit and in no queue", processes.send_lost, r"lost = .*", "lost = False"),
             (
