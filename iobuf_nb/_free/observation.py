@@ -42,7 +42,7 @@ MOST_OUT = 2 * LINE_PAIR  # the most that were checked out at once
 FAILED = MOST_OUT + 1  # gets that ended without a buffer
 WAITS = MOST_OUT + 2
 LONGEST_WAIT = MOST_OUT + 3  # in nanoseconds
-COUNTS = 3 * LINE_PAIR  # from here on the words of each buffer, if it is traced
+BUFFERS = 3 * LINE_PAIR  # from here on the words of each buffer, if it is traced
 
 # The words of a buffer.
 PLACE = 0  # where the get stands, a file and a line as `_jit.places` has them; 0: not known
@@ -73,7 +73,7 @@ def observation_at(address: int) -> Any:
 
 def word_of(index: int, which: int) -> int:
     """Return where a word of a buffer lies among those of an observation."""
-    return COUNTS + index * OF_BUFFER + which
+    return BUFFERS + index * OF_BUFFER + which
 
 
 compiled_as(word_of)(word_of)

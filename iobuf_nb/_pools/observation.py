@@ -91,7 +91,7 @@ class Observation(Handle):
             function.ready()
         self._traces, self._poisons, self._strict = map(int, chosen)
         self._arena, self._stride, self._buffer_size = arena, stride, buffer_size
-        size = words.COUNTS + (capacity * words.OF_BUFFER if chosen.traces else 0)
+        size = words.BUFFERS + (capacity * words.OF_BUFFER if chosen.traces else 0)
         self._words: NDArray[np.int64] = aligned_mem(8 * size, 128).view(np.int64)
         self._describe(OBSERVATION)
 
