@@ -198,6 +198,7 @@ PYTHON_ONLY = {
         "areceive",
         "attach",
         "holding_processes",
+        "watch",
         "nonblocking",
         "for_size",
         "ItemPool.value",
