@@ -15,7 +15,7 @@ from .._free.processes import NUMBER_SHIFT, thread_of
 from . import sharing
 
 _MOST_BUFFERS = 1 << 18  # of larger pools there is no map: a look would take longer than some 10 ms
-_MOST_CELLS, _COLUMNS, _CELL = 256, 32, "12px"
+_MOST_CELLS, _COLUMNS, _CELL, _WIDTH = 256, 32, "12px", "446px"
 
 FREE, IN_TRANSIT = 0, -1  # in place of an owner
 
@@ -36,7 +36,7 @@ def thread_names() -> dict[int | None, str]:
 
 
 def map_of(pool: Any, colours: dict[int, str]) -> str:
-    """Return the map of a pool with its legend, as HTML; nothing if it records no owners, or is very large.
+    """Return the map of a pool with its legend, a row of a table; nothing if it records no owners, or is very large.
 
     A snapshot. Owners that have a colour in `colours` keep it, others get one there.
     """
@@ -58,7 +58,8 @@ def map_of(pool: Any, colours: dict[int, str]) -> str:
     )
     layout = f"grid-template-columns:repeat({min(cells, _COLUMNS)},{_CELL});grid-auto-rows:{_CELL}"
     grid = f"<div role='img' aria-label='who has each buffer' style='display:grid;{layout};gap:2px'>{grid}</div>"
-    return f"<div style='margin:.5em 0'>{grid}<div>{_legend(totals, per_cell, names, styles)}</div></div>"
+    legend = f"<div style='max-width:{_WIDTH};line-height:1.6'>{_legend(totals, per_cell, names, styles)}</div>"
+    return f"<tr><td colspan='2' style='text-align:left'>{grid}{legend}</td></tr>"
 
 
 def _owners(pool: Any) -> NDArray[np.int64]:
@@ -120,5 +121,8 @@ def _legend(totals: Mapping[int, int], per_cell: int, names: Mapping[int, str], 
     entries += [(_OTHERS, f"{len(left)} others", sum(left))] if left else []
     box = f"display:inline-block;width:{_CELL};height:{_CELL};box-sizing:border-box;vertical-align:-1px"
     runs = [f"<span>a cell stands for {per_cell} buffers</span>"] if per_cell > 1 else []
-    each = [f"<span><i style='{box};{style}'></i> {escape(name)}: {total:,}</span>" for style, name, total in entries]
-    return " &emsp; ".join(each + runs)
+    each = [
+        f"<span style='display:inline-block'><i style='{box};{style}'></i> {escape(name)}: {total:,}</span>"
+        for style, name, total in entries
+    ]
+    return " &emsp;".join(each + runs)

@@ -44,7 +44,7 @@ class ReprMixin:
         return {}
 
     def _map(self, colours: dict[int, str]) -> str:
-        """Return what stands below the table, as HTML; `colours` is kept from one view to the next."""
+        """Return the last row of the table; `colours` is kept from one view to the next."""
         return ""
 
     def __repr__(self) -> str:
@@ -62,10 +62,10 @@ class ReprMixin:
         meter = f"<meter min='0' max='100' value='{percent:.1f}' style='width:12em'></meter>"
         occupancy = f"<tr><th>occupancy</th><td>{meter} {percent:.1f} %</td></tr>"
         figures = self._figures() | self._details()
-        return as_table(self._called(), figures, occupancy) + self._map(colours)
+        return as_table(self._called(), figures, occupancy + self._map(colours))
 
     def watch(self, interval: float = 0.25) -> Watch:
-        """Show this object in a notebook, live: the table and the map of its view, drawn anew as it changes.
+        """Show this object in a notebook, live: its table, drawn anew as it changes.
 
         Python only. It needs the extra ``notebooks``, of which ipywidgets brings a button that ends it.
 
