@@ -41,13 +41,13 @@ class Watch:
 
     def _run(self, shown: str) -> None:
         try:
-            while not self._over.is_set():
-                self._over.wait(self._interval)
+            over = False
+            while not over:
+                over = self._over.wait(self._interval)  # the last look comes after the end
                 thing = self._thing()
                 if thing is None:
                     break
-                if getattr(thing, "closed", False):
-                    self._over.set()
+                over = over or getattr(thing, "closed", False)
                 html = thing._html(self._colours)
                 del thing  # nothing here keeps it alive while this thread sleeps
                 if html != shown:

@@ -162,7 +162,7 @@ def notebook(request, monkeypatch):
     shown = []
 
     class Handle:
-        update = staticmethod(lambda table: shown.__setitem__(0, table.data))
+        update = staticmethod(lambda table: shown.__setitem__(-1, table.data))
 
     def display(thing, display_id=False):
         shown.append(thing.data if display_id else thing)
@@ -172,8 +172,8 @@ def notebook(request, monkeypatch):
     monkeypatch.setattr("IPython.display.display", display)
     if request.param == "IPython":
         monkeypatch.setitem(sys.modules, "ipywidgets", None)
-        return lambda: shown[0], None
-    return lambda: shown[0].children[0].value, lambda: shown[-1].children[1].click()
+        return lambda: shown[-1], None
+    return lambda: shown[-1].children[0].value, lambda: shown[-1].children[1].click()
 
 
 def test_a_view_changes_with_its_object_and_ends_with_it(notebook, threads_end):
@@ -200,8 +200,9 @@ def test_a_view_ends_when_its_object_is_closed_or_it_is_stopped(notebook, thread
     assert "<th>closed</th><td>True</td>" in shows()
     with BoundedQueue(2) as other:
         endless = Watch(other, 1e6)
+        other.put(1)
         (press or endless.stop)()
-        assert not endless.running
+        assert not endless.running and "<th>size</th><td>1</td>" in shows()  # a last look
 
 
 def test_no_view_where_there_is_nothing_to_draw_in(monkeypatch):
