@@ -17,6 +17,7 @@ myst_heading_anchors = 4
 nb_execution_mode = "cache"  # notebooks are stored without outputs; only a changed one is executed again
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
+nb_ipywidgets_js: dict[str, Any] = {}  # a page needs no scripts of others; live views are for open notebooks
 
 # The API, from the docstrings. A name in single backticks is a reference, if there is something of that name.
 default_role = "py:obj"
@@ -64,7 +65,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "iobuf_nb"
 html_show_sourcelink = False
 html_static_path = ["_static"]
-html_css_files = ["wide.css"]
+html_css_files = ["wide.css", "notebooks.css"]
 _ALONE = "index", "tutorial", "gotchas", "how-it-works", "guarantees", "proofs", "benchmarks", "from-go", "changelog"
 html_sidebars = {page: [] for page in _ALONE}  # they have no pages below them to list
 html_theme_options = {

@@ -227,7 +227,7 @@ def test_what_is_said_of_versions_and_extras_is_what_is_installed():
         extra: tuple(name for name in re.findall(r'"([\w-]+)', packages) if name != "iobuf-nb")
         for extra, packages in re.findall(r"^(\w+) = \[(.*?)\]$", extras, re.MULTILINE | re.DOTALL)
     }
-    for_developers = {"bench", "dev", "docs", "notebooks", "test"}
+    for_developers = {"bench", "dev", "docs", "test"}
     assert {extra: names for extra, names in required.items() if extra not in for_developers} == installation.EXTRAS
 
 

@@ -24,6 +24,7 @@ OLDEST_NUMBA = (0, 61)
 EXTRAS = {
     "compression": ("zstandard", "isal", "lz4"),
     "dask": ("distributed",),
+    "notebooks": ("ipykernel", "ipywidgets", "matplotlib"),
     "progress": ("tqdm",),
     "remote": ("fsspec",),
     "uring": ("liburing",),

@@ -289,13 +289,18 @@ def _disown_all(pool, indices, n, in_range):
         turn = min(turn + 1, _MOST_TURNS)
 
 
+def by_index(owners: NDArray[np.int64], bulks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return a snapshot of the owner words, by index, and the owner that each names."""
+    words = owners.copy()  # other threads go on
+    names = np.where(words > MARK, np.abs(words), bulks[_FORMER:])
+    words, names = (array.reshape(ROWS, -1).T.flatten() for array in (words, names))
+    return words, names
+
+
 def holders(owners: NDArray[np.int64], bulks: NDArray[np.int64]) -> dict[int, int]:
     """Return the owner of each buffer that is checked out, by index."""
-    words = owners.copy()  # a snapshot: other threads go on
-    words[in_transit(words)] = FREE
-    names = np.where(words > MARK, np.abs(words), bulks[_FORMER:])
-    by_index, names = (array.reshape(ROWS, -1).T.flatten() for array in (words, names))
-    return {int(index): int(names[index]) for index in np.flatnonzero(by_index)}
+    words, names = by_index(owners, bulks)
+    return {int(index): int(names[index]) for index in np.flatnonzero((words != FREE) & ~in_transit(words))}
 
 
 def in_transit(owners: NDArray[np.int64]) -> NDArray[np.bool_]:

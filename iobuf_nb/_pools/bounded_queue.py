@@ -44,7 +44,7 @@ from ..atomics import load
 from . import sharing
 from .allocator import check_indices, elements
 from .drained import Drained
-from .repr import ReprMixin
+from .repr import ReprMixin, waiting
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -481,6 +481,9 @@ class BoundedQueue(sharing.Shareable, Drained, ReprMixin):
 
     def _occupancy(self) -> float:
         return self.was_size() / self.capacity
+
+    def _details(self) -> dict[str, object]:
+        return {"waiting to get": waiting(self._words), "waiting to put": waiting(self._words, PUTTERS)}
 
 
 @hot

@@ -45,7 +45,7 @@ from .allocator import FOR_DASK, as_index, check_indices, elements, refuse
 from .bounded_queue import BoundedQueue
 from .drained import Drained
 from .pool import BufferPool
-from .repr import ReprMixin
+from .repr import ReprMixin, waiting
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -522,6 +522,18 @@ class Channel(sharing.Shareable, Drained, ReprMixin):
 
     def _occupancy(self) -> float:
         return self.was_size() / self.capacity
+
+    def _details(self) -> dict[str, object]:
+        words = self._words
+        return {
+            "in transit": f"{self.was_size()} of {self.capacity}",
+            "waiting to receive": waiting(words),
+            "waiting to send": waiting(words, PUTTERS),
+            "pool": repr(self.pool),
+        }
+
+    def _map(self, colours: dict[int, str]) -> str:
+        return self.pool._map(colours)
 
 
 def _unpickle(cls: Any, reference: Any, pool: BufferPool[Any]) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from .._free.processes import thread_of
 from .._log import logger
 from . import sharing
+from .holders import thread_names
 
 _MOST_NAMED = 8
 
@@ -26,7 +26,7 @@ def leaks_of(pool: Any, how: str) -> str:
         return ""
     message = f"{type(pool).__name__} of {pool.capacity} was {how} with {out} of its buffers still checked out"
     if pool.checked:
-        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        names = thread_names()
         holders = pool.holders()
         if pool._segment is not None:
             mine = sharing.holders(pool, pool._segment.number)

@@ -67,6 +67,7 @@ from .._threads.gil import thread_id
 from .._threads.outcomes import CLOSED, EMPTY, OK
 from ..atomics import compare_and_swap, load, store, swap
 from .allocator import FOR_DASK, Allocator, count_or_rest
+from .holders import thread_names
 from .lease import Value
 from .repr import ReprMixin
 
@@ -453,6 +454,19 @@ class Magazine(Allocator[Value]):
         # It may hold more than `size`: what it took over from the previous magazine with its deque.
         return min(self.was_size() / self.size, 1.0) if self.size else 0.0
 
+    def _used_by(self) -> str:
+        """Return which thread uses it, for who looks at it."""
+        if self.closed or not self.pool.checked:
+            return "nobody: it is closed" if self.closed else "not recorded: the pool is unchecked"
+        owner = int(load(self.pool._deques, self._base + OWNER, "relaxed"))
+        return thread_names().get(owner, f"thread {owner}") if owner > 0 else "nobody"
+
+    def _details(self) -> dict[str, object]:
+        return {"used by": self._used_by()}
+
+    def _map(self, colours: dict[int, str]) -> str:
+        return self.pool._map(colours)
+
 
 for _method in Magazine.value, Magazine.set_value:
     kernel_method(BufferMagazineType, _method.__name__, _method)
@@ -545,6 +559,15 @@ class MagazineSet(Handle, ReprMixin, Generic[Value]):
 
     def _occupancy(self) -> float:
         return sum(magazine._occupancy() for magazine in self._all) / self.n
+
+    def _details(self) -> dict[str, object]:
+        return {
+            f"magazine {k}": f"{magazine.was_size()} of {magazine.size}, used by {magazine._used_by()}"
+            for k, magazine in enumerate(self._all)
+        }
+
+    def _map(self, colours: dict[int, str]) -> str:
+        return self.pool._map(colours)
 
 
 @kernel_overload(operator.getitem)

@@ -48,6 +48,7 @@ from . import sharing
 from .allocator import FOR_DASK, Allocator
 from .bounded_queue import BoundedQueue
 from .buffer_methods import replace_buffer_methods
+from .holders import map_of
 from .layout import (
     BufferPoolType,
     buffer,
@@ -65,6 +66,7 @@ from .leaks import leaks_of
 from .lease import AsyncLease, Value
 from .magazine import DEFAULT_SIZE, Magazine
 from .observation import Observation, Options, PoolStats, filled, options
+from .repr import waiting
 
 if TYPE_CHECKING:
     from typing_extensions import Self, TypedDict, Unpack
@@ -418,6 +420,12 @@ class _Pool(Allocator[Value]):
 
     def _occupancy(self) -> float:
         return 1 - self.available() / self.capacity
+
+    def _details(self) -> dict[str, object]:
+        return {"closed": self.closed, "waiting": waiting(self._words)}
+
+    def _map(self, colours: dict[int, str]) -> str:
+        return map_of(self, colours)
 
 
 @kernel_face(BufferPoolType)

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
+from typing import TYPE_CHECKING, Any
+
+from .._free.queue import GETTERS, PROCESS, SHARED
+from ..atomics import load
+
+if TYPE_CHECKING:
+    from .watch import Watch
 
 
 def as_table(name: str, figures: Mapping[str, object], more: str = "") -> str:
     """Return figures as an HTML table under a name, and `more` rows."""
     rows = "".join(f"<tr><th>{escape(what)}</th><td>{escape(str(value))}</td></tr>" for what, value in figures.items())
-    return f"<table><caption><b>{name}</b></caption>{rows}{more}</table>"
+    return f"<table><caption><b>{escape(name)}</b></caption>{rows}{more}</table>"
+
+
+def waiting(words: Any, waiters: int = GETTERS) -> int | str:
+    """Return how many threads and coroutines wait on the words of a queue; of a shared one, whether any may."""
+    count = int(load(words, waiters, "relaxed"))
+    return count if words[PROCESS] != SHARED else "perhaps some" if count else "none"
 
 
 class ReprMixin:
-    """Gives an object with `_figures()` and `_occupancy()` a repr and a notebook view with an occupancy bar."""
+    """Gives an object with `_figures()` and `_occupancy()` a repr, a view in notebooks, and `watch`."""
 
     __slots__ = ()
+
+    def _called(self) -> str:
+        return type(self).__name__
 
     def _figures(self) -> dict[str, object]:
         raise NotImplementedError
@@ -23,12 +39,67 @@ class ReprMixin:
     def _occupancy(self) -> float:
         raise NotImplementedError
 
+    def _details(self) -> dict[str, object]:
+        """Return what the notebook view has beside the figures of the repr."""
+        return {}
+
+    def _map(self, colours: dict[int, str]) -> str:
+        """Return the last row of the table; `colours` is kept from one view to the next."""
+        return ""
+
     def __repr__(self) -> str:
-        inside = ", ".join(f"{name}={value}" for name, value in self._figures().items())
-        return f"{type(self).__name__}({inside})"
+        if not hasattr(self, "_members"):  # a traceback shows it where its constructor has failed
+            return f"<{self._called()}, not made>"
+        return f"{self._called()}({', '.join(f'{figure}={value}' for figure, value in self._figures().items())})"
 
     def _repr_html_(self) -> str:
+        return self._html({})
+
+    def _html(self, colours: dict[int, str]) -> str:
+        if not hasattr(self, "_members"):
+            return escape(repr(self))
         percent = 100 * self._occupancy()
         meter = f"<meter min='0' max='100' value='{percent:.1f}' style='width:12em'></meter>"
         occupancy = f"<tr><th>occupancy</th><td>{meter} {percent:.1f} %</td></tr>"
-        return as_table(type(self).__name__, self._figures(), occupancy)
+        figures = self._figures() | self._details()
+        return as_table(self._called(), figures, occupancy + self._map(colours))
+
+    def watch(self, interval: float = 0.25) -> Watch:
+        """Show this object in a notebook, live: its table, drawn anew as it changes.
+
+        Python only. It needs the extra ``notebooks``, of which ipywidgets brings a button that ends it.
+
+        Parameters
+        ----------
+        interval : float, optional
+            Seconds from one look to the next, more than 0.
+
+        Returns
+        -------
+        Watch
+            Its method ``stop()`` ends the view, whose last state stays. It ends by itself when the object is closed or
+            dropped: the view does not keep it alive.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `interval` is not a number of seconds > 0.
+        ImportError
+            There is no IPython.
+        RuntimeError
+            This is no notebook.
+
+        Notes
+        -----
+        A thread of its own looks and draws, so it goes on while a cell runs a kernel with ``nogil=True``. A look is a
+        snapshot: it waits for nobody, and nobody waits for it. It takes some 0.5 ms, and 10 ms of a pool of 100,000.
+
+        Examples
+        --------
+        In a cell of a notebook, before the work begins::
+
+            view = pool.watch()
+        """
+        from .watch import Watch  # imported here: few programs need it
+
+        return Watch(self, interval)

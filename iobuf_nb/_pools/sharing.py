@@ -178,10 +178,15 @@ def owns(owners: NDArray[np.int64], number: int) -> int:
     return int(np.count_nonzero(np.abs(owners) >> NUMBER_SHIFT == number)) if number else 0
 
 
+def by_index(pool: Any) -> NDArray[np.int64]:
+    """Return a snapshot of the owner words, by index."""
+    words: NDArray[np.int64] = pool._owners[place_of(pool.capacity, np.arange(pool.capacity))]
+    return words
+
+
 def holders(pool: Any, number: int = 0) -> dict[int, int]:
     """Return the owner word of each buffer that is checked out, by that process number if one is given, by index."""
-    indices = np.arange(pool.capacity)
-    names = np.abs(pool._owners[place_of(pool.capacity, indices)])  # a snapshot: other processes go on
+    names = np.abs(by_index(pool))
     numbers = names >> NUMBER_SHIFT
     return {int(index): int(names[index]) for index in np.flatnonzero(numbers == number if number else numbers)}
 

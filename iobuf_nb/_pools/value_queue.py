@@ -37,6 +37,7 @@ from .._threads.clock import limit_ns
 from .._threads.outcomes import CLOSED, EMPTY, FORKED, NO_WAIT_IN_A_CHILD, OK, Closed, WouldBlock
 from ..atomics import load
 from .bounded_queue import ENDED, LATE, BoundedQueue
+from .repr import waiting
 
 MOST_BYTES = 1024  # of a value
 _WORD, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
@@ -467,11 +468,14 @@ class ValueQueue(BoundedQueue):
         """Whether the queue has been closed."""
         return load(self._full._words, CLOSED_FLAG) != 0  # C2 acquires from C1
 
-    def __repr__(self) -> str:
-        return super().__repr__().replace(type(self).__name__, BoundedQueue.__name__, 1)
+    def _called(self) -> str:
+        return BoundedQueue.__name__
 
     def _figures(self) -> dict[str, object]:
         return {"capacity": self.capacity, "dtype": self.dtype, "size": self.was_size(), "closed": self.closed}
+
+    def _details(self) -> dict[str, object]:
+        return {"waiting to get": waiting(self._words), "waiting to put": waiting(self._free._words)}
 
 
 def _value_dtype(dtype: Any) -> tuple[np.dtype[Any], types.Type]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,15 +28,29 @@ class Throughput:
         return self.bytes / self.seconds / 1e9 if self.seconds else 0.0
 
     def _repr_html_(self) -> str:
-        shown = {name: _in_short(value) for name, value in vars(self).items() if value is not None}
-        return as_table(type(self).__name__, {**shown, "GB/s": _in_short(self.gb_per_s)})
+        shown = {"bytes": self.bytes, "GB/s": self.gb_per_s}
+        shown |= {"seconds": self.seconds, "compile_seconds": self.compile_seconds}
+        for name, value in vars(self).items():
+            if type(value) is list and len(value) <= _MOST_ROWS:  # of states, one for each worker or source
+                shown |= {f"{name}[{k}]": each for k, each in enumerate(value)}
+            elif name not in shown and value is not None and (name not in _SHOWN_IF_ANY or value):
+                shown[name] = value
+        return as_table(type(self).__name__, {name: _in_short(value) for name, value in shown.items()})
+
+
+_SHOWN_IF_ANY = "names", "written", "mapped"
+_MOST_ROWS = 16
+_short = reprlib.Repr()  # which bears a repr that raises
+_short.maxtuple, _short.maxstring, _short.maxother = 8, 100, 100
 
 
 def _in_short(value: Any) -> str:
-    """Return a value as a cell of a table: an array of many by its shape, any other of up to 100 characters."""
+    """Return a value as a cell of a table: an array of many by its shape, others in some 100 characters."""
     if isinstance(value, np.ndarray) and value.size > 8:
         return f"{value.dtype} array of shape {value.shape}"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else f"{value!r:.100}"
+    return (
+        f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else _short.repr(value)
+    )
 
 
 class Stopwatch:

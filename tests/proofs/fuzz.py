@@ -202,6 +202,7 @@ PYTHON_ONLY = {
         "stats",
         "places",
         "check",
+        "watch",
         "nonblocking",
         "for_size",
         "ItemPool.value",

@@ -231,6 +231,7 @@ GOOD = {
     "make": [lambda rng, self: lambda: bytes(rng.choice([1, 1, 1, 17])), lambda *_: Bad().fail],
     "block": [lambda rng, self: rng.random() < 0.5],
     "timeout": [lambda *_: 0, lambda *_: 0.001],
+    "interval": [lambda *_: 1, lambda *_: 0.001],
     "capacity": [lambda rng, self: rng.randint(1, 9)],
     "items": [lambda rng, self: rng.randint(1, 9), lambda *_: "abc", _indices],
     "limit": [lambda *_: None, lambda rng, self: rng.randint(1, 9)],

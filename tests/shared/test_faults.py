@@ -87,6 +87,8 @@ def test_recover_takes_from_the_dead_only_and_a_zombie_is_dead(face, pool):
         victim.kill()
         until(lambda: workers_state(victim) == "Z")
         assert pool.holding_processes() == {lost: 0, kept: other.pid}
+        shown = pool._repr_html_()
+        assert f"{lost}: a dead process, thread " in shown and f"{kept}: process {other.pid}, thread " in shown
         assert face.recover(pool) == 1 and face.recover(pool) == 0
         assert pool.holding_processes() == {kept: other.pid} and face.available(pool) == 3
         other.tell()
