@@ -40,7 +40,7 @@ Examples
 #   _doctor/     what works on a machine, and the remedies
 #   __main__     the command line
 #
-# `pool.get()` reads downward: _pools.pool, _pools.allocator, _free.free_list, _free.queue, atomics.
+# `pool.get()` reads downward: _pools.pool, .index_pool, .allocator, _free.free_list, .queue, atomics.
 
 import sys
 

@@ -194,7 +194,7 @@ def fence_all(words):
     # T10 acquires from T9: the first magazine says that owners fence.
     passed = heavy_fence() or load(words, OWNERS_FENCE) != 0
     if not passed:
-        store(words, FENCES_FAIL, 1)  # T7 releases to T8 of `_pools.pool`
+        store(words, FENCES_FAIL, 1)  # T7 releases to T8 of `free_list`
     return passed
 
 

@@ -158,7 +158,7 @@ def offer(queue, item):
 @kernel
 def _end_of_wait(words, timeout_ns):
     """Return the time at which a wait of `timeout_ns` nanoseconds (-1: without limit) ends."""
-    if load(words, NONBLOCKING_FLAG):  # W5 acquires from S1 of `_pools.pool`
+    if load(words, NONBLOCKING_FLAG):  # W5 acquires from S1 of `_pools.index_pool`
         return 0
     return FOREVER_NS if timeout_ns < 0 else now_ns() + timeout_ns
 

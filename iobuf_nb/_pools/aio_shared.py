@@ -71,7 +71,7 @@ async def until(
     `limit` is the longest wait in nanoseconds; -1 for no limit.
     """
     loop = asyncio.get_running_loop()
-    if load(queue._words, NONBLOCKING_FLAG):  # W5 acquires from S1 of `_pools.pool`
+    if load(queue._words, NONBLOCKING_FLAG):  # W5 acquires from S1 of `_pools.index_pool`
         limit = 0
     end = math.inf if limit < 0 else loop.time() + limit / 1e9
     look = loop.time() + LOOK_NS / 1e9

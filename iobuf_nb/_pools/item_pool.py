@@ -9,8 +9,9 @@ from .._free.free_list import ITEM_POOL, ITEM_POOL_UNCHECKED, give, give_many, t
 from .._jit.compile import hot
 from .._jit.methods import Operations, replace_methods
 from .allocator import checked_index, count_or_rest
+from .index_pool import _Pool
 from .observation import Observation, options
-from .pool import BufferPool, _Pool
+from .pool import BufferPool
 
 Item = TypeVar("Item")
 

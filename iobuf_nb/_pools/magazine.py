@@ -74,7 +74,7 @@ from .repr import ReprMixin
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .pool import _Pool
+    from .index_pool import _Pool
 
 NOBODY = -1  # the owner of a deque whose magazine is closed
 DEFAULT_SIZE = 64  # the least that takes back what a thread holds that gets 48 buffers at once

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Awaitable
 from typing import Any, NamedTuple
 
@@ -22,6 +21,8 @@ from .._memory.aligned import aligned_mem
 from .._threads.clock import now_ns
 from .._threads.outcomes import EMPTY, OK, WouldBlock
 from ..atomics import load
+from .allocator import NOT_CHECKED_OUT
+from .holders import thread_names
 
 ANY_THREAD = "any thread"
 
@@ -158,8 +159,7 @@ def filled(pool: Any) -> None:
 
 def thread_name(thread: int) -> str:
     """Return the name of a thread, for a sentence."""
-    names = {each.ident: each.name for each in threading.enumerate()}
-    return f"thread {names.get(thread, thread)!r}"
+    return f"thread {thread_names().get(thread, thread)!r}"
 
 
 class WrittenAfterPut(RuntimeError):
@@ -181,9 +181,7 @@ class NotYours(ValueError):
         if isinstance(index, BaseException):
             return index
         if owner <= FREE:
-            return ValueError(
-                f"index must be that of a buffer that is checked out; {index} was put already or never got"
-            )
+            return ValueError(NOT_CHECKED_OUT.format(index))
         return ValueError(
             f"index must be that of a buffer of this thread; {thread_name(owner)} got {index} at "
             f"{places.name_of(place)}; where threads hand buffers on, make the pool with debug={ANY_THREAD!r}"

@@ -21,7 +21,7 @@ from iobuf_nb._memory import process_slots
 from iobuf_nb._memory.aligned import aligned_mem
 from iobuf_nb._memory.process_slots import LOCKED, NUMBER, SLOT_BITS, SLOT_WORDS, ProcessSlot
 from iobuf_nb._pools import channel as channels
-from iobuf_nb._pools import pool as pools
+from iobuf_nb._pools import index_pool as pools
 from iobuf_nb._pools import sharing
 from iobuf_nb._threads.gil import LOOK_NS
 from iobuf_nb._threads.outcomes import CLOSED, EMPTY, NOT_OUT, OK

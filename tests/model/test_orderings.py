@@ -14,7 +14,7 @@ FILES = [
     *sorted((PACKAGE / "_free").glob("*.py")),
     *(
         PACKAGE / "_pools" / f"{name}.py"
-        for name in ("aio", "bounded_queue", "channel", "magazine", "pool", "value_queue")
+        for name in ("aio", "bounded_queue", "channel", "index_pool", "magazine", "value_queue")
     ),
     *sorted((PACKAGE / "_streams").glob("*.py")),
 ]

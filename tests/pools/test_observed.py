@@ -26,7 +26,7 @@ def line_of(text):
     return next(k for k, line in enumerate(Path(__file__).read_text().splitlines(), 1) if text in line)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def get_and_leave(pool):
     first = pool.get()  # in a kernel: get
     second = pool.try_get()  # in a kernel: try_get
@@ -35,7 +35,7 @@ def get_and_leave(pool):
     return first, second, third
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def use_after_put(pool, how):
     index = pool.get()
     if how == 0:
@@ -50,7 +50,7 @@ def use_after_put(pool, how):
     return index
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def write_late(pool):
     index = pool.get()
     buffer = pool.value(index)
@@ -59,7 +59,7 @@ def write_late(pool):
     return index
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def get_all(pool, out):
     return pool.get_many(out)
 
@@ -249,7 +249,7 @@ def test_the_gets_of_magazines_are_known_too():
     assert repr(pool.magazine()).startswith("Magazine(pool=BufferPool(")
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def get_of_set(magazines):
     return magazines[0].get()  # of a set
 
