@@ -25,7 +25,7 @@ from numba import njit
 from numba.core.dispatcher import Dispatcher
 
 from .._jit.cache import CodeCache
-from .._jit.compile import FINGERPRINT, INTERPRETED, PACKAGE
+from .._jit.compile import FINGERPRINT, INTERPRETED, PACKAGE, compilations
 
 _CAN_COMPILE = "_can_compile"  # numba's own flag: False if the decorator was given signatures
 _KEPT = 64  # kernels that a process remembers
@@ -51,7 +51,7 @@ def reduced(kernel: Dispatcher, dumps: Any) -> tuple[Any, tuple[Any, ...]]:
     if name is not None:
         return named, (*name, code)
     options = {key: value for key, value in kernel.targetoptions.items() if key != "nopython"}
-    signatures = None if getattr(kernel, _CAN_COMPILE) else list(kernel.nopython_signatures)
+    signatures = None if getattr(kernel, _CAN_COMPILE) else [each.signature for each in compilations(kernel)]
     blob = dumps((kernel.py_func, signatures, kernel.locals, options, code))
     return _compiled_here, (_Value(digest(kernel, values=True), blob),)
 

@@ -159,7 +159,18 @@ def cfunc(signature: Any, function: Callable[..., Any], required: bool = True) -
 def compile_for(function: Any, *arguments: Any) -> None:
     """Compile a kernel, or load it from the cache, for arguments like these, before its first call."""
     if not INTERPRETED:
-        function.compile(tuple(typeof(argument) for argument in arguments))
+        kinds = tuple(typeof(argument) for argument in arguments)
+        if kinds not in function.overloads:  # numba looks only under its lock, which Ctrl-C may leave locked
+            function.compile(kinds)
+
+
+def compilations(function: Any) -> list[Any]:
+    """Return what a function of numba's has been compiled to, the oldest first; nothing for any other.
+
+    An OrderedDict looks its values up by their keys, and says KeyError for what is raised while it hashes them, such as
+    KeyboardInterrupt; a dict does not.
+    """
+    return [*dict.values(getattr(function, "overloads", {}))]
 
 
 def c_function(name: str, result: types.Type, *arguments: types.Type, library: str | None = None) -> Any:

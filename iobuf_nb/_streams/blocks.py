@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import itertools
 import os
 import queue
 import sys
@@ -133,6 +134,7 @@ class _Reading(Job):
         self._stop_run = lambda: None
         self.errors: list[BaseException] = []
         self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._came = itertools.count()  # the thread, when it begins, and `stop`
 
     def start(self, *arguments: Any) -> None:
         """Begin to read what `run` is given."""
@@ -140,7 +142,8 @@ class _Reading(Job):
         def produce() -> None:
             sys.settrace(threading.gettrace())  # as threading does, for debuggers and coverage
             try:
-                run(self, *arguments)
+                if next(self._came) == 0:  # else it is stopped already
+                    run(self, *arguments)
             except Stopped:
                 pass
             except BaseException as error:
@@ -157,9 +160,10 @@ class _Reading(Job):
             return  # the threads are in the process that forked this one
         self._stopped = True
         self._stop_run()
-        self._ended.get()
+        if next(self._came):  # else it will not begin: Ctrl-C came while it was started
+            self._ended.get()
         put_back(self.ready, self.pool)
-        self.pool.close()
+        self.pool._close()  # without a warning of a buffer that Ctrl-C left checked out: nobody else has the pool
 
     def next(self) -> int:
         """Wait for a buffer that is filled; Closed at the end."""
@@ -296,8 +300,8 @@ def blocks(
         pool = BufferPool(most, size + SLACK)
         plan = units.plan(pool, direct, "own")._replace(ordered=1)
         reading = _Reading(units, plan, pool, min(count, most - 1))
-        reading.start(items, None, units, header, engine, direct, decompress)
         try:
+            reading.start(items, None, units, header, engine, direct, decompress)
             while True:
                 try:
                     index = reading.next()

@@ -11,18 +11,39 @@ from types import FunctionType
 from typing import Any
 
 from numba import jit, njit, typeof, types
-from numba.core import errors
+from numba.core import cgutils, errors
 from numba.core.dispatcher import Dispatcher
 from numba.core.typeconv import Conversion
+from numba.experimental.function_type import FunctionModel
+from numba.extending import NativeValue, register_model, unbox
 from numba.np.numpy_support import from_dtype
 from numpy.typing import NDArray
 
-from .._jit.compile import INTERPRETED, PACKAGE
+from .._jit.compile import INTERPRETED, PACKAGE, compilations
 from .pieces import NO_PLAN
 from .work import EXTRAS, Form
 
 _WORDS = types.int64[::1]
 _CAN_COMPILE = "_can_compile"  # numba's own flag: False if the decorator was given signatures
+
+
+class _Address(types.FunctionType):
+    """A compiled kernel, which Python passes as the address of its code.
+
+    For a dispatcher, numba runs Python code at each call that finds this address, and turns Ctrl-C in it into a
+    TypeError.
+    """
+
+
+register_model(_Address)(FunctionModel)
+
+
+@unbox(_Address)
+def _unbox(kind: Any, address: Any, c: Any) -> Any:
+    made = cgutils.create_struct_proxy(kind)(c.context, c.builder)
+    made.c_addr = made.py_addr = c.context.get_constant_null(types.voidptr)  # for functions without the other
+    made.jit_addr = c.pyapi.long_as_voidptr(address)
+    return NativeValue(made._getvalue())
 
 
 class Prepared:
@@ -39,6 +60,7 @@ class Prepared:
         self.kernel = _ready(kernel, form, self._types[0])
         self.form = form
         self.first = _first_overload(kernel)
+        self._code = None if INTERPRETED else self.kernel.overloads[self._types[0]]  # stays while it may be called
         self._workers: dict[Any, Callable[..., Any]] = {}
 
     def worker(self, work: Any, *shared: types.Type, mapping: bool = False) -> Callable[..., Any]:
@@ -46,8 +68,10 @@ class Prepared:
         form = self.form._replace(mapping=1 if mapping else None)
         key = work, form, shared
         if key not in self._workers:
-            made = _compiled(work, form, self.kernel, *self._types, *shared)
-            self._workers[key] = functools.partial(made, *form, self.kernel)
+            if INTERPRETED:
+                self._workers[key] = functools.partial(work, *form, self.kernel)
+            else:
+                self._workers[key] = _compiled(work, form, self._code, *self._types, *shared)
         return self._workers[key]
 
 
@@ -66,7 +90,7 @@ def prepared(kernel: Any, form: Form, like: NDArray[Any], output: NDArray[Any], 
 
 
 def _first_overload(kernel: Any) -> Any:
-    return next(iter(getattr(kernel, "overloads", {}).values()), None)
+    return next(iter(compilations(kernel)), None)
 
 
 def form_of(kernel: Any, lines: bool, turns: bool) -> Form:
@@ -89,10 +113,10 @@ def _ready(kernel: Any, form: Form, arguments: tuple[types.Type, ...]) -> Any:
     try:
         signature = inspect.signature(kernel.py_func)
         signature.bind(*arguments[:4], **dict(zip(form.names, arguments[4:], strict=True)))
-        own = kernel.nopython_signatures
+        own = [each.signature.args for each in compilations(kernel)]
         fixed = not getattr(kernel, _CAN_COMPILE)
-        if fixed and not any(_takes(kernel, each.args, arguments) for each in own):
-            raise TypeError("it is compiled only for " + "; ".join(str(each.args) for each in own))
+        if fixed and not any(_takes(kernel, each, arguments) for each in own):
+            raise TypeError("it is compiled only for " + "; ".join(map(str, own)))
         kinds = [p.kind for p in signature.parameters.values()]
         plain = kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * len(arguments)
         if arguments not in kernel.overloads and not (plain and not fixed):
@@ -108,20 +132,19 @@ def _ready(kernel: Any, form: Form, arguments: tuple[types.Type, ...]) -> Any:
 
 
 def _compiled(
-    work: Any, form: Form, kernel: Any, arguments: tuple[types.Type, ...], output: types.Type, like: types.Type,
+    work: Any, form: Form, code: Any, arguments: tuple[types.Type, ...], output: types.Type, like: types.Type,
     *shared: types.Type,
 ) -> Callable[..., Any]:  # fmt: skip
-    """Return `work` compiled to call a kernel of this type; later processes find it in the cache."""
-    if INTERPRETED:
-        return work
-    own = kernel.overloads[arguments].signature
+    """Return `work` compiled to call a kernel of this type, and bound to it; later processes find it in the cache."""
+    own = code.signature
     constants = (types.none if each is None else types.literal(each) for each in form)
-    fixed = *constants, types.FunctionType(own), typeof(NO_PLAN), _WORDS
+    fixed = *constants, _Address(own), typeof(NO_PLAN), _WORDS
     signature = (*fixed, *shared, output, like, arguments[3], _WORDS)
     if not (_known_everywhere(own.return_type) and _known_everywhere(arguments[3])):
         work = _uncached(work)
     work.compile(signature)
-    return work.get_overload(signature)
+    address = code.library.get_pointer_to_function(code.fndesc.llvm_func_name)
+    return functools.partial(work.get_overload(signature), *form, address)
 
 
 class _Named(pickle.Pickler):
