@@ -23,14 +23,19 @@ def built(target, folder, **settings):
 
 
 def test_the_plain_wheel_has_no_compiled_code(tmp_path):
-    wheel = built("wheel", tmp_path, IOBUF_NB_COMPILED="0")
-    names = zipfile.ZipFile(wheel).namelist()
-    assert wheel.name.endswith("-py3-none-any.whl") and not [name for name in names if "_compiled" in name]
+    wheel = zipfile.ZipFile(built("wheel", tmp_path, IOBUF_NB_COMPILED="0"))
+    names = wheel.namelist()
+    assert wheel.filename.endswith("-py3-none-any.whl") and not [name for name in names if "_compiled" in name]
+    (folder,) = {name.split("/")[0] for name in names} - {"iobuf_nb"}
+    assert "iobuf_nb/py.typed" in names and f"{folder}/licenses/LICENSE" in names
+    assert "\nLicense-Expression: MIT\n" in wheel.read(f"{folder}/METADATA").decode()
 
 
-def test_a_wheel_can_be_built_of_the_source_distribution(tmp_path):
+def test_the_source_distribution_has_what_building_and_tests_and_documents_need(tmp_path):
     with tarfile.open(built("sdist", tmp_path)) as archive:
-        assert [name for name in archive.getnames() if name.endswith("/.ci/wheel_hook.py")]
+        names = {name.split("/", 1)[1] for name in archive.getnames()}
+    assert {".ci/wheel_hook.py", "docs/conf.py", "notebooks/01-tour.ipynb", "docs/notebooks/01-tour.ipynb"} <= names
+    assert not [name for name in names if "cache" in name.split("/")[0]]
 
 
 USED = """
