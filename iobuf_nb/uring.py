@@ -252,7 +252,7 @@ class Ring(Handle, ReprMixin):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _register(self, pool: BufferPool, receive: int) -> RegisteredPool:
+    def _register(self, pool: BufferPool[Any], receive: int) -> RegisteredPool:
         """Implement `BufferPool.register`."""
         return RegisteredPool(pool, self, receive)
 
@@ -316,7 +316,7 @@ class RegisteredPool(Handle, ReprMixin):
     (True, 8, b'io_uring')
     """
 
-    def __init__(self, pool: BufferPool, ring: Ring, receive: int = 0) -> None:
+    def __init__(self, pool: BufferPool[Any], ring: Ring, receive: int = 0) -> None:
         if not isinstance(pool, BufferPool):
             raise TypeError(f"pool must be a BufferPool, not {pool!r:.60}")
         if not isinstance(ring, Ring):

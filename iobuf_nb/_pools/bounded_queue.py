@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from .._free.queue import (
     CLOSED_FLAG,
@@ -43,7 +43,7 @@ from .._threads.outcomes import CLOSED, EMPTY, FORKED, NO_WAIT_IN_A_CHILD, OK, C
 from ..atomics import load
 from . import sharing
 from .allocator import check_indices, elements
-from .drained import Drained
+from .drained import Drained, Item
 from .repr import ReprMixin, waiting
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def put_in_range(queue, items, n):
 
 
 @kernel_face(QueueType)
-class BoundedQueue(sharing.Shareable, Drained, ReprMixin):
+class BoundedQueue(sharing.Shareable, Drained[Item], ReprMixin, Generic[Item]):
     """A lock-free bounded FIFO queue of integers, the same in Python and in kernels.
 
     Any number of threads may put and get concurrently. Everything but `close` and what waits is lock-free: a thread
@@ -146,6 +146,25 @@ class BoundedQueue(sharing.Shareable, Drained, ReprMixin):
     )
 
     dtype: np.dtype[Any] | None
+
+    if TYPE_CHECKING:  # what only those with a dtype have: see `ValueQueue`
+
+        def get_into(self, out: NDArray[Any], k: int = 0, timeout: float | None = None) -> int: ...
+        def try_get_into(self, out: NDArray[Any], k: int = 0) -> bool: ...
+
+    if TYPE_CHECKING:  # what `get` returns, as far as the arguments tell
+
+        @overload
+        def __init__(
+            self: BoundedQueue[int],
+            capacity: int,
+            limit: int | None = None,
+            *,
+            shared: bool = False,
+            name: str | None = None,
+        ) -> None: ...
+        @overload
+        def __init__(self: BoundedQueue[Any], capacity: int, *, dtype: DTypeLike) -> None: ...
 
     def __init__(
         self,
@@ -246,14 +265,14 @@ class BoundedQueue(sharing.Shareable, Drained, ReprMixin):
         return CLOSED if closed and item == EMPTY else item
 
     @in_kernels
-    def _put_or_closed(self, item: int) -> int:
+    def _put_or_closed(self, item: Any) -> int:
         """Append `item`; 0, EMPTY if the queue is full, or CLOSED."""
         if load(self._words, CLOSED_FLAG, "seq_cst"):  # C2 acquires from C1
             return CLOSED
         return 0 if put_and_wake(self, item) else EMPTY
 
     @in_kernels
-    def try_put(self, item: int) -> bool:
+    def try_put(self, item: Item) -> bool:
         """Append `item`; return False, without effect, if the queue is full or closed.
 
         Never blocks; lock-free.
@@ -263,7 +282,7 @@ class BoundedQueue(sharing.Shareable, Drained, ReprMixin):
         TypeError, ValueError
             `item` is not an integer from 0 to `limit` - 1.
         """
-        item = check.integer("item", item, 0, self.limit - 1)
+        item = check.integer("item", item, 0, self.limit - 1)  # type: ignore[assignment, arg-type]
         return offer(self, item)
 
     @in_kernels
@@ -272,7 +291,7 @@ class BoundedQueue(sharing.Shareable, Drained, ReprMixin):
         return get_and_wake(self)
 
     @in_kernels
-    def put(self, item: int, block: bool = True, timeout: float | None = None) -> None:
+    def put(self, item: Item, block: bool = True, timeout: float | None = None) -> None:
         """Append `item`, waiting for room if necessary.
 
         Parameters
@@ -300,7 +319,7 @@ class BoundedQueue(sharing.Shareable, Drained, ReprMixin):
         -----
         Waiting releases the GIL and ends with KeyboardInterrupt on Ctrl-C in the main thread; see `BufferPool.get`.
         """
-        item = check.integer("item", item, 0, self.limit - 1)
+        item = check.integer("item", item, 0, self.limit - 1)  # type: ignore[assignment, arg-type]
         limit = limit_ns(block, timeout)
         if not offer(self, item):
             result = wait_to_put(self, item, limit)
@@ -312,7 +331,7 @@ class BoundedQueue(sharing.Shareable, Drained, ReprMixin):
                 raise WouldBlock("the queue stayed full until put timed out")
 
     @in_kernels
-    def get(self, block: bool = True, timeout: float | None = None) -> int:
+    def get(self, block: bool = True, timeout: float | None = None) -> Item:
         """Remove and return the oldest item, waiting for one if necessary.
 
         Parameters and errors are those of `put`, with WouldBlock for a queue that stays empty. Closed is raised only
@@ -372,7 +391,7 @@ class BoundedQueue(sharing.Shareable, Drained, ReprMixin):
         return item
 
     @in_kernels
-    def get_many(self, out: NDArray[np.int64]) -> int:
+    def get_many(self, out: NDArray[Any]) -> int:
         """Remove up to len(out) of the oldest items, write them to the front of `out`, and return how many.
 
         Parameters
@@ -394,7 +413,7 @@ class BoundedQueue(sharing.Shareable, Drained, ReprMixin):
         return get_all_and_wake(self, elements(out), 0, len(out))
 
     @in_kernels
-    def put_many(self, items: NDArray[np.int64]) -> int:
+    def put_many(self, items: NDArray[Any]) -> int:
         """Append items from the front of `items` while there is room, and return how many.
 
         Parameters
@@ -418,30 +437,31 @@ class BoundedQueue(sharing.Shareable, Drained, ReprMixin):
             raise FormattedValueError("items must be from 0 to {}, not {}", self.limit - 1, items[-1 - count])
         return count
 
-    async def aget(self, timeout: float | None = None) -> int:
+    async def aget(self, timeout: float | None = None) -> Item:
         """Do as `get` does, yielding to the event loop while it waits; parameters and errors as in `get`. Python only.
 
         A coroutine that is cancelled has taken nothing. Whoever takes many items in a coroutine awaits one, and gets
         what else is there by `get_many`.
         """
         limit = limit_ns(True, timeout)
-        item = self.try_get()
+        item: Any = self.try_get()
         if item >= 0:
             return item
         closed = "get from a queue that is closed and empty"
         return await self._until(self._get_or_closed, self, GETTERS, limit, closed, "empty until aget")
 
-    async def aput(self, item: int, timeout: float | None = None) -> None:
+    async def aput(self, item: Item, timeout: float | None = None) -> None:
         """Do as `put` does, yielding to the event loop while it waits; parameters and errors as in `put`. Python only.
 
         A coroutine that is cancelled has put nothing.
         """
-        item, limit = check.integer("item", item, 0, self.limit - 1), limit_ns(True, timeout)
+        item = check.integer("item", item, 0, self.limit - 1)  # type: ignore[assignment, arg-type]
+        limit = limit_ns(True, timeout)
         if not self.try_put(item):
             attempt = functools.partial(self._put_or_closed, item)
             await self._until(attempt, self, PUTTERS, limit, "put into a closed queue", "full until aput")
 
-    async def _until(self, attempt: Any, queue: Any, waiters: int, limit: int, closed: str, late: str) -> int:
+    async def _until(self, attempt: Any, queue: Any, waiters: int, limit: int, closed: str, late: str) -> Any:
         """Await what `attempt` finds, which waits as `waiters` of `queue` do."""
         from .aio_shared import until  # imported here: asyncio is slow to import
 

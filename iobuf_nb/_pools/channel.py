@@ -138,7 +138,7 @@ def close_channel(channel):
 
 
 @kernel_face(ChannelType)
-class Channel(sharing.Shareable, Drained, ReprMixin):
+class Channel(sharing.Shareable, Drained[int], ReprMixin):
     """A bounded queue that hands buffers of a pool on, also between processes; the same in Python and in kernels.
 
     `send` takes a buffer from its owner, `receive` gives it to the receiver, which puts it back into the pool or sends

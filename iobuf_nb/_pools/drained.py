@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic
 
 from .._threads.outcomes import Closed
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, TypeVar
+
+    Item = TypeVar("Item", default=int)
+else:
+    from typing import TypeVar
+
+    Item = TypeVar("Item")
 
 
-class Drained:
+class Drained(Generic[Item]):
     """Gives an object with `close`, and two methods that take, iteration and a ``with`` block."""
 
     __slots__ = ()
@@ -23,14 +29,14 @@ class Drained:
         """Refuse further items."""
         raise NotImplementedError
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Item]:
         """Take, waiting, until it is closed and empty."""
         take = getattr(self, self._TAKE)
         with contextlib.suppress(Closed):
             while True:
                 yield take()
 
-    async def __aiter__(self) -> AsyncIterator[Any]:
+    async def __aiter__(self) -> AsyncIterator[Item]:
         """Do as iteration does, yielding to the event loop."""
         take = getattr(self, self._ATAKE)
         with contextlib.suppress(Closed):

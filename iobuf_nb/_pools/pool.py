@@ -163,6 +163,8 @@ class BufferPool(_Pool[NDArray[Element]], sharing.Shareable, Generic[Element]):
     )
 
     dtype: np.dtype[Element]
+    shape: tuple[int, ...]
+    buffer_size: int
     _type = staticmethod(buffer_pool_type)
     _observed: ClassVar[Any]  # the class of those with trace or debug: `observed` sets it
 

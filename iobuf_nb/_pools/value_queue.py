@@ -190,7 +190,7 @@ def get_array(queue: Any, out: NDArray[Any]) -> int:
 
 
 @kernel_face(ValueQueueType)
-class ValueQueue(BoundedQueue):
+class ValueQueue(BoundedQueue[Any]):
     """What `BoundedQueue` makes if it is given a `dtype`: a queue of values, which travel with their place in it.
 
     Parameters

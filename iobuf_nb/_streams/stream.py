@@ -74,7 +74,7 @@ def stream(
     workers: int | None = None,
     tier: Tier | int | None = None,
     buffers: int | None = None,
-    pool: BufferPool | None = None,
+    pool: BufferPool[Any] | None = None,
     engine: Literal["auto", "preadv", "uring", "mmap"] = "auto",
     direct: bool = False,
     record: int | None = None,

@@ -1,4 +1,4 @@
-"""Ctrl-C at each of the places where Python looks for signals: it comes out as what it is, and leaves nothing behind."""
+"""Ctrl-C at each place where Python looks for signals: it comes out as what it is, and leaves nothing behind."""
 
 import itertools
 import sys
