@@ -147,7 +147,13 @@ def _enter(slow: int, value: int, pool_class: int) -> Any:
                 store_word(self + known(_INDEX), given)
                 decref(known(NONE))
                 array = _kept_array(pool, given)
-                return array if array != 0 else slowly(value, self, 0, 0, 0)
+                if array == 0:
+                    array = slowly(value, self, 0, 0, 0)
+                    if array == 0:  # such as for Ctrl-C, which may come before the first line
+                        store_word(self + known(_INDEX), another(known(NONE)))
+                        decref(given)
+                        give(pool, index)
+                return array
             take_failed(pool._address, -1)
         return slowly(slow, self, 0, 0, 0)
 

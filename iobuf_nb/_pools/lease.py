@@ -69,13 +69,9 @@ class Lease(_Lease[Value]):
             raise
 
     def _value(self) -> Value:
-        """Return what the index stands for; if that fails, return the buffer to its owner."""
-        try:
-            value: Value = self._owner.value(self._index)
-            return value
-        except BaseException:
-            self._leave()
-            raise
+        """Return what the index stands for."""
+        value: Value = self._owner.value(self._index)
+        return value
 
     __exit__ = _Lease._leave  # directly: Ctrl-C may interrupt the start of every call
 

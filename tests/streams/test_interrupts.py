@@ -34,7 +34,12 @@ def read(path, pool):
         assert len(block)
 
 
-@pytest.mark.parametrize("use", [use_workers, use_this_thread, read])
+def lease(path, pool):
+    with pool.lease() as buffer:
+        buffer.flags.writeable = False  # so that the next lease must make another array
+
+
+@pytest.mark.parametrize("use", [use_workers, use_this_thread, read, lease])
 def test_ctrl_c_anywhere(file, pool, monkeypatch, use):
     path, caught = file(bytes(10_000)), []
     monkeypatch.setattr(sys, "unraisablehook", lambda raised: caught.append(raised.exc_type))  # in a finalizer
@@ -60,4 +65,4 @@ def test_ctrl_c_anywhere(file, pool, monkeypatch, use):
         if next(left) >= 0:
             break
         assert caught == [KeyboardInterrupt], place
-    assert place > 100
+    assert place > (100 if use is not lease else 4)
