@@ -149,6 +149,14 @@ def pools_are_got_from_and_put_to(pool: BufferPool[np.uint8], out: Words) -> Non
     pool.close()
 
 
+def pools_can_be_observed() -> None:
+    pool = BufferPool(8, 64, stats=True, trace=True, debug="any thread")
+    assert_type(pool, BufferPool[np.uint8])
+    assert_type((pool.stats(), pool.places()), tuple[nb.PoolStats, dict[int, str]])
+    assert_type((pool.stats().gets, pool.stats().longest_wait), tuple[int, float])
+    pool.check()
+
+
 def magazines_are_got_from_and_put_to(magazine: Magazine[Bytes], magazines: MagazineSet[Bytes], out: Words) -> None:
     assert_type((magazine.get(), magazine.try_get(), magazine.size), tuple[int, int, int])
     assert_type((magazine.try_put(0), len(magazines), magazines.n), tuple[bool, int, int])
