@@ -192,6 +192,7 @@ class _Pool(Allocator[Value]):
         Examples
         --------
         >>> import asyncio
+        >>> from iobuf_nb import BufferPool
         >>> pool = BufferPool(1, 16)
         >>> async def use():
         ...     async with pool.alease(timeout=1.0) as buffer:
@@ -328,6 +329,7 @@ class _Pool(Allocator[Value]):
 
         Examples
         --------
+        >>> from iobuf_nb import BufferPool
         >>> pool = BufferPool(4, 1024, stats=True)
         >>> with pool.lease():
         ...     pool.stats().gets, pool.stats().puts, pool.stats().most_in_use
