@@ -46,6 +46,8 @@ import sys
 
 if sys.maxsize < 2**63 - 1:
     raise ImportError("iobuf_nb needs a 64-bit Python: its queues are made of 64-bit atomic words")
+if sys.byteorder != "little":
+    raise ImportError("iobuf_nb needs a little-endian processor: futex(2) compares the first half of a word")
 
 from . import _interrupt
 

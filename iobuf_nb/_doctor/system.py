@@ -36,7 +36,7 @@ def futex() -> Finding:
     if FUTEX < 0:
         where = f"{platform.system()} on {platform.machine()}"
         means = "Threads that wait look again every millisecond, so they wake up late."
-        return note(f"not known for {where}", means, "Linux on x86-64, ARM64, RISC-V, POWER or IBM Z", works=False)
+        return note(f"not known for {where}", means, "Linux on x86-64, ARM64 or RISC-V", works=False)
     if INTERPRETED:
         return ok("not tried: the JIT is off", works=None)
     woken = int(_woken(np.zeros(1, np.int64)))

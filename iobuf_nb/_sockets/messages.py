@@ -7,7 +7,6 @@ that no record points at memory that may have moved or gone.
 from __future__ import annotations
 
 import errno
-import sys
 from typing import Any
 
 import numpy as np
@@ -57,7 +56,6 @@ MESSAGES = many(MESSAGE_DTYPE, "MESSAGE_DTYPE")
 
 MSG_TRUNC, MSG_DONTWAIT, MSG_WAITFORONE, CMSG_CLOEXEC = 0x20, 0x40, 0x10000, 0x40000000
 SOL_SOCKET, SOL_UDP, SO_TIMESTAMPNS, UDP_GRO = 1, 17, 35, 104  # on the processors that are supported
-_FIRST = 0 if sys.byteorder == "little" else 32  # the bit of a word at which the first of two ints in it begins
 _HEAD = 16  # bytes of a struct cmsghdr; data begin behind it, and all of it takes a multiple of 8 bytes
 
 
@@ -99,13 +97,13 @@ def take(header, sockaddr, length, message):
             message["time_ns"] = words[k] * 1_000_000_000 + words[k + 1]
         k = _find(message, SOL_UDP, UDP_GRO) // 8
         if k > 0:
-            message["segment"] = words[k] >> _FIRST & 0xFFFFFFFF
+            message["segment"] = words[k] & 0xFFFFFFFF
 
 
 @hot
 def _tag(level, kind):
     """Return the second word of a struct cmsghdr: two ints, as they lie in memory."""
-    return (level & 0xFFFFFFFF) << _FIRST | (kind & 0xFFFFFFFF) << 32 - _FIRST
+    return (level & 0xFFFFFFFF) | (kind & 0xFFFFFFFF) << 32
 
 
 @kernel

@@ -115,7 +115,7 @@ def notify_eventfd(fd: int) -> None:
 
 @intrinsic
 def _address(typingctx: Any, words: Any, i: Any) -> Any:
-    """Return the address of a word: on a little-endian machine, of its low half, which futex(2) compares."""
+    """Return the address of a word: that of its low half, which futex(2) compares (machines are little-endian)."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         kind = signature.args[0]

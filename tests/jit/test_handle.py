@@ -37,16 +37,19 @@ def test_import_compiles_nothing(tmp_path):
     assert run_file(tmp_path, script, NUMBA_CACHE_DIR=str(tmp_path / "empty")) == "0"
 
 
-def test_32_bit_platforms_are_refused(tmp_path):
-    script = """
+@pytest.mark.parametrize(
+    "name, value, needs", [("maxsize", 2**31 - 1, "a 64-bit Python"), ("byteorder", "big", "a little-endian processor")]
+)
+def test_other_machines_are_refused(tmp_path, name, value, needs):
+    script = f"""
         import sys, numba
-        sys.maxsize = 2**31 - 1
+        sys.{name} = {value!r}
         try:
             import iobuf_nb
         except ImportError as error:
             print(error)
     """
-    assert run_file(tmp_path, script).startswith("iobuf_nb needs a 64-bit Python")
+    assert run_file(tmp_path, script).startswith(f"iobuf_nb needs {needs}: ")
 
 
 def test_types_are_shared_between_pools_of_one_kind():
