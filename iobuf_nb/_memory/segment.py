@@ -42,7 +42,7 @@ from .process_slots import (
 
 FOLDER = "/dev/shm"
 PREFIX = "iobuf_nb."
-LAYOUT = 2  # of what is in a segment; it changes with every change of the words of queues and pools
+LAYOUT = 3  # of what is in a segment; it changes with every change of the words of queues and pools
 
 _MAGIC = 0x626E5F6675626F69  # "iobuf_nb"
 _ORDER = 0x0102030405060708

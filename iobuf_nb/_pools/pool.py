@@ -33,7 +33,6 @@ from .layout import (
     kept_words,
     layout_of,
     sizes_of,
-    stride_of,
     write,
 )
 from .observation import Observation, Options, filled, options
@@ -276,7 +275,7 @@ class BufferPool(_Pool[NDArray[Element]], sharing.Shareable, Generic[Element]):
         """Become the pool that a segment holds; return its arena."""
         capacity = segment.contents["capacity"]
         layout = layout_of(None, segment.contents["shape"], sharing.dtype_of(segment.contents))
-        arena = segment.part(capacity * stride_of(math.prod(layout[0]) * layout[1].itemsize), mmap.PAGESIZE)
+        arena = segment.part(capacity * segment.contents["stride"], mmap.PAGESIZE)
         self._build(arena, layout, capacity, True, nonblocking, segment)
         sharing.join(self)
         return arena
@@ -293,7 +292,7 @@ class BufferPool(_Pool[NDArray[Element]], sharing.Shareable, Generic[Element]):
     ) -> None:
         self.shape, self.dtype, element = layout
         self.buffer_size = math.prod(self.shape) * self.dtype.itemsize
-        self.stride = stride_of(self.buffer_size)
+        self.stride = arena.nbytes // capacity
         self.arena = arena.ctypes.data
         rows = arena.reshape(capacity, self.stride)[:, : self.buffer_size]
         self._buffers = rows.view(self.dtype).reshape(capacity, *self.shape)

@@ -139,6 +139,7 @@ def make_pool(
     if descr is None or np.lib.format.descr_to_dtype(descr) != dtype:
         raise TypeError(f"dtype must be one that a text can describe, in a shared pool, not {dtype}")
     contents = {"kind": kind, "capacity": capacity, "shape": shape, "dtype": descr, "aligned": dtype.isalignedstruct}
+    contents["stride"] = arena_bytes // capacity  # it depends on `set_page_size`, which each process may call
     sizes = arena_bytes, queue_bytes(queue_slots(capacity)), depot_bytes(order_for(capacity)), owner_bytes(capacity)
     return Segment.make(contents, bytes_of(*sizes), name)
 

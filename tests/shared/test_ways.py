@@ -181,6 +181,14 @@ def test_attaching_needs_no_argument(name, options):
         assert again.value(2).tobytes() == pool.value(2).tobytes()
 
 
+def test_where_buffers_lie_is_decided_by_who_makes_the_pool(name, monkeypatch):
+    with BufferPool(3, 5000, name=name) as pool:
+        monkeypatch.setattr("iobuf_nb._memory.aligned._page_size", 2**16)  # as set_page_size does, elsewhere
+        again = BufferPool.attach(name)
+        pool.value(2)[:] = 7
+        assert again.stride == pool.stride and (again.value(2) == 7).all() and not again.value(1).any()
+
+
 @pytest.mark.parametrize("offsets", [[8, 0], [0, 2]], ids=["out of order", "overlapping"])
 def test_refuses_dtypes_that_have_no_text(name, offsets):
     dtype = {"names": ["a", "b"], "formats": ["i4", "f4"], "offsets": offsets}
