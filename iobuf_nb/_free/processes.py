@@ -30,6 +30,8 @@ In transit
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from .._jit.compile import hot, kernel, out_of_line, tiny
@@ -50,7 +52,7 @@ CHANNELS = 5  # how many a private pool has had
 LOCAL_WORDS = 6
 
 NUMBER_SHIFT = 42  # below it lies the thread
-_THREAD_BITS = 6  # of a thread's identifier are 0: it is the address of an aligned object
+_THREAD_BITS = 6  # of a thread's identifier are left out: all threads have the same, on ARM64 others than 0
 
 
 @tiny
@@ -61,7 +63,8 @@ def owner_word(identity):
 
 def thread_of(word: int) -> int:
     """Return the thread that an owner word names."""
-    return (word & ((1 << NUMBER_SHIFT) - 1)) << _THREAD_BITS
+    same = threading.get_ident() & ((1 << _THREAD_BITS) - 1)
+    return (word & ((1 << NUMBER_SHIFT) - 1)) << _THREAD_BITS | same
 
 
 @hot
