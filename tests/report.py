@@ -7,6 +7,7 @@ A test tells a figure by `record_property`: a number, which is added to those of
 import argparse
 import json
 import os
+import platform
 import re
 import shlex
 import subprocess
@@ -33,7 +34,10 @@ PROOFS = {
     8: ("pytest tests/test_interpreted.py", "", False),
     9: ("pytest tests/model/test_cases.py -k process", INTERPRETED, True),
     10: ("pytest tests/shared/test_kills.py", "", True),
+    11: ("pytest @tests/reduced.txt", "", False),
 }
+#: Has figures of each kind of processor.
+EVERYWHERE = 11
 
 
 def commands(number, long):
@@ -72,10 +76,17 @@ def measured(command):
     return {"passed": passed, "seconds": float(suite.get("time")), "sums": sums, "sentences": sentences}
 
 
-def told(command, result):
+def key(number, command):
+    """Return the name of a result."""
+    return f"{command} on {platform.machine()}" if number == EVERYWHERE else command
+
+
+def told(name, result):
     """Return a result as Markdown."""
+    command, _, machine = name.partition(" on ")
     sums = "".join(f"; {name}: {total:,}" for name, total in result["sums"].items())
-    first = f"`{command}`: {result['passed']:,} tests passed in {result['seconds']:.0f} s{sums}"
+    on = f" on {machine}" if machine else ""
+    first = f"`{command}`{on}: {result['passed']:,} tests passed in {result['seconds']:.0f} s{sums}"
     rows = [sentence for sentence in result["sentences"] if sentence.startswith("|")]
     header = ["", "| Bug | First case that catches it |", "|---|---|"] if rows else []
     return "\n".join([first, *(f"- {each}" for each in result["sentences"] if each not in rows), *header, *rows])
@@ -93,9 +104,10 @@ def replaced(text, name, block):
 def with_figures(text, results):
     for number in PROOFS:
         lines = [
-            told(command, results[command])
-            for command in (commands(number, False), commands(number, True))
-            if command in results
+            told(name, result)
+            for long in (False, True)
+            for name, result in results.items()
+            if name.partition(" on ")[0] == commands(number, long)
         ]
         text = replaced(text, f"figures of {number}", "\n\n".join(lines))
     return text
@@ -109,7 +121,7 @@ def main():
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for number in options.numbers:
         if command := commands(number, options.long):
-            results[command] = measured(command)
+            results[key(number, command)] = measured(command)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     README.write_text(with_figures(README.read_text(), results))
 

@@ -1,5 +1,6 @@
 """What several test files need: ways to run a kernel, other threads and processes, files, and pools that are whole."""
 
+import errno
 import functools
 import os
 import shutil
@@ -297,16 +298,21 @@ class Process:
             if not file.exists():  # the time of its change counts for numba
                 file.write_text(PRELUDE + script)
             command += [str(file)]
-        self.popen = subprocess.Popen(
-            [*command, *map(str, arguments)],
-            env=environment(**settings),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd="/",  # which Python looks into before PYTHONPATH
-            start_new_session=True,
-        )
+        try:
+            self.popen = subprocess.Popen(
+                [*command, *map(str, arguments)],
+                env=environment(**settings),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd="/",  # which Python looks into before PYTHONPATH
+                start_new_session=True,
+            )
+        except OSError as error:
+            if error.errno != errno.ENOEXEC:
+                raise
+            pytest.skip("Linux cannot start this Python: it is of another processor, and not registered (binfmt_misc)")
 
     def says(self, line):
         """Wait for its next line, which must be this one."""

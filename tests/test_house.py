@@ -55,6 +55,12 @@ def test_no_file_is_long(folder):
     assert counts and not {path: n for path, n in counts.items() if n > MOST_LINES}
 
 
+def test_the_tests_of_the_reduced_form_are_there():
+    named = [line.split("::") for line in (REPOSITORY / "tests" / "reduced.txt").read_text().splitlines()[1:]]
+    sources = {path: (REPOSITORY / path).read_text() for path, _ in named}
+    assert named and not [name for path, name in named if f"def {name.partition('[')[0]}(" not in sources[path]]
+
+
 def test_only_what_users_import_has_a_public_name():
     places = [path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py")]
     hidden = [any(part.startswith("_") and not part.endswith("__") for part in place.parts) for place in places]
