@@ -92,6 +92,7 @@ def queue_in_kernels() -> dict[str, float]:
     """Pass integers through a bounded queue, in order, from a kernel on one thread to one on another."""
     misplaced = np.zeros(1, np.int64)
     with BoundedQueue(_CAPACITY) as queue:
+        _send(queue, 0), _receive(queue, 0, misplaced)  # compiled before one waits for the other, which may take long
         seconds = _on_two_threads(lambda: _send(queue, _ROUNDS), lambda: _receive(queue, _ROUNDS, misplaced))
     _require("items out of order", int(misplaced[0]), 0)
     return {"ns_per_item": seconds / _ROUNDS * 1e9}
