@@ -378,14 +378,14 @@ _interpreter_lock = threading.Lock()
 
 
 def _interpret(operation: str, words: Any, i: int, order: str, *operands: int) -> Any:
+    if INTERPRETED and seam.hook is not None:  # which checks each access once, and not when it is repeated
+        return seam.hook(operation, words, i, order, *operands)
     i = _check_words(operation, words, i)
     _check_order(operation, order)
     if not INTERPRETED:
         names = ("expected", "desired") if operation == "compare_and_swap" else ("value",)
         return _NATIVE[operation](words, i, *map(check.integer, names, operands, repeat(-(2**63)), repeat(2**63 - 1)))
 
-    if seam.hook is not None:
-        return seam.hook(operation, words, i, order, *operands)
     with _interpreter_lock:
         old = int(words[i])
         if operation != "load":

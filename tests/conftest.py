@@ -2,6 +2,7 @@ import _thread
 import sys
 from pathlib import Path
 
+import beside
 import faces
 import numba
 import pytest
@@ -28,8 +29,11 @@ def pytest_ignore_collect(collection_path):
 
 
 def pytest_collection_finish(session):
+    if session.config.option.collectonly:
+        return
+    beside.begin(session)
     items = [item for item in session.items if item.path.name == "test_interpreted.py" and hasattr(item, "callspec")]
-    if items and not session.config.option.collectonly:
+    if items:
         items[0].module.begin([item.callspec.params["group"] for item in items])
         session.config.add_cleanup(items[0].module.end)
 
@@ -88,6 +92,8 @@ def pytest_collection_modifyitems(config, items):
     skipped = {"compiled": "about compiled code"} if numba.config.DISABLE_JIT else {}
     if "long" not in config.getoption("markexpr"):
         skipped["long"] = "takes minutes: pytest -m long"
+    # Last comes what other processes are at work on.
+    items.sort(key=lambda item: item.path.name == "test_interpreted.py" or beside.is_beside(item))
     for item in items:
         if item.path.suffix == ".ipynb":
             item.add_marker("proof")

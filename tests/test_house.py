@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from support import PACKAGE
 
+pytestmark = pytest.mark.compiled  # or not: it reads files
+
 REPOSITORY = Path(__file__).parents[1]
 MOST_LINES = 400
 PUBLIC = {"__main__", "atomics", "dask", "events", "sockets", "syscalls", "text", "uring"}

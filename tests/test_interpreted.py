@@ -17,26 +17,25 @@ PYTEST = ["pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-W", "ign
 PYTEST += ["-p", "hangs", "-o", "faulthandler_timeout=260", "-o", "faulthandler_exit_on_timeout=true"]  # for one test
 POLITE = ["nice", "-n", "19"] if shutil.which("nice") else []  # who has something to do goes first
 COMPILED_ONLY = re.compile(r"^pytestmark = .*\bmark\.compiled\b", re.MULTILINE)
-MUTANTS = "model/test_mutants.py"  # takes as long as the rest of its folder
+LARGE = ["model", "streams"]  # the folders that take longest; of what is left, each process would first import all
 
 
 def groups_of(tests):
-    """Return the files that run interpreted by their folders, those first that take longest.
+    """Return the files that run interpreted, in groups of about the same time.
 
     That is every test file but those whose `pytestmark` says that all of it is about compiled code.
     """
-    groups = {}
+    groups = {name: [] for name in (*LARGE, "other folders", "no folder")}
     for path in sorted(tests.rglob("test_*.py")):
         if not COMPILED_ONLY.search(path.read_text()):
-            place = path.relative_to(tests)
-            groups.setdefault(MUTANTS if str(place) == MUTANTS else str(place.parent), []).append(path)
-    sizes = {name: sum(path.stat().st_size for path in paths) for name, paths in groups.items()}
-    return {name: groups[name] for name in sorted(groups, key=lambda name: (name[:5] != "model", -sizes[name]))}
+            folder, *file = path.relative_to(tests).parts
+            groups[folder if folder in LARGE else "other folders" if file else "no folder"].append(path)
+    return {name: paths for name, paths in groups.items() if paths}
 
 
 GROUPS = groups_of(TESTS)
 # What the model checker runs is reached by the other tests, and it runs it millions of times.
-TRACED = [name for name in GROUPS if not name.startswith("model")]
+TRACED = [name for name in GROUPS if name != "model"]
 
 pytestmark = [pytest.mark.compiled, pytest.mark.proof]
 
@@ -110,7 +109,7 @@ def test_a_new_file_is_found(tmp_path):
     (tmp_path / "free").mkdir()
     (tmp_path / "free" / "test_depot.py").write_text("def test_it(): ...\n")
     (tmp_path / "free" / "test_code.py").write_text("import pytest\n\npytestmark = pytest.mark.compiled\n")
-    assert groups_of(tmp_path) == {"free": [tmp_path / "free" / "test_depot.py"]}
+    assert groups_of(tmp_path) == {"other folders": [tmp_path / "free" / "test_depot.py"]}
 
 
 HANGS = """

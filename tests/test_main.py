@@ -243,23 +243,35 @@ ENCODINGS = {
 }
 
 
+# A command for each list of arguments, to which the name of a file may be added, and what it wrote.
+COMMANDS = """
+import sys
+from iobuf_nb.__main__ import main
+
+for arguments in (["scan", ""], ["scan", "--json", ""], ["scan", "?"], ["copy", "", ""], ["copy", "", "+"]):
+    status = main([each if each.isalpha() or each[:2] == "--" else sys.argv[1] + each for each in arguments])
+    for stream in (sys.stdout, sys.stderr):
+        stream.write(f"({status})\\0")
+        stream.flush()
+"""
+
+
 @pytest.mark.proof
 @pytest.mark.compiled
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_file_names_that_are_no_text(tmp_path, encoding):
     path = os.fsencode(tmp_path) + b"/\xff \xc3\xa9\n"
     Path(os.fsdecode(path)).write_bytes(b"one\n")
-
-    def output(*arguments, status=0):
-        result = python("-m", "iobuf_nb", *arguments, text=False, **ENCODINGS[encoding])
-        assert result.returncode == status and b"Traceback" not in result.stderr, result.stderr
-        return result.stderr if status else result.stdout
-
-    assert b"\\xff " in output("scan", path)
-    assert "\\xff" in json.loads(output("scan", "--json", path))["source"]
-    assert b"\\xff" in output("scan", path + b"?", status=1)
-    assert b"\\xff" in output("copy", path, path, status=1)
-    assert output("copy", path, path + b"+").startswith(b"4 bytes")
+    result = python("-c", COMMANDS, path, text=False, **ENCODINGS[encoding])
+    assert result.returncode == 0, result.stderr
+    scanned, as_json, *_, copied, rest = result.stdout.split(b"\0")
+    *_, missing, same, _, _ = result.stderr.split(b"\0")
+    assert b"\\xff " in scanned and scanned.endswith(b"(0)")
+    assert "\\xff" in json.loads(as_json.removesuffix(b"(0)"))["source"]
+    assert b"\\xff" in missing and missing.endswith(b"(1)")
+    assert b"\\xff" in same and same.endswith(b"(1)")
+    assert copied.startswith(b"4 bytes") and copied.endswith(b"(0)") and not rest
+    assert b"Traceback" not in result.stderr
 
 
 def test_without_the_jit_it_says_so():

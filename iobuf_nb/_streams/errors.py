@@ -15,7 +15,7 @@ class StreamError(RuntimeError):
     offset : int
         Offset of the piece in that source, in bytes.
     where : str
-        Where it ran, if that was not in this process, such as "on worker tcp://10.0.0.2:40331".
+        Where it ran, if that was not in this process, such as ``on worker tcp://10.0.0.2:40331``.
     """
 
     __module__ = "iobuf_nb"  # as tracebacks name it

@@ -291,12 +291,26 @@ def until_all_words_are_known(search, walk):
         while True:
             path = []
             try:
+                run_in_turn(search)
                 return walk(search, path)
             except Restart:
                 search.known.clear(), search.checked.clear()
             except Exception as error:
                 schedule = f"{' '.join(search.threads.names())} : {' '.join(path)}"
                 raise Violation("\n".join([str(error), *trace(search, path), f"schedule {schedule!r}"])) from error
+
+
+def run_in_turn(search):
+    """Let each thread be the first that runs to its end: most words that are written come up, before much is walked."""
+    threads = range(len(search.threads.finished))
+    for first in threads:
+        state = search.start()
+        for thread in (*threads[first:], *threads[:first]):
+            for _ in range(MAX_STEPS):
+                moves = (after for label, _, after in search.moves(state) if label.partition(".")[0] == str(thread))
+                if (after := next(moves, None)) is None:
+                    break
+                state = after
 
 
 @contextmanager
@@ -312,11 +326,10 @@ def no_collector():
 def depth_first(search, path, most):
     """Visit every state once, or `most` of them; `path` names the moves to where it is."""
     outcome = Outcome()
-    seen = set()
-    stack = []
+    seen = {search.start()}
+    stack, known = [], 1
 
     def enter(state):
-        seen.add(state)
         moves = list(search.moves(state))
         outcome.steps += len(moves)
         outcome.ends += not moves
@@ -326,7 +339,9 @@ def depth_first(search, path, most):
     enter(search.start())
     while stack and len(seen) < most:
         for label, _, state in stack[-1]:
-            if state not in seen:
+            seen.add(state)
+            if len(seen) > known:  # so that it is hashed only once
+                known += 1
                 path.append(label)
                 assert len(path) < MAX_STEPS, f"no end after {MAX_STEPS} steps"
                 enter(state)

@@ -4,7 +4,7 @@ A *program* returns the shared arrays and, for each thread, a list of (name, ope
 the list of what its thread holds, which it may change, and shares nothing else with other threads but words of those
 arrays, through `iobuf_nb._jit.seam`. So to know what a thread does after some answers, its operation is run again
 from the start with these answers, up to the next access that has none: nothing has to be stopped in the middle and
-kept.
+kept. What it asked before it asks again, so only the last questions are looked at.
 
 Accesses to words that nobody ever writes are answered at once. Which words are written comes out on the way: the first
 access that may write a word raises `Restart`, and whoever walks the states begins anew.
@@ -12,6 +12,7 @@ access that may write a word raises `Restart`, and whoever walks the states begi
 
 from dataclasses import dataclass
 
+from iobuf_nb import atomics
 from iobuf_nb._jit import seam
 
 from .memories import FENCES, Access
@@ -36,15 +37,15 @@ class Node:
     """Where a thread stands: in which operation, holding what, after which answers, and with which access to make.
 
     There is one object for each such place, so that they compare by identity. `access` is None at the end of the
-    program, and where the thread sleeps on a word, until a wake puts it back `on` its place, or is dead.
+    program, and where the thread sleeps on a word, until a wake puts it back `on` its place, or is dead. Among the
+    `answers` are those to what is no step.
     """
 
-    __slots__ = ("access", "begun", "got", "name", "next", "number", "on", "reads", "thread")
+    __slots__ = ("access", "answers", "begun", "got", "name", "next", "number", "on", "thread")
 
-    def __init__(self, thread, number, name, got, reads, access, on=None):
-        self.thread, self.number, self.name, self.got, self.reads = thread, number, name, got, reads
-        self.access, self.on = access, on
-        self.begun = bool(reads)
+    def __init__(self, thread, number, name, got, answers, begun, access, on=None):
+        self.thread, self.number, self.name, self.got, self.answers = thread, number, name, got, answers
+        self.begun, self.access, self.on = begun, access, on
         self.next = {}
 
 
@@ -68,7 +69,7 @@ class Threads:
         for array, i in words:
             self.add(array, i)
         self.reached = {}
-        self.finished = [Node(t, len(p), "", (), (), None) for t, p in enumerate(self.programs)]
+        self.finished = [Node(t, len(p), "", (), (), False, None) for t, p in enumerate(self.programs)]
 
     def address(self, words, i):
         return words.__array_interface__["data"][0] + 8 * int(i)
@@ -101,26 +102,33 @@ class Threads:
         """Return how a schedule names the written words: array and index."""
         return [f"{array}[{i}]" for _, array, i in self.words.values()]
 
-    def run(self, thread, number, got, reads):
-        """Run an operation with its answers: the Access that it stops at, or None, its result, and what is held."""
-        answers = iter(reads)
+    def run(self, thread, number, got, answers):
+        """Run an operation with its answers: the Access that it stops at, or None, its result, and what is held.
+
+        What is no step, and asked after these answers, is answered here, and noted among them.
+        """
         asked = []
+        given = iter(answers[:])
 
         def hook(operation, words, i, order, *operands):
             if operation in self.wordless:
                 return self.wordless[operation](thread)
-            if operation in FENCES:
-                if self.memory.ignores(operation, order):
-                    return None
-                word = -1
-            else:
-                word = self.word(words, i, operation != "load")
-                if word < 0:
-                    return int(words[i])
-            for answer in answers:
+            for answer in given:
                 return answer
-            asked.append(Access(operation, word, order, tuple(map(int, operands))))
-            raise Unanswered
+            if operation in FENCES:
+                word, answer = -1, None
+                step = not self.memory.ignores(operation, order)
+            else:
+                atomics._check_order(operation, order)
+                atomics._check_words(operation, words, i)
+                word = self.word(words, i, operation != "load")
+                step = word >= 0
+                answer = None if step else int(words[i])
+            if step:
+                asked.append(Access(operation, word, order, tuple(map(int, operands))))
+                raise Unanswered
+            answers.append(answer)
+            return answer
 
         held = list(got)
         seam.hook = hook
@@ -134,25 +142,26 @@ class Threads:
             seam.hook = None
         return None, result, tuple(held)
 
-    def reach(self, thread, number, got, reads=()):
-        """Return the operations that end when the last of `reads` is known, and where the thread then stands."""
+    def reach(self, thread, number, got, answers=(), begun=False):
+        """Return the operations that end when the last of `answers` is known, and where the thread then stands."""
         if number == len(self.programs[thread]):
             return (), self.finished[thread]
-        place = thread, number, got, reads
+        place = thread, number, got, answers
         if place not in self.reached:
             name = self.programs[thread][number][0]
-            access, result, held = self.run(*place)
+            known = list(answers)
+            access, result, held = self.run(thread, number, got, known)
             if access:
-                self.reached[place] = (), Node(thread, number, name, got, reads, access)
+                self.reached[place] = (), Node(thread, number, name, got, tuple(known), begun, access)
             else:
                 more, node = self.reach(thread, number + 1, held)
-                self.reached[place] = (Ended(name, got, result, bool(reads)), *more), node
+                self.reached[place] = (Ended(name, got, result, begun), *more), node
         return self.reached[place]
 
     def after(self, node, answer):
         """Return what ends and where the thread stands once its access has its answer."""
         if answer not in node.next:
-            node.next[answer] = self.reach(node.thread, node.number, node.got, (*node.reads, answer))
+            node.next[answer] = self.reach(node.thread, node.number, node.got, (*node.answers, answer), True)
         return node.next[answer]
 
     def asleep(self, node):
@@ -164,7 +173,8 @@ class Threads:
     def twin(self, node, kind, **more):
         """Return the place of a thread that makes no access, though it has not come to its end."""
         if kind not in node.next:
-            node.next[kind] = Node(node.thread, node.number, node.name, node.got, node.reads, None, **more)
+            place = node.thread, node.number, node.name, node.got, node.answers, node.begun
+            node.next[kind] = Node(*place, None, **more)
         return node.next[kind]
 
     def restore(self, values):

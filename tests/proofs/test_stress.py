@@ -20,7 +20,7 @@ POOL, OWN, MIXED = range(3)  # what a thread gets through: the pool, its own mag
 WRONG, FEW, GOT = range(3)  # what it counts: stamps not as they should be, gets of fewer than asked for, buffers got
 
 pytestmark = [pytest.mark.compiled, pytest.mark.proof]
-each_for = pytest.mark.parametrize("seconds", [0.6, pytest.param(9.0, marks=pytest.mark.long)])
+each_for = pytest.mark.parametrize("seconds", [0.4, pytest.param(9.0, marks=pytest.mark.long)])
 
 
 def stamp(pool, index, old, new):
