@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -44,7 +43,7 @@ from . import sharing
 from .allocator import Allocator
 from .bounded_queue import BoundedQueue
 from .holders import map_of
-from .leaks import leaks_of
+from .leaks import leaks_of, tell
 from .lease import AsyncLease, Value
 from .magazine import DEFAULT_SIZE, Magazine
 from .observation import Observation, PoolStats
@@ -348,9 +347,7 @@ class _Pool(Allocator[Value]):
         A shared pool is closed for this process alone. If this process gave it its name, that is removed; in a kernel,
         when it ends.
         """
-        leaks = self._close()
-        if leaks:
-            warnings.warn(leaks, ResourceWarning, stacklevel=2)
+        tell(self._close())
 
     def _close(self) -> str:
         """Close the pool; return a sentence that names the buffers that are still checked out, if there are any."""
@@ -372,9 +369,7 @@ class _Pool(Allocator[Value]):
             return
         # Plain reads: no other thread can use the pool any more, and a finalizer must not compile a kernel.
         if hasattr(self, "_members") and self.checked and not self._local[CLOSED_WORD]:
-            leaks = leaks_of(self, "dropped")
-            if leaks:
-                warnings.warn(leaks, ResourceWarning, stacklevel=2)
+            tell(leaks_of(self, "dropped"))
 
     def _figures(self) -> dict[str, object]:
         in_use = self.capacity - self.available()

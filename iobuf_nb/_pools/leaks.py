@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from .._free.processes import thread_of
@@ -12,6 +13,13 @@ from .holders import thread_names
 _MOST_NAMED = 8
 
 
+def tell(sentence: str, category: type[Warning] = ResourceWarning) -> None:
+    """Log a sentence and warn of it, as from the line that called the caller; an empty one says nothing."""
+    if sentence:
+        logger.warning(sentence)
+        warnings.warn(sentence, category, stacklevel=3)
+
+
 def count_out(pool: Any) -> int:
     """Return how many buffers are checked out, by this process if the pool is shared."""
     if pool._segment is not None:
@@ -20,7 +28,7 @@ def count_out(pool: Any) -> int:
 
 
 def leaks_of(pool: Any, how: str) -> str:
-    """Return a sentence about the buffers that are checked out, and by which threads, and log it; "" if none are."""
+    """Return a sentence about the buffers that are checked out, and by which threads; "" if none are."""
     out = count_out(pool)
     if out == 0:
         return ""
@@ -37,5 +45,4 @@ def leaks_of(pool: Any, how: str) -> str:
             for i, owner in list(holders.items())[:_MOST_NAMED]
         ]
         message += ": " + ", ".join(held) + (", ..." if out > len(held) else "")
-    logger.warning(message)
     return message

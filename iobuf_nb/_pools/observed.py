@@ -8,7 +8,6 @@ pass (`_free.observation`); here is where it becomes an error.
 from __future__ import annotations
 
 import functools
-import warnings
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,12 @@ from .._free.owners import FREE, owner_at
 from .._jit.compile import kernel
 from .._jit.faces import in_kernels, kernel_attribute, kernel_face, kernel_method
 from .._jit.places import place_called_from
-from .._log import logger
 from .._memory.iovec import IoVec, iovec_over
 from .._threads.gil import thread_id
 from ..atomics import load, store
 from .allocator import Allocator, as_index, elements
 from .layout import BufferPoolType, kept_buffer, write
+from .leaks import tell
 from .magazine import BufferMagazineType, Magazine
 from .observation import NotYours, Observation, WrittenAfterPut
 from .pool import BufferPool
@@ -179,11 +178,8 @@ class ObservedPool(_Noting, BufferPool[Any]):
                 self.check()
         except RuntimeError as error:
             spoiled = str(error)
-            logger.warning(spoiled)
-        leaks = self._close()
-        for sentence, category in (leaks, ResourceWarning), (spoiled, RuntimeWarning):
-            if sentence:
-                warnings.warn(sentence, category, stacklevel=2)
+        tell(self._close())
+        tell(spoiled, RuntimeWarning)
 
     def _figures(self) -> dict[str, object]:
         return {**super()._figures(), "trace": True, "debug": bool(self._observation._poisons)}

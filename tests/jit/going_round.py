@@ -37,7 +37,10 @@ OUTSIDE = {
     "_free/depot.py:_parts": "is for those who make the words, or mend them in a forked child",
     "_free/owners.py:restore": "runs in a forked child, where no other thread is",
     "_free/owners.py:bulk_words": "makes the words, which no other thread has yet",
-    "_free/owners.py:holders": "takes a snapshot to show, and promises no more",
+    "_free/owners.py:by_index": "takes a snapshot to show, and promises no more",
+    "_free/processes.py:thread_of": "names a thread to people, who read it later",
+    "_free/observation.py:first_change": "reads a buffer, not words",
+    "_free/observation.py:count_put": "fills a buffer, not words",
 }
 
 
