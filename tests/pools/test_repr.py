@@ -117,6 +117,7 @@ def test_a_map_beside_running_threads_has_every_buffer_once():
 MAKERS = {
     "pool": lambda: BufferPool(2, 16),
     "shared pool": lambda: BufferPool(2, 16, shared=True),
+    "traced pool": lambda: BufferPool(2, 16, trace=True),
     "items": lambda: ItemPool("ab"),
     "queue": lambda: BoundedQueue(2),
     "shared queue": lambda: BoundedQueue(2, shared=True),
@@ -138,14 +139,15 @@ def test_closed_and_unmade_objects_show_themselves_too(make):
     assert repr(unmade) == f"<{repr(thing).partition('(')[0]}, not made>" == html.unescape(unmade._repr_html_())
 
 
-def test_the_tables_say_who_waits_and_who_uses_a_magazine():
+def test_the_tables_say_who_waits_who_uses_a_magazine_and_what_was_counted():
     queue = BoundedQueue(1)
     thread = threading.Thread(target=queue.get)
     thread.start()
     until(lambda: "<th>waiting to get</th><td>1</td>" in queue._repr_html_())
     queue.put(0)
     thread.join()
-    pool = BufferPool(2, 16)
+    pool = BufferPool(2, 16, stats=True)
+    assert "<th>gets</th><td>0</td>" in pool._repr_html_()
     with pool.magazine(4) as magazine:
         assert "<th>used by</th><td>nobody</td>" in magazine._repr_html_()
         magazine.put(magazine.get())
