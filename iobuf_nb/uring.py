@@ -603,9 +603,6 @@ class RegisteredPool(Handle, ReprMixin):
     def _occupancy(self) -> float:
         return self.ring._occupancy()
 
-    def _map(self, colours: dict[int, str]) -> str:
-        return self.pool._map(colours)
-
 
 def _exit(memory: NDArray[np.uint8], process: int) -> None:
     if os.getpid() == process:

@@ -493,11 +493,8 @@ class BoundedQueue(sharing.Shareable, Drained[Item], ReprMixin, Generic[Item]):
         return load(self._words, CLOSED_FLAG) != 0  # C2 acquires from C1
 
     def _figures(self) -> dict[str, object]:
-        figures: dict[str, object] = {"capacity": self.capacity, "limit": self.limit}
-        figures |= {"size": self.was_size(), "closed": self.closed}
-        if self._segment is not None:
-            figures |= {"shared": True, "name": self._segment.name}
-        return figures
+        figures = {"capacity": self.capacity, "limit": self.limit, "size": self.was_size(), "closed": self.closed}
+        return figures | sharing.figures(self._segment)
 
     def _occupancy(self) -> float:
         return self.was_size() / self.capacity

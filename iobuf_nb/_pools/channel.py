@@ -515,10 +515,8 @@ class Channel(sharing.Shareable, Drained[int], ReprMixin):
         return load(self._queue._words, CLOSED_FLAG) != 0  # C2 acquires from C1
 
     def _figures(self) -> dict[str, object]:
-        figures: dict[str, object] = {"capacity": self.capacity, "size": self.was_size(), "closed": self.closed}
-        if self._segment is not None:
-            figures |= {"shared": True, "name": self._segment.name}
-        return figures
+        figures = {"capacity": self.capacity, "size": self.was_size(), "closed": self.closed}
+        return figures | sharing.figures(self._segment)
 
     def _occupancy(self) -> float:
         return self.was_size() / self.capacity
@@ -531,9 +529,6 @@ class Channel(sharing.Shareable, Drained[int], ReprMixin):
             "waiting to send": waiting(words, PUTTERS),
             "pool": repr(self.pool),
         }
-
-    def _map(self, colours: dict[int, str]) -> str:
-        return self.pool._map(colours)
 
 
 def _unpickle(cls: Any, reference: Any, pool: BufferPool[Any]) -> Any:

@@ -31,16 +31,16 @@ _SPECIAL = {
 
 
 def thread_names() -> dict[int | None, str]:
-    """Return the names of the threads of this process that Python knows, by their identifiers."""
+    """Return the names of the threads of this process that Python knows, by identifiers, which new threads inherit."""
     return {thread.ident: thread.name for thread in threading.enumerate()}
 
 
 def map_of(pool: Any, colours: dict[int, str]) -> str:
-    """Return the map of a pool with its legend, a row of a table; nothing if it records no owners, or is very large.
+    """Return the map of a pool with its legend, a row of a table; nothing if that has no owners, or is very large.
 
     A snapshot. Owners that have a colour in `colours` keep it, others get one there.
     """
-    if not pool.checked or pool.capacity > _MOST_BUFFERS:
+    if not getattr(pool, "checked", False) or pool.capacity > _MOST_BUFFERS:
         return ""
     owner = _owners(pool)
     found = np.unique(owner)

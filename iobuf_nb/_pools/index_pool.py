@@ -42,7 +42,6 @@ from ..atomics import load, store
 from . import sharing
 from .allocator import Allocator
 from .bounded_queue import BoundedQueue
-from .holders import map_of
 from .leaks import leaks_of, tell
 from .lease import AsyncLease, Value
 from .magazine import DEFAULT_SIZE, Magazine
@@ -372,20 +371,15 @@ class _Pool(Allocator[Value]):
             tell(leaks_of(self, "dropped"))
 
     def _figures(self) -> dict[str, object]:
-        in_use = self.capacity - self.available()
-        figures: dict[str, object] = {"capacity": self.capacity, "in_use": in_use, "checked": self.checked}
-        if self._segment is not None:
-            figures |= {"shared": True, "name": self._segment.name}
-        return figures
+        figures = {"capacity": self.capacity, "in_use": self.capacity - self.available(), "checked": self.checked}
+        return figures | sharing.figures(self._segment)
 
     def _occupancy(self) -> float:
         return 1 - self.available() / self.capacity
 
     def _details(self) -> dict[str, object]:
-        return {"closed": self.closed, "waiting": waiting(self._words)}
-
-    def _map(self, colours: dict[int, str]) -> str:
-        return map_of(self, colours)
+        seen = {} if self._observation is None else self.stats()._asdict()
+        return {"closed": self.closed, "waiting": waiting(self._words), **seen}
 
 
 kernel_method(PoolType, "close", close_pool)

@@ -464,9 +464,6 @@ class Magazine(Allocator[Value]):
     def _details(self) -> dict[str, object]:
         return {"used by": self._used_by()}
 
-    def _map(self, colours: dict[int, str]) -> str:
-        return self.pool._map(colours)
-
 
 for _method in Magazine.value, Magazine.set_value:
     kernel_method(BufferMagazineType, _method.__name__, _method)
@@ -565,9 +562,6 @@ class MagazineSet(Handle, ReprMixin, Generic[Value]):
             f"magazine {k}": f"{magazine.was_size()} of {magazine.size}, used by {magazine._used_by()}"
             for k, magazine in enumerate(self._all)
         }
-
-    def _map(self, colours: dict[int, str]) -> str:
-        return self.pool._map(colours)
 
 
 @kernel_overload(operator.getitem)

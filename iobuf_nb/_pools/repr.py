@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._free.queue import GETTERS, PROCESS, SHARED
 from ..atomics import load
+from .holders import map_of
 
 if TYPE_CHECKING:
     from .watch import Watch
@@ -43,10 +44,6 @@ class ReprMixin:
         """Return what the notebook view has beside the figures of the repr."""
         return {}
 
-    def _map(self, colours: dict[int, str]) -> str:
-        """Return the last row of the table; `colours` is kept from one view to the next."""
-        return ""
-
     def __repr__(self) -> str:
         if not hasattr(self, "_members"):  # a traceback shows it where its constructor has failed
             return f"<{self._called()}, not made>"
@@ -56,13 +53,14 @@ class ReprMixin:
         return self._html({})
 
     def _html(self, colours: dict[int, str]) -> str:
+        """Return the view; `colours`, those of owners, are kept from one to the next."""
         if not hasattr(self, "_members"):
             return escape(repr(self))
         percent = 100 * self._occupancy()
         meter = f"<meter min='0' max='100' value='{percent:.1f}' style='width:12em'></meter>"
         occupancy = f"<tr><th>occupancy</th><td>{meter} {percent:.1f} %</td></tr>"
         figures = self._figures() | self._details()
-        return as_table(self._called(), figures, occupancy + self._map(colours))
+        return as_table(self._called(), figures, occupancy + map_of(getattr(self, "pool", self), colours))
 
     def watch(self, interval: float = 0.25) -> Watch:
         """Show this object in a notebook, live: its table, drawn anew as it changes.

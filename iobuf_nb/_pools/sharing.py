@@ -48,6 +48,11 @@ class Shareable(Handle):
         return super().__reduce__() if self._segment is None else (attach, (type(self), self._segment.reference()))
 
 
+def figures(segment: Segment | None) -> dict[str, object]:
+    """Return what the repr of an object says of its segment."""
+    return {} if segment is None else {"shared": True, "name": segment.name}
+
+
 def is_shared(shared: Any, name: Any) -> bool:
     """Return whether the arguments ask for a shared object; TypeError if `shared` is no bool."""
     if not isinstance(shared, (bool, np.bool_)):
