@@ -370,6 +370,8 @@ def wait_for_buffer(pool, timeout_ns):
     index = wait_to_get(pool, timeout_ns)
     if begin:
         wait_ended(pool._address, begin, index)
+    elif index >= 0:
+        take_failed(pool._address, -1)  # a second look has found what the first had not
     return index
 
 
@@ -404,9 +406,9 @@ def let_go_observed(address, index):
 
 @late(missing=0)
 def take_failed(address, n):
-    """Count, in a pool that is observed, gets that found nothing; -1 for one that will be tried again."""
+    """Count, in a pool that is observed and open, gets that found nothing; -1 for one that will be tried again."""
     pool = pool_at(address)
-    if is_observed(pool):
+    if is_observed(pool) and not load(pool._local, CLOSED_WORD, "relaxed"):
         count_failed(observation_of(pool), n)
     return 0
 

@@ -201,14 +201,15 @@ class _Pool(Allocator[Value]):
         """
         limit = limit_ns(True, timeout)
         seen = self._observation
-        if not self._getters:  # no coroutine waits, so none is overtaken
+        looks = not self._getters  # no coroutine waits, so none is overtaken
+        if looks:
             index = take(self._core)
             if index >= 0:
                 return index
-        elif seen is not None:
-            seen.failed(1)  # until it has waited
         if self.closed:
             raise Closed("get from a closed pool")
+        if seen is not None and not looks:
+            seen.failed(1)  # until it has waited
         if self.nonblocking:
             raise WouldBlock("no buffer is free, and the pool is nonblocking")
         if self._segment is not None:

@@ -602,7 +602,8 @@ def _is_ours(magazine):
 
 @hot
 def _look_again(magazine):
-    take_failed(magazine.pool._address, -1)
+    if magazine.size > 0:  # gets of a closed one are not counted
+        take_failed(magazine.pool._address, -1)
 
 
 def _operations() -> Operations:
