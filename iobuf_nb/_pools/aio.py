@@ -16,7 +16,7 @@ import weakref
 from typing import Any
 
 from .._free.deque import COUNT
-from .._free.free_list import seek_late
+from .._free.free_list import seek_late, take
 from .._free.handover import ask, ask_again, hand_over_late, take_handed, take_request_back, take_stale_late
 from .._free.owners import place_of
 from .._free.queue import GET_FD, HANDED
@@ -177,7 +177,7 @@ class LoopWaiters:
             if pool.checked:
                 store(pool._owners, place_of(pool.capacity, index), threading.get_ident())  # O1 releases to O2
             return index
-        index = pool.try_get()
+        index = take(pool._core)  # not `try_get`: what a debug pool raises is for the coroutine
         if index >= 0:
             self.leave(next(iter(self.waiting)))
         elif pool._observation is not None:
