@@ -12,7 +12,7 @@ import linecache
 import os
 import sys
 import zlib
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 from numba.core.lowering import BaseLower
@@ -39,9 +39,9 @@ def place_of(path: str, line: int) -> int:
 
 
 def place_called_from() -> int:
-    """Return where Python code outside this package has called into it."""
+    """Return where Python code outside this package has called into it, or into an ExitStack that has."""
     frame: FrameType | None = sys._getframe(1)
-    while frame and str(frame.f_globals.get("__name__", "")).partition(".")[0] == PACKAGE:
+    while frame and str(frame.f_globals.get("__name__", "")).partition(".")[0] in (PACKAGE, "contextlib"):
         frame = frame.f_back
     return place_of(frame.f_code.co_filename, frame.f_lineno) if frame else 0
 
@@ -59,6 +59,7 @@ def name_of(place: int) -> str:
         return "a place that is not known"
     checksum, line = place >> _LINE_BITS, place & ((1 << _LINE_BITS) - 1)
     if checksum not in _paths:
-        files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+        modules = [each for each in list(sys.modules.values()) if type(each) is ModuleType]  # others may load if asked
+        files = [vars(module).get("__file__") for module in modules]
         _paths.update({_checksum(path): path for path in [*linecache.cache, *files] if isinstance(path, str)})
     return f"{_paths.get(checksum, 'a file that this process does not know')}:{line}"
