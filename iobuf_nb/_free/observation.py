@@ -16,7 +16,7 @@ Writes after a put
     If the observation `poisons`, a buffer that is put is filled with POISON. What is something else at the next get has
     been written by somebody who had it no more; the place of the first such byte is kept until somebody reports it.
 
-All counts are relaxed: they say how many, and order nothing. The words of a buffer go from owner to owner with it.
+Counts order nothing but each other. The words of a buffer go from owner to owner with it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ BUFFERS = 3 * LINE_PAIR  # from here on the words of each buffer, if it is trace
 # The words of a buffer.
 PLACE = 0  # where the get stands, a file and a line as `_jit.places` has them; 0: not known
 FORMER_PLACE = 1  # the same of the get before, once the buffer is put
-PUTTER = 2  # the thread that has filled it with poison; 0: there is none in it
+PUTTER = 2  # the thread that has filled it with poison, negative while it is out again; 0: there is none in it
 SPOILED = 3  # 1 + the position of a byte that was written after the put; 0: there is none
 OF_BUFFER = 4
 
@@ -91,9 +91,12 @@ def raise_to(words, i, value):
 def count_get(address, index):
     """Count a get, and look whether the buffer is as its put has left it."""
     seen = observation_at(address)
-    gets = fetch_add(seen._words, GETS, 1, "relaxed") + 1
+    # Q1 acquires from Q1; Q1 releases to Q1: all puts that gets so far have followed are subtracted.
+    gets = fetch_add(seen._words, GETS, 1) + 1
     raise_to(seen._words, MOST_OUT, gets - load(seen._words, PUTS, "relaxed"))
-    if seen._poisons and load(seen._words, word_of(index, PUTTER), "relaxed"):
+    putter = load(seen._words, word_of(index, PUTTER), "relaxed") if seen._poisons else 0
+    if putter > 0:
+        store(seen._words, word_of(index, PUTTER), -putter, "relaxed")
         at = first_change(seen._arena + index * seen._stride, seen._buffer_size)
         if at >= 0:
             store(seen._words, word_of(index, SPOILED), at + 1, "relaxed")
@@ -104,10 +107,10 @@ def first_change(address, size):
     """Return the position of the first byte that is not POISON; -1 if there is none."""
     if memchr(address, POISON, 1) and memcmp(address, address + 1, size - 1) == 0:
         return -1  # all bytes are like the one before them
-    at = 0
-    while memchr(address + at, POISON, 1):
-        at += 1
-    return at
+    for at in range(size):
+        if not memchr(address + at, POISON, 1):
+            return at
+    return -1  # it has changed back
 
 
 @kernel
@@ -115,11 +118,15 @@ def count_put(address, index):
     """Count a put, and fill the buffer with poison."""
     seen = observation_at(address)
     if seen._traces:
-        store(seen._words, word_of(index, FORMER_PLACE), load(seen._words, word_of(index, PLACE), "relaxed"), "relaxed")
+        untold = load(seen._words, word_of(index, SPOILED), "relaxed")  # then its putter and their place are kept
+        if not untold:
+            place = load(seen._words, word_of(index, PLACE), "relaxed")
+            store(seen._words, word_of(index, FORMER_PLACE), place, "relaxed")
         store(seen._words, word_of(index, PLACE), 0, "relaxed")
-    if seen._poisons:
-        memset(seen._arena + index * seen._stride, POISON, seen._buffer_size)
-        store(seen._words, word_of(index, PUTTER), thread_id(), "relaxed")
+        if seen._poisons:
+            memset(seen._arena + index * seen._stride, POISON, seen._buffer_size)
+            putter = -load(seen._words, word_of(index, PUTTER), "relaxed") if untold else thread_id()
+            store(seen._words, word_of(index, PUTTER), putter, "relaxed")
     fetch_add(seen._words, PUTS, 1, "relaxed")
 
 

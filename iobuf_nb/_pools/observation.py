@@ -35,8 +35,8 @@ class PoolStats(NamedTuple):
     gets, puts : int
         Buffers that were checked out, and that were returned, since the pool was made.
     failed_gets : int
-        Gets that ended without a buffer: -1 from `try_get`, or WouldBlock. A `get_many` is not counted, only what it
-        got.
+        Gets that ended without a buffer while the pool was open: -1 from `try_get`, or WouldBlock. A `get_many` is not
+        counted, only what it got.
     waits : int
         Gets that found nothing at first and waited, whether they got a buffer in the end or not.
     longest_wait : float
@@ -136,9 +136,12 @@ class Observation(Handle):
     def spoiled(self, index: int) -> int:
         """Return 1 + the position of a byte that was written after the put of a buffer that is free; 0 for none."""
         known = load(self._words, word_of(index, words.SPOILED), "relaxed")
-        if known or not load(self._words, word_of(index, words.PUTTER), "relaxed"):
+        putter = load(self._words, word_of(index, words.PUTTER), "relaxed")
+        if known or putter <= 0:
             return known
-        return 1 + int(words.first_change(self._arena + index * self._stride, self._buffer_size))
+        found = 1 + int(words.first_change(self._arena + index * self._stride, self._buffer_size))
+        still_free = load(self._words, word_of(index, words.PUTTER), "relaxed") == putter
+        return found if still_free else 0
 
     def forget(self, index: int) -> None:
         """Forget what was written into a free buffer: what is in it then is expected at the next get."""

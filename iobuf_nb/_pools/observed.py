@@ -8,6 +8,7 @@ pass (`_free.observation`); here is where it becomes an error.
 from __future__ import annotations
 
 import functools
+from collections.abc import Coroutine
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def note(pool, place, index):
     seen = observation_at(observation_of(pool))
     spoiled = load(seen._words, word_of(index, SPOILED), "relaxed")
     if spoiled:
-        putter = load(seen._words, word_of(index, PUTTER), "relaxed")
+        putter = -load(seen._words, word_of(index, PUTTER), "relaxed")
         former = load(seen._words, word_of(index, FORMER_PLACE), "relaxed")
         store(seen._words, word_of(index, SPOILED), 0, "relaxed")
         store(seen._words, word_of(index, PLACE), former, "relaxed")
@@ -123,9 +124,11 @@ class ObservedPool(_Noting, BufferPool[Any]):
     def _noting(self) -> ObservedPool:  # type: ignore[override]
         return self
 
-    async def aget(self, timeout: float | None = None) -> int:
-        """Do as `BufferPool.aget` does, and note where it was called."""
-        place = place_called_from()
+    def aget(self, timeout: float | None = None) -> Coroutine[Any, Any, int]:
+        """Do as `BufferPool.aget` does, and note where it was called, not where a task runs it."""
+        return self._aget(place_called_from(), timeout)
+
+    async def _aget(self, place: int, timeout: float | None) -> int:
         return self._noted(place, await super().aget(timeout))
 
     def _noted(self, place: int, index: int) -> int:
@@ -162,13 +165,12 @@ class ObservedPool(_Noting, BufferPool[Any]):
         """Raise if a free buffer has been written to after its put; see `BufferPool.check`."""
         if not self._observation._poisons:
             super().check()
-        free = np.setdiff1d(np.arange(self.capacity), list(self.holders()))
-        for index in map(int, free):
+        for index in range(self.capacity):
             spoiled = self._observation.spoiled(index)
             if spoiled:
                 _, former, putter, _ = self._observation._words[word_of(index, PLACE) :][:4]
                 self._observation.forget(index)
-                raise WrittenAfterPut(index, spoiled - 1, int(putter), int(former))
+                raise WrittenAfterPut(index, spoiled - 1, abs(int(putter)), int(former))
 
     def close(self) -> None:
         """Do as `BufferPool.close` does; a RuntimeWarning names a free buffer that was written to after its put."""
