@@ -1,9 +1,11 @@
 """Pools with stats, trace and debug: what is counted, where buffers were got, and which misuse is an error."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import re
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from numba import njit
 from support import until
 
-from iobuf_nb import BufferPool, Channel, ItemPool, MagazineSet, PoolStats, WouldBlock, stream
+from iobuf_nb import BufferPool, Channel, Closed, ItemPool, MagazineSet, PoolStats, WouldBlock, stream
 from iobuf_nb._free.free_list import give, take
 from iobuf_nb._free.queue import GETTERS
 from iobuf_nb._jit.places import name_of
@@ -103,6 +105,28 @@ def test_a_get_that_fails_is_counted_once(face):
     assert face.get_many(pool, np.zeros(1, np.int64)) == 0
     assert pool.stats()[:4] == (1, 0, 3, 1)
     face.put(pool, index)
+
+
+@pytest.mark.parametrize("closes", ["pool", "magazine"])
+def test_gets_of_what_is_closed_are_not_counted(closes):
+    pool = BufferPool(1, 64, stats=True)
+    magazine = pool.magazine()
+    (pool if closes == "pool" else magazine).close()
+    with pytest.raises(Closed):
+        magazine.get()
+    with pytest.raises(Closed), magazine.lease():
+        pass
+    assert pool.stats().failed_gets == 0
+
+
+def test_a_get_whose_last_look_finds_a_buffer_has_not_failed():
+    pool = BufferPool(1, 64, stats=True)
+    index = pool.get()
+    assert pool._take() == -1 and pool.stats().failed_gets == 1
+    pool.put(index)
+    assert pool._wait(0) == index
+    assert pool.stats() == PoolStats(2, 1, 0, 0, 0.0, 1)
+    pool.put(index)
 
 
 @pytest.mark.parametrize("how", ["get", "lease", "magazine"])
@@ -254,15 +278,38 @@ def get_of_set(magazines):
     return magazines[0].get()  # of a set
 
 
-def test_what_no_line_of_the_program_has_got_has_no_place(file):
+class Lazy:
+    def __getattr__(self, name):
+        raise ImportError(name)
+
+
+def test_what_no_line_of_the_program_has_got_has_no_place(monkeypatch):
     pool = BufferPool(2, 64, trace=True)
     channel = Channel(pool, 1)
     channel.send(pool.get())
     index = channel.receive()
     assert pool.places() == {index: f"{__file__}:{line_of('channel.send(pool' + '.get())')}"}
     pool.put(index)
+    monkeypatch.setitem(sys.modules, "lazy", Lazy())
     assert name_of(0) == "a place that is not known"
     assert name_of(5 << 24 | 17) == "a file that this process does not know:17"
+
+
+def test_the_gets_of_coroutines_are_known_where_they_are_asked_for():
+    pool = BufferPool(2, 64, trace=True)
+
+    async def use():
+        index = await asyncio.wait_for(pool.aget(), 30)  # in a task
+        assert pool.places() == {index: f"{__file__}:{line_of('# in a ' + 'task')}"}
+        pool.put(index)
+        asyncio.ensure_future(pool.aget()).cancel()  # before it begins
+        await asyncio.sleep(0)
+
+    asyncio.run(use())
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pool.lease())  # in a stack
+        assert list(pool.places().values()) == [f"{__file__}:{line_of('# in a ' + 'stack')}"]
+    assert pool.available() == 2
 
 
 # ---- debug -----------------------------------------------------------------------------------------------------------
@@ -350,9 +397,44 @@ def test_what_io_uring_finds_is_told_later():
     pool = BufferPool(1, 64, debug=True)
     write_late(pool)
     give(pool._core, take(pool._core))  # as its kernels do
-    with pytest.raises(RuntimeError, match="byte 3"):
+    give(pool._core, take(pool._core))
+    told = f"byte 3 .* 'MainThread' put it, which had got it at {HERE}:{line_of('def write_late') + 1}"
+    with pytest.raises(RuntimeError, match=told):
         pool.check()
     pool.check()
+
+
+def test_a_coroutine_is_told_it_at_its_get():
+    pool = BufferPool(1, 64, debug=True)
+
+    async def wait():
+        with pytest.raises(RuntimeError, match="byte 3"):
+            await pool.aget(timeout=30)
+
+    async def both():
+        index = pool.get()
+        buffer = pool.value(index)
+        waiting = asyncio.ensure_future(wait())
+        await asyncio.sleep(0)
+        pool.put(index)
+        buffer[3] = 1
+        await waiting
+
+    asyncio.run(both())
+    assert pool.available() == 1
+    pool.check()
+
+
+def test_what_is_written_in_time_is_no_write_after_a_put():
+    pool = BufferPool(1, 64, debug=True)
+    channel = Channel(pool, 1)
+    pool.put(pool.get())
+    pool.value(pool.get())[:] = 1
+    channel.send(0)
+    pool.check()
+    assert not pool._observation.spoiled(0)
+    pool.put(channel.receive())
+    assert not pool._observation.spoiled(0)
 
 
 def test_fill_is_no_write_after_a_put(face):
