@@ -368,10 +368,7 @@ def wait_for_buffer(pool, timeout_ns):
     """Do as `wait_to_get` does, after a get has found nothing."""
     begin = wait_begins(pool._address, timeout_ns)
     index = wait_to_get(pool, timeout_ns)
-    if begin:
-        wait_ended(pool._address, begin, index)
-    elif index >= 0:
-        take_failed(pool._address, -1)  # a second look has found what the first had not
+    wait_ended(pool._address, begin, index)
     return index
 
 
@@ -427,8 +424,11 @@ def wait_begins(address, timeout_ns):
 
 @late(missing=0)
 def wait_ended(address, begin, index):
-    """Count a wait that has ended with an index or a status."""
-    count_wait(observation_of(pool_at(address)), now_ns() - begin, index)
+    """Count, in a pool that is observed, a wait or a last look that has ended with an index or a status."""
+    if begin:
+        count_wait(observation_of(pool_at(address)), now_ns() - begin, index)
+    elif index >= 0:
+        take_failed(address, -1)  # the last look has found what the first had not
     return 0
 
 

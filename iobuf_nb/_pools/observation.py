@@ -38,7 +38,8 @@ class PoolStats(NamedTuple):
         Gets that ended without a buffer while the pool was open: -1 from `try_get`, or WouldBlock. A `get_many` is not
         counted, only what it got.
     waits : int
-        Gets that found nothing at first and waited, whether they got a buffer in the end or not.
+        Gets that found nothing at first and waited, whether they got a buffer in the end or not; but not those that
+        Ctrl-C ended.
     longest_wait : float
         The longest of them that has ended, in seconds.
     most_in_use : int
