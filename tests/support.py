@@ -112,6 +112,11 @@ def why_no_io_uring():
     return ""
 
 
+def line_of(path, text):
+    """Return the number of the first line of a file that contains a text."""
+    return next(k for k, line in enumerate(Path(path).read_text().splitlines(), 1) if text in line)
+
+
 # ---- threads and signals ---------------------------------------------------------------------------------------------
 
 

@@ -1,40 +1,20 @@
-"""Pools with stats, trace and debug: what is counted, where buffers were got, and which misuse is an error."""
+"""Pools with stats and debug: what is counted, and which misuse is an error."""
 
 import asyncio
-import contextlib
-import gc
-import logging
 import re
-import sys
 import threading
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numba import njit
-from support import until
+from support import line_of, until
 
 from iobuf_nb import BufferPool, Channel, Closed, ItemPool, MagazineSet, PoolStats, WouldBlock, stream
 from iobuf_nb._free.free_list import give, take
 from iobuf_nb._free.queue import GETTERS
-from iobuf_nb._jit.places import name_of
 
 HERE = re.escape(__file__)
-
-
-def line_of(text):
-    """Return the number of the first line of this file that contains a text."""
-    return next(k for k, line in enumerate(Path(__file__).read_text().splitlines(), 1) if text in line)
-
-
-@njit(nogil=True)
-def get_and_leave(pool):
-    first = pool.get()  # in a kernel: get
-    second = pool.try_get()  # in a kernel: try_get
-    out = np.zeros(2, np.int64)
-    third = out[pool.get_many(out[:1]) - 1]  # in a kernel: get_many
-    return first, second, third
 
 
 @njit(nogil=True)
@@ -224,94 +204,6 @@ def test_without_being_asked_nothing_is_counted():
             method()
 
 
-# ---- trace -----------------------------------------------------------------------------------------------------------
-
-
-def test_each_get_is_known_by_file_and_line():
-    pool = BufferPool(8, 64, trace=True)
-    indices = get_and_leave(pool)
-    places = pool.places()
-    for index, method in zip(indices, ["get", "try_get", "get_many"], strict=True):
-        assert re.fullmatch(f"{HERE}:{line_of('# in a kernel: ' + method)}", places[index])
-    here = pool.get()  # in Python
-    assert pool.places()[here] == f"{__file__}:{line_of('# in ' + 'Python')}"
-    with pool.lease():  # a lease
-        assert f"{__file__}:{line_of('# a ' + 'lease')}" in pool.places().values()
-    pool.put_many(np.array([*indices, here]))
-    assert pool.places() == {}
-
-
-def test_a_leak_is_told_with_its_place(caplog):
-    pool = BufferPool(2, 64, trace=True)
-    pool.get()  # leaks
-    told = (
-        f"{re.escape('1 of its buffers still checked out: 0 by MainThread, got at ')}{HERE}:{line_of('# ' + 'leaks')}"
-    )
-    with caplog.at_level(logging.WARNING, "iobuf_nb"), pytest.warns(ResourceWarning, match=told):
-        pool.close()
-    assert re.search(told, caplog.text)
-    other = BufferPool(2, 64, trace=True)
-    other.get()
-    with pytest.warns(ResourceWarning, match=f"BufferPool of 2 was dropped .* got at {HERE}:"):
-        del other
-        gc.collect()
-
-
-def test_the_gets_of_magazines_are_known_too():
-    pool = BufferPool(8, 64, trace=True)
-    with MagazineSet(pool, 1, 2) as magazines:
-        indices = get_and_leave(magazines[0])
-        places = pool.places()
-        for index, method in zip(indices, ["get", "try_get", "get_many"], strict=True):
-            assert places[index] == f"{__file__}:{line_of('# in a kernel: ' + method)}"
-        here = magazines[0].get()  # by a magazine
-        assert pool.places()[here] == f"{__file__}:{line_of('# by a ' + 'magazine')}"
-        assert get_of_set(magazines) not in (*indices, here)
-        assert f"{__file__}:{line_of('# of a ' + 'set')}" in pool.places().values()
-        magazines[0].put_many(np.array(list(pool.holders())))
-    assert pool.stats()[:2] == (5, 5)
-    assert repr(pool.magazine()).startswith("Magazine(pool=BufferPool(")
-
-
-@njit(nogil=True)
-def get_of_set(magazines):
-    return magazines[0].get()  # of a set
-
-
-class Lazy:
-    def __getattr__(self, name):
-        raise ImportError(name)
-
-
-def test_what_no_line_of_the_program_has_got_has_no_place(monkeypatch):
-    pool = BufferPool(2, 64, trace=True)
-    channel = Channel(pool, 1)
-    channel.send(pool.get())
-    index = channel.receive()
-    assert pool.places() == {index: f"{__file__}:{line_of('channel.send(pool' + '.get())')}"}
-    pool.put(index)
-    monkeypatch.setitem(sys.modules, "lazy", Lazy())
-    assert name_of(0) == "a place that is not known"
-    assert name_of(5 << 24 | 17) == "a file that this process does not know:17"
-
-
-def test_the_gets_of_coroutines_are_known_where_they_are_asked_for():
-    pool = BufferPool(2, 64, trace=True)
-
-    async def use():
-        index = await asyncio.wait_for(pool.aget(), 30)  # in a task
-        assert pool.places() == {index: f"{__file__}:{line_of('# in a ' + 'task')}"}
-        pool.put(index)
-        asyncio.ensure_future(pool.aget()).cancel()  # before it begins
-        await asyncio.sleep(0)
-
-    asyncio.run(use())
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(pool.lease())  # in a stack
-        assert list(pool.places().values()) == [f"{__file__}:{line_of('# in a ' + 'stack')}"]
-    assert pool.available() == 2
-
-
 # ---- debug -----------------------------------------------------------------------------------------------------------
 
 
@@ -333,7 +225,7 @@ def test_a_write_after_the_put_is_told_at_the_next_get(face, size):
     buffer[size - 1] = 0
     told = (
         f"buffer 0 was written to after it was put: its byte {size - 1} has changed while it was free; "
-        f"thread 'MainThread' put it, which had got it at {HERE}:{line_of('# the former ' + 'get')}"
+        f"thread 'MainThread' put it, which had got it at {HERE}:{line_of(__file__, '# the former ' + 'get')}"
     )
     with pytest.raises(RuntimeError, match=told):
         face.get(pool)
@@ -398,7 +290,7 @@ def test_what_io_uring_finds_is_told_later():
     write_late(pool)
     give(pool._core, take(pool._core))  # as its kernels do
     give(pool._core, take(pool._core))
-    told = f"byte 3 .* 'MainThread' put it, which had got it at {HERE}:{line_of('def write_late') + 1}"
+    told = f"byte 3 .* 'MainThread' put it, which had got it at {HERE}:{line_of(__file__, 'def write_late') + 1}"
     with pytest.raises(RuntimeError, match=told):
         pool.check()
     pool.check()
@@ -492,7 +384,8 @@ def test_only_the_owner_uses_a_buffer(use):
     (told,) = elsewhere(pool)
     assert told == (
         f"index must be that of a buffer of this thread; thread 'MainThread' got 0 at {__file__}:"
-        f"{line_of('# of this ' + 'thread')}; where threads hand buffers on, make the pool with debug='any thread'"
+        f"{line_of(__file__, '# of this ' + 'thread')}; "
+        "where threads hand buffers on, make the pool with debug='any thread'"
     )
     pool.put(index)
     for wrong in -1, 1:
