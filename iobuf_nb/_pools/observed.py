@@ -180,8 +180,11 @@ class ObservedPool(_Noting, BufferPool[Any]):
                 self.check()
         except RuntimeError as error:
             spoiled = str(error)
-        tell(self._close())
-        tell(spoiled, RuntimeWarning)
+        leaks = self._close()
+        try:
+            tell(leaks)
+        finally:  # where warnings are errors, both are told
+            tell(spoiled, RuntimeWarning)
 
     def _figures(self) -> dict[str, object]:
         return {**super()._figures(), "trace": True, "debug": bool(self._observation._poisons)}

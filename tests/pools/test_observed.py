@@ -265,6 +265,16 @@ def test_a_kernel_that_writes_late_is_found_by_check_and_close():
     pool.close()
 
 
+def test_where_warnings_are_errors_close_tells_of_leaks_and_of_writes():
+    pool = BufferPool(2, 64, debug=True)
+    write_late(pool)
+    pool.get()
+    with warnings.catch_warnings(), pytest.raises(RuntimeWarning, match="byte 3") as told:
+        warnings.simplefilter("error")
+        pool.close()
+    assert isinstance(told.value.__context__, ResourceWarning) and pool.closed
+
+
 def test_a_magazine_tells_it_at_its_get(face):
     pool = BufferPool(1, 64, debug=True)
     write_late(pool)
