@@ -4,9 +4,14 @@ from pathlib import Path
 
 import beside
 import faces
+import hypothesis
 import numba
 import pytest
 from support import MODEL, NEEDS_INTERPRETER, content, until
+
+# A machine that others use, too, may take its time, also for what is compiled at the first call.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 WHY_NOT = MODEL / "test_jit_is_off.py"
 

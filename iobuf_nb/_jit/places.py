@@ -31,7 +31,7 @@ def _checksum(path: str) -> int:
     return zlib.crc32(os.fsencode(path if path.startswith("<") else os.path.abspath(path)))
 
 
-def place_of(path: str, line: int) -> int:
+def place_at(path: str, line: int) -> int:
     """Return a place; never 0."""
     checksum = _checksum(path)
     _paths[checksum] = path
@@ -43,14 +43,14 @@ def place_called_from() -> int:
     frame: FrameType | None = sys._getframe(1)
     while frame and str(frame.f_globals.get("__name__", "")).partition(".")[0] in (PACKAGE, "contextlib"):
         frame = frame.f_back
-    return place_of(frame.f_code.co_filename, frame.f_lineno) if frame else 0
+    return place_at(frame.f_code.co_filename, frame.f_lineno) if frame else 0
 
 
 def place_in_kernel() -> int:
     """Return the place of the call that numba is writing code for."""
     frame = caller(BaseLower.lower_block, _NUMBA_FRAMES)
     loc: Any = frame.f_locals["self"].loc if frame else None
-    return place_of(loc.filename, loc.line) if loc else 0
+    return place_at(loc.filename, loc.line) if loc else 0
 
 
 def name_of(place: int) -> str:

@@ -13,9 +13,9 @@ import numpy as np
 from numba import typeof, types
 from numpy.typing import NDArray
 
-from .._free.free_list import give, take
+from .._free.free_list import give, take, wait_for_buffer
 from .._free.queue import QUEUE_TYPE
-from .._free.waiting import close_queue, wait_to_get
+from .._free.waiting import close_queue
 from .._jit import c_methods
 from .._jit.compile import compile_for, kernel
 from .._memory.aligned import aligned_mem
@@ -472,6 +472,6 @@ def compile_for_workers(pool: BufferPool, may_wait: bool) -> None:
     if may_wait or c_methods.WHY_NOT is not None:
         compile_for(take, pool._core)
     if may_wait:
-        compile_for(wait_to_get, pool._core, 0)
+        compile_for(wait_for_buffer, pool._core, 0)
     if c_methods.WHY_NOT is not None:
         compile_for(give, pool._core, 0)

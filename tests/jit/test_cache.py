@@ -199,8 +199,8 @@ def linked(package, path):
 def changed(package):
     change(
         package / "_free" / "free_list.py",
-        "owner_at(pool, index), thread_id())",
-        "owner_at(pool, index), 1000 + thread_id())",
+        "store(pool._owners, owner_at(pool, index), thread_id())\n    return True",
+        "store(pool._owners, owner_at(pool, index), 1000 + thread_id())\n    return True",
     )
 
 
