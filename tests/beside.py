@@ -53,11 +53,12 @@ class Listener:
             return None
         if self.reports is None:
             self.reports = self.heard()
-        if not self.reports[item.nodeid]:
+        reports = self.reports[item.nodeid]
+        if not any(report.when == "teardown" for report in reports):  # it has not come to its end
             told = self.printed.read_text()
-            self.reports[item.nodeid] = [pytest.TestReport(item.nodeid, item.location, {}, "failed", told, "call")]
+            reports.append(pytest.TestReport(item.nodeid, item.location, {}, "failed", told, "call"))
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        for report in self.reports[item.nodeid]:
+        for report in reports:
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True

@@ -49,3 +49,8 @@ def test_the_reports_of_the_second_process_stand_for_its_tests(tmp_path):
 def test_nothing_passes_in_a_second_process_that_ends_badly(tmp_path):
     done, _ = run(tmp_path, THERE + "    os._exit(3)\n")
     assert done.returncode == 1 and "3 failed, 1 passed" in done.stdout, done.stdout
+
+
+def test_a_test_that_ends_the_second_process_as_failures_do_has_failed(tmp_path):
+    done, _ = run(tmp_path, THERE + "    os._exit(1)\n")  # as a test does that takes too long
+    assert done.returncode == 1 and "2 failed, 1 passed, 1 skipped" in done.stdout, done.stdout
