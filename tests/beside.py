@@ -92,10 +92,11 @@ def is_beside(item):
 
 
 def begin(session):
-    """Start the second process, if everything is to run."""
+    """Start the second process, if everything is to run: not a choice by -k or --lf."""
     config = session.config
     items = [item for item in session.items if is_beside(item)]
-    if items and config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.keyword:
+    chosen = config.option.keyword or config.getoption("lf", False)  # which is not there without the cache
+    if items and config.args_source is pytest.Config.ArgsSource.TESTPATHS and not chosen:
         listener = Listener(config, items)
         config.add_cleanup(listener.end)
         config.pluginmanager.register(listener)
