@@ -21,7 +21,7 @@ from .names import (
 )
 from .peers import PEERS
 from .table import Settings, Table
-from .work import CORES, SUBJECTS, WAITING, floor
+from .work import CORES, OBSERVED, SUBJECTS, WAITING, floor
 from .workloads.kernels import ALONE, BUFFERS, BULK, EMPTY, HOLD, TOGETHER, TRANSFER
 
 
@@ -63,13 +63,14 @@ def measured(
 
 
 def of_subjects(*names: str) -> dict[str, Runs]:
-    all_of_ours = {**SUBJECTS, **WAITING}
+    all_of_ours = {**SUBJECTS, **OBSERVED, **WAITING}
     return {name: all_of_ours[name] for name in names}
 
 
 def alone(settings: Settings) -> list[Table]:
     """W1: get and put, one thread."""
-    return measured(Table(ALONE), "pairs", settings, of_subjects(*SUBJECTS, *WAITING), extra={FLOOR: floor})
+    ours = of_subjects(*SUBJECTS, *OBSERVED, *WAITING)
+    return measured(Table(ALONE), "pairs", settings, ours, extra={FLOOR: floor})
 
 
 def together(settings: Settings) -> list[Table]:

@@ -4,6 +4,7 @@ ITEMS, ROOM, BATCH, HELD, BUFFER = 1000, 1024, 32, 48, 1024
 
 RING, POOL, CHECKED = "BoundedQueue", "pool, unchecked", "pool, checked"
 MAGAZINE, MAGAZINE_256, MAGAZINE_CHECKED = "magazine, unchecked", "magazine of 256, unchecked", "magazine, checked"
+STATS = f"{CHECKED}, stats=True"
 MAGAZINE_ALONE = f"{MAGAZINE}, alone"
 WAITING_RING, WAITING_POOL, WAITING_CHECKED = f"{RING}, get/put", f"{POOL}, get/put", f"{CHECKED}, get/put"
 

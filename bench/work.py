@@ -31,6 +31,7 @@ from .names import (
     POOL,
     RING,
     ROOM,
+    STATS,
     VYUKOV,
     WAITING_CHECKED,
     WAITING_POOL,
@@ -303,6 +304,7 @@ SUBJECTS = {
     MAGAZINE_CHECKED: Subject(checked, seat=BufferPool.magazine),
     VYUKOV: Subject(partial(VyukovQueue, ROOM, ITEMS), queue=partial(VyukovQueue, ROOM, 0)),
 }
+OBSERVED = {STATS: Subject(partial(checked, stats=True))}
 WAITING = {
     WAITING_RING: Waiting(full_queue, queue=partial(BoundedQueue, ROOM)),
     WAITING_POOL: Waiting(unchecked),

@@ -366,6 +366,7 @@ def get_or_closed(pool):
 @kernel
 def wait_for_buffer(pool, timeout_ns):
     """Do as `wait_to_get` does, after a get has found nothing."""
+    out_of_line()
     begin = wait_begins(pool._address, timeout_ns)
     index = wait_to_get(pool, timeout_ns)
     wait_ended(pool._address, begin, index)
