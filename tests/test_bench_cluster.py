@@ -50,7 +50,8 @@ def test_without_dask_there_are_reasons_in_place_of_figures(monkeypatch):
 def test_costs_of_tasks_are_those_over_an_idle_cluster(client, monkeypatch):
     monkeypatch.setattr(scheduling, "IDLE", 0.2)
     taken = scheduling.costs(client, scheduling.of_stream, 20)
-    assert 0 < taken.scheduler < 1 and 0 < taken.clock < 1 and taken.sent > 0
+    # Of so few tasks it may be less than what an idle scheduler takes in the same time, by chance.
+    assert -0.1 < taken.scheduler < 1 and 0 < taken.clock < 1 and taken.sent > 0
     idle, whole = scheduling.Used(1, 2, 0, 10, 0), scheduling.Used(3, 3, 4, 5, 6)
     assert whole.less(idle, 0.5) == (2.5, 2, 4, 0, 6)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
+from support import until
 
 from iobuf_nb._streams.addresses import bytes_at
 from iobuf_nb._streams.pieces import PAD
@@ -104,3 +105,8 @@ def recorded(state):
 
 def open_descriptors():
     return len(os.listdir("/proc/self/fd"))
+
+
+def none_left(opened):
+    """Wait until no more descriptors are open than before; other threads of the process may have some for a moment."""
+    until(lambda: open_descriptors() <= opened)

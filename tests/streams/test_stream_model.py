@@ -17,9 +17,8 @@ from archives import MAKERS, MISSING
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numba import config
-from recording import PAD, log, look, open_descriptors, pick, picked, recorded
+from recording import PAD, log, look, none_left, open_descriptors, pick, picked, recorded
 from streaming import WITH_URING, fed
-from support import until
 
 from iobuf_nb import BufferPool, stream
 
@@ -403,7 +402,7 @@ def run(case):
             assert written() == out
         assert result.written == (len(out) if case.output else 0)
     del source, result
-    until(lambda: open_descriptors() <= opened)  # other threads of the process may have some for a moment
+    none_left(opened)
 
 
 def in_the_model(case):
