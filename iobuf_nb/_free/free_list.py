@@ -415,9 +415,9 @@ def take_failed(address, n):
 def wait_begins(address, timeout_ns):
     """Return when a wait begins for a buffer of a pool that is observed; 0 if it is none, but a last look."""
     pool = pool_at(address)
-    if not is_observed(pool) or timeout_ns == 0 or load(pool._queue._words, NONBLOCKING_FLAG, "relaxed"):
+    if not is_observed(pool) or load(pool._local, CLOSED_WORD, "relaxed"):
         return 0
-    if load(pool._local, CLOSED_WORD, "relaxed"):
+    if timeout_ns == 0 or load(pool._queue._words, NONBLOCKING_FLAG, "relaxed"):
         return 0
     count_failed(observation_of(pool), -1)
     return now_ns()

@@ -46,7 +46,8 @@ from .waiting import put_and_wake
 
 # Words of a pool that each process has for itself. Those of a private pool lie among the words of its queue.
 CLOSED = 0
-IDENTITY = 3  # the process's part of an owner word, number << NUMBER_SHIFT; 0 in a private pool
+# The process's part of an owner word, number << NUMBER_SHIFT; in a private pool 0, or negative: see `observation`.
+IDENTITY = 3
 DESCRIPTOR = 4  # of the segment
 CHANNELS = 5  # how many a private pool has had
 LOCAL_WORDS = 6

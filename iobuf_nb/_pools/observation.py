@@ -120,7 +120,7 @@ class Observation(Handle):
 
     async def wait(self, waiting: Awaitable[int]) -> int:
         """Await a buffer, and count that as a wait."""
-        words.count_failed(self._address, -1)
+        self.failed(-1)
         begin, index = now_ns(), OK
         try:
             return await waiting
@@ -130,9 +130,9 @@ class Observation(Handle):
         finally:
             words.count_wait(self._address, now_ns() - begin, index)
 
-    def place(self, index: int, which: int = words.PLACE) -> str:
+    def place(self, index: int) -> str:
         """Return where the get of a buffer stands, as text."""
-        return places.name_of(load(self._words, word_of(index, which), "relaxed"))
+        return places.name_of(load(self._words, word_of(index, words.PLACE), "relaxed"))
 
     def spoiled(self, index: int) -> int:
         """Return 1 + the position of a byte that was written after the put of a buffer that is free; 0 for none."""
