@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -14,10 +15,13 @@ _MOST_NAMED = 8
 
 
 def tell(sentence: str, category: type[Warning] = ResourceWarning) -> None:
-    """Log a sentence and warn of it, as from the line that called the caller; an empty one says nothing."""
+    """Log a sentence and warn of it, as from the user's line; an empty one says nothing."""
     if sentence:
         logger.warning(sentence)
-        warnings.warn(sentence, category, stacklevel=3)
+        level, frame = 1, sys._getframe()
+        while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("iobuf_nb."):
+            level, frame = level + 1, frame.f_back
+        warnings.warn(sentence, category, stacklevel=level)
 
 
 def count_out(pool: Any) -> int:
