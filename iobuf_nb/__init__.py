@@ -22,6 +22,7 @@ Examples
 
 # The map of the library, from the ground up; a room imports only from those above it (checked by lint-imports):
 #
+#   _requirements  what is needed of machine and interpreter
 #   _interrupt   Ctrl-C on the command line
 #   _log         the logger
 #   _jit/        how Python becomes kernels: options, code cache, faces, handles, instructions, checks, C methods
@@ -42,22 +43,13 @@ Examples
 #
 # `pool.get()` reads downward: _pools.pool, .index_pool, .allocator, _free.free_list, .queue, atomics.
 
-import sys
-
-if sys.maxsize < 2**63 - 1:
-    raise ImportError("iobuf_nb needs a 64-bit Python: its queues are made of 64-bit atomic words")
-if sys.byteorder != "little":
-    raise ImportError("iobuf_nb needs a little-endian processor: futex(2) compares the first half of a word")
-
-from . import _interrupt
+from . import (
+    _interrupt,
+    _requirements,  # noqa: F401 (raises where the library cannot work)
+)
 
 if _interrupt.is_command():  # before all else is imported, which takes time
     _interrupt.leave_at_once()
-
-from ._jit import check
-
-if not check.in_main_interpreter():
-    raise ImportError("iobuf_nb needs the main interpreter: numba, and what it compiles, serve one in a process")
 
 from . import atomics, syscalls
 from ._jit import notice as _notice  # noqa: F401 (tells on a terminal that kernels are compiled)

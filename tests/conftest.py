@@ -1,5 +1,6 @@
 import _thread
 import sys
+import threading
 from pathlib import Path
 
 import beside
@@ -71,11 +72,16 @@ def src(tmp_path):
 
 @pytest.fixture
 def untraced():
-    """Measure no lines: what a signal's handler raises may leave the lock locked that coverage takes at every call."""
-    trace = sys.gettrace()
+    """Measure no lines: what a signal's handler raises may leave the lock locked that coverage takes at every call.
+
+    In no thread, either: Python 3.12 crashes where one traces what another traces by instructions.
+    """
+    trace, trace_of_threads = sys.gettrace(), threading.gettrace()
     sys.settrace(None)
+    threading.settrace(None)  # type: ignore[arg-type]
     yield
     sys.settrace(trace)
+    threading.settrace(trace_of_threads)  # type: ignore[arg-type]
 
 
 @pytest.fixture

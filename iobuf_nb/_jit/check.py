@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import math
 import numbers
 import operator
@@ -99,15 +97,6 @@ def path(name: str, value: Any) -> str:
     if not fits:
         raise ValueError(f"{name} must be a path that the system can take, not {value!r:.60}")
     return text
-
-
-def in_main_interpreter() -> bool:
-    """Return whether this is the main interpreter, not a subinterpreter."""
-    for name in ("_interpreters", "_xxsubinterpreters"):  # in Python 3.13, and before
-        with contextlib.suppress(ImportError):
-            interpreters = importlib.import_module(name)
-            return bool(interpreters.get_current() == interpreters.get_main())
-    return True
 
 
 def timeout_ns(timeout: Any, name: str = "timeout", allowed: str = SECONDS_OR_NONE) -> int:
