@@ -210,7 +210,7 @@ def is_waited_for(path):
 @pytest.mark.parametrize("what", ["append", "truncate to the same size", "open"])
 @pytest.mark.parametrize("options", [{}, {"delimiter": b"\n"}], ids=str)
 def test_a_writer_is_let_in(file, what, options):
-    """Whoever opens the file for writing goes on within a second, and the stream goes on without the mapping."""
+    """Whoever opens the file for writing goes on soon, and the stream goes on without the mapping."""
     data = (b"0123456\n" * (1 << 20))[: 8 << 20]
     path = file(data)
     let_in, may_go_on = [], []
@@ -241,7 +241,7 @@ def test_a_writer_is_let_in(file, what, options):
     writer.join()
     assert sum(own[0] for own, _ in result.state) == np.frombuffer(data, np.uint8).sum()
     assert result.bytes == len(data)
-    assert let_in[0] - may_go_on[0] < 1
+    assert let_in[0] - may_go_on[0] < 10  # 45 where nobody lets go
     assert 3 << 20 < result.mapped < 5 << 20
 
 
@@ -250,12 +250,12 @@ def test_a_lease_ends_with_the_stream(file):
     assert summed(path).mapped > 0
     start = time.monotonic()
     with open(path, "r+b"):
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 10  # 45 where a lease is still held
     with pytest.raises(Exception, match="no way"):
         stream(path, fail, state=None, engine="mmap", workers=2)
     start = time.monotonic()
     with open(path, "r+b"):
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 10  # 45 where a lease is still held
 
 
 @njit

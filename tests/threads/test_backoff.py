@@ -1,6 +1,5 @@
 """SpinWait and Backoff keep one pace, whoever calls them."""
 
-import statistics
 import time
 
 import pytest
@@ -58,8 +57,7 @@ def test_sleeps_are_as_long_as_they_say_and_jitter(jit):
         start = time.perf_counter()
         wait_once(backoff)
         lengths.append(time.perf_counter() - start)
-    assert min(lengths) >= 0.004 * 0.875
-    assert 0.0035 < statistics.median(lengths) < 0.008
+    assert 0.004 * 0.875 <= min(lengths) < 0.006  # others may have been kept waiting for a processor
     assert max(lengths) - min(lengths) > 0.0002
 
 
