@@ -105,7 +105,9 @@ def stream(
         why the default is 1. A kernel with ``parallel=True`` gets a share of the processors of its machine.
     pool : str, optional
         The name of a `PoolPlugin`: tasks use the buffers of the worker's pool. By default each makes its own.
-    output_dtype, output_items, tier, buffers, engine, direct, record, dtype, delimiter, overlap, start, stop, skip
+    output_dtype, output_items, tier, buffers, direct, record, dtype, delimiter, overlap, start, stop, skip
+        As in `iobuf_nb.stream`.
+    engine : {"auto", "preadv", "mmap"}
         As in `iobuf_nb.stream`.
     decompress : {None, "auto", "gzip", "zstd", "lz4", "bz2", "xz"}
         As in `iobuf_nb.stream`. Files that are compressed are not divided, and count in the `offset` of sources behind

@@ -195,6 +195,8 @@ def copy(
         An argument has the wrong type or is out of range; `src` or `dst` is not a regular file.
     MemoryError, RuntimeError
         The system cannot provide the buffers or the threads; Python is shutting down.
+    ImportError
+        The package for the progress bar is missing.
 
     If an error is raised, `dst` is unchanged; only Ctrl-C at the very end may leave the complete copy in its place. If
     the process is killed, `dst` is unchanged too, and a partial copy, ``.iobuf_nb-*``, is left beside it.

@@ -211,7 +211,7 @@ def stream(
         ends inside a record, or a line is longer than a piece. Exceptions of `state` and `combine` propagate
         unchanged.
     ImportError
-        The package for a compressed format, or for a URL, is missing.
+        The package for a compressed format, for a URL or for the progress bar is missing.
     MemoryError, RuntimeError
         The system cannot provide the buffers or the threads; Python is shutting down.
     Closed, WouldBlock
