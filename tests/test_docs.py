@@ -223,6 +223,11 @@ def test_commands_and_extras_of_the_documents_exist():
     assert {"uring", "docs"} <= extras <= set(re.findall(r"^(\w+) = ", optional, re.MULTILINE))
 
 
+def test_the_version_is_the_same_everywhere():
+    assert f"\nversion: {iobuf_nb.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {iobuf_nb.__version__} (" in (ROOT / "CHANGELOG.md").read_text()
+
+
 def test_the_readme_is_short():
     assert len(README.read_text().splitlines()) <= 180
 
