@@ -13,6 +13,7 @@ from .result import Result, loads
 from .table import Table, header, row, short
 from .targets import Target, quartiles
 from .workloads import WORKLOADS
+from .workloads.workload import Workload
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -32,11 +33,17 @@ def committed() -> list[Result]:
     return [loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
 
 
-def stated(target: Target) -> str:
+def with_unit(bound: str, compared: object, workload: Workload) -> str:
+    """Return a bound, with the unit if it is on a figure itself, which is compared with nothing."""
+    return bound if compared else f"{bound} {workload.unit}"
+
+
+def stated(target: Target, workload: Workload) -> str:
     """Return what a target compares, and its bound."""
     cases = ", ".join(f"`{case}`" for case in target.cases)
     bases = ", ".join(f"`{base}`" if isinstance(base, str) else base.name for base in target.bases)
-    return f"{cases}{bases and f' / {bases}'} {target.bound}{' x threads' * target.per_thread}"
+    bound = with_unit(target.bound, bases, workload)
+    return f"{cases}{bases and f' / {bases}'} {bound}{' x threads' * target.per_thread}"
 
 
 def workloads() -> str:
@@ -45,7 +52,7 @@ def workloads() -> str:
     for workload in WORKLOADS.values():
         first = workload.name, workload.does, workload.question
         for target in workload.targets:
-            lines.append(row(*first, stated(target), target.why))
+            lines.append(row(*first, stated(target, workload), target.why))
             first = "", "", ""
         if not workload.targets:
             lines.append(row(*first, "", ""))
@@ -91,7 +98,8 @@ def verdicts(machines: dict[str, Machine]) -> list[str]:
         for comparison, bound in table.bounds:
             found = [machine.get(table.label) for machine in machines.values()]
             cells = (each.judged(comparison, bound) if each else "-" for each in found)
-            lines.append(row(table.label, comparison, bound, *cells))
+            shown = with_unit(bound, comparison.base, table.workload)
+            lines.append(row(table.label, comparison, shown, *cells))
     return lines
 
 

@@ -4,6 +4,13 @@ They follow the rules of `sockets` and `syscalls`: -errno in kernels and `OSErro
 wait goes on after a signal, with the time that is left, unless its handler raises. All times are in seconds, as floats,
 but for `now_ns`.
 
+`poll` takes an array of `POLL_DTYPE`, with a descriptor `fd`, the `events` to wait for and in `revents` those that have
+come; `epoll_wait` one of `EPOLL_DTYPE`, with the `events` that have come and in `data` the number given to `epoll_ctl`.
+
+Constants have the names and the values of Linux: POLLIN, POLLPRI, POLLOUT, POLLERR, POLLHUP, POLLNVAL, POLLRDHUP;
+EPOLLIN, EPOLLPRI, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLET, EPOLLEXCLUSIVE, EPOLLONESHOT; EPOLL_CTL_ADD,
+EPOLL_CTL_DEL, EPOLL_CTL_MOD; EFD_NONBLOCK, EFD_SEMAPHORE, TFD_NONBLOCK.
+
 Linux only, but for `now_ns` and `sleep`.
 """
 

@@ -12,15 +12,24 @@ All functions follow the rules of `syscalls`:
 
 An `address` is an entry of an array of `ADDRESS_DTYPE`: ``addresses = np.zeros(n, ADDRESS_DTYPE)``, and
 ``addresses[k]``. Kernels read its fields, compare it (`same_address`), count by its bytes (`text.ByteTable`), and send
-to it; `address_of` and `to_python` translate. In a kernel an entry does not keep its array alive, and numba frees an
-array that the kernel made after the last use of its name: make arrays of addresses and messages in Python.
+to it; `address_of` and `to_python` translate. The fields are `family` (such as AF_INET, 0 for none), `port`, `scope`
+(the interface of a link-local IPv6 address), and `host`, of which `length` bytes are used: 4 of IPv4, 16 of IPv6, or a
+path. The others are 0. In a kernel an entry does not keep its array alive, and numba frees an array that the kernel
+made after the last use of its name: make arrays of addresses and messages in Python.
 
 Messages are an array of `MESSAGE_DTYPE`, allocated once: `recvmmsg` and `sendmmsg` take one for each buffer, and the
-buffers by their indices in a pool. No memory is kept by Linux after a call. Descriptors that came along over a UNIX
-socket (SCM_RIGHTS) are open, and the caller's to close; all but `recvmsg` and `recvmmsg` refuse them.
+buffers by their indices in a pool. The fields are `length` in bytes; `flags`, such as MSG_TRUNC; `time_ns`, when it
+came, with SO_TIMESTAMPNS; `segment`, the bytes of each datagram in it, with UDP_GRO; `control`, of which
+`control_length` bytes are used; and `address`. No memory is kept by Linux after a call. Descriptors that came along
+over a UNIX socket (SCM_RIGHTS) are open, and the caller's to close; all but `recvmsg` and `recvmmsg` refuse them.
 
 Datagrams that are longer than the buffer are never cut in silence: `recvfrom` and `recvmsg` return -EMSGSIZE (in Python
 `OSError`), and `recvmmsg` sets MSG_TRUNC in the message's `flags`.
+
+Constants have the names and the values of Linux: AF_INET, AF_INET6, AF_UNIX; IPPROTO_TCP, TCP_NODELAY; MSG_CTRUNC,
+MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, MSG_TRUNC, MSG_WAITALL, MSG_WAITFORONE; SHUT_RD, SHUT_WR, SHUT_RDWR;
+SOCK_NONBLOCK; SOL_SOCKET, SO_BUSY_POLL, SO_ERROR, SO_KEEPALIVE, SO_RCVBUF, SO_RCVBUFFORCE, SO_REUSEADDR, SO_REUSEPORT,
+SO_SNDBUF, SO_TIMESTAMPNS; SOL_UDP, UDP_GRO, UDP_SEGMENT. Others may be passed as numbers.
 
 Linux only.
 """

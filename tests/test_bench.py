@@ -343,6 +343,11 @@ def test_targets_are_about_cases_that_are_measured(workload):
             assert any(comparison.ratios(table.samples) for table in tables), str(comparison)
 
 
+def test_a_bound_that_nothing_is_compared_with_has_a_unit():
+    shown = report.workloads() + report.figures(report.committed())
+    assert shown.count("<= 0.2 ms") == 2 and "<= 0.06 CPU s |" in shown and "/ `loop` <= 0.8 |" in shown
+
+
 def test_targets_are_declared_in_one_place():
     stated = re.compile(r"""["'](<=|<|>=) [\d.]+["']""")
     files = [path for path in report.FOLDER.rglob("*.py") if stated.search(path.read_text())]

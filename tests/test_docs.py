@@ -21,6 +21,7 @@ from iobuf_nb import events
 ROOT = Path(__file__).parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md")) + sorted(DOCS.glob("api/*.md"))
+MODULES = [path.stem for path in sorted(PACKAGE.glob("[a-z]*.py"))]
 PROSE = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", report.README, *PAGES]
 
 
@@ -195,8 +196,37 @@ def test_every_public_name_has_its_place_in_the_reference():
     text = "".join(page.read_text() for page in DOCS.glob("api/*.md"))
     explained = set(re.findall(r"^\.\. auto\w+:: (\S+)$", text, re.MULTILINE)) | set(re.findall(r"`(\w+)`", text))
     missing = [name for name in iobuf_nb.__all__ if name not in explained and f"iobuf_nb.{name}" not in explained]
-    modules = [path.stem for path in PACKAGE.glob("[a-z]*.py")]
-    assert not missing + [name for name in modules if f"iobuf_nb.{name}" not in explained]
+    assert not missing + [name for name in MODULES if f"iobuf_nb.{name}" not in explained]
+    listed = (DOCS / "api" / "index.md").read_text().split(".. autosummary::")[1]
+    called = {item.__name__ for item in map(vars(iobuf_nb).get, iobuf_nb.__all__) if callable(item)}
+    assert set(re.findall(r"^   (\w+)$", listed, re.MULTILINE)) == called
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_reference_of_a_module_has_its_constants_and_what_its_classes_inherit(name):
+    module = pytest.importorskip(f"iobuf_nb.{name}", exc_type=ImportError)  # one is an extra
+    items = {each: getattr(module, each) for each in module.__all__}
+    constants = [each for each, item in items.items() if not callable(item)]
+    assert not [each for each in constants if not re.search(rf"\b{each}\b", module.__doc__)]
+    bases = {base for item in items.values() if inspect.isclass(item) for base in item.__mro__[1:]}
+    inherited = [each for base in bases if base.__module__[:8] == "iobuf_nb" for each in vars(base) if each[0] != "_"]
+    assert ":inherited-members:" in (DOCS / "api" / f"{name}.md").read_text() or not inherited
+
+
+@pytest.mark.parametrize("name", ["iobuf_nb", *(f"iobuf_nb.{name}" for name in MODULES)])
+def test_sentences_stand_in_sections_for_sentences(name):
+    """Among parameters or errors, the reference would take each line of them for one of these."""
+    module = pytest.importorskip(name, exc_type=ImportError)
+    items = [getattr(module, each) for each in module.__all__]
+    bases = {base for item in items if inspect.isclass(item) for base in item.__mro__}
+    items += [member for base in bases if base.__module__[:8] == "iobuf_nb" for member in vars(base).values()]
+    wrong = []
+    for text in filter(None, map(inspect.getdoc, items)):
+        _, *sections = re.split(r"^(?=\w+\n---+$)", text, flags=re.MULTILINE)
+        for section in sections:
+            if not section.startswith(("Notes", "Examples")):
+                wrong += re.findall(r"^\S.*\.$", section, re.MULTILINE)
+    assert not wrong
 
 
 def test_commands_and_extras_of_the_documents_exist():
@@ -207,6 +237,11 @@ def test_commands_and_extras_of_the_documents_exist():
     extras = {name for names in re.findall(r"'(?:\.|iobuf-nb)\[([\w,]+)\]'", text) for name in names.split(",")}
     optional = (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]")[1].split("\n[")[0]
     assert {"uring", "docs"} <= extras <= set(re.findall(r"^(\w+) = ", optional, re.MULTILINE))
+
+
+def test_the_version_is_the_same_everywhere():
+    assert f"\nversion: {iobuf_nb.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {iobuf_nb.__version__} (" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_the_readme_is_short():

@@ -105,7 +105,9 @@ def stream(
         why the default is 1. A kernel with ``parallel=True`` gets a share of the processors of its machine.
     pool : str, optional
         The name of a `PoolPlugin`: tasks use the buffers of the worker's pool. By default each makes its own.
-    output_dtype, output_items, tier, buffers, engine, direct, record, dtype, delimiter, overlap, start, stop, skip
+    output_dtype, output_items, tier, buffers, direct, record, dtype, delimiter, overlap, start, stop, skip
+        As in `iobuf_nb.stream`.
+    engine : {"auto", "preadv", "mmap"}
         As in `iobuf_nb.stream`.
     decompress : {None, "auto", "gzip", "zstd", "lz4", "bz2", "xz"}
         As in `iobuf_nb.stream`. Files that are compressed are not divided, and count in the `offset` of sources behind
@@ -142,13 +144,12 @@ def stream(
     FileExistsError
         `output` has parts already.
 
-    Ctrl-C cancels the tasks; those at work end within a piece or so, and their buffers are back then.
-
     Notes
     -----
-    It blocks until the last task has ended; any number of threads may call it, also with the same client. The result
-    does not depend on which worker did what, nor how often: where states are integers it is that of a stream on one
-    machine, bit for bit. Sums of floats depend on `piece_bytes`, as they do on `workers` there.
+    It blocks until the last task has ended; any number of threads may call it, also with the same client. Ctrl-C
+    cancels the tasks; those at work end within a piece or so, and their buffers are back then. The result does not
+    depend on which worker did what, nor how often: where states are integers it is that of a stream on one machine, bit
+    for bit. Sums of floats depend on `piece_bytes`, as they do on `workers` there.
 
     Examples
     --------

@@ -223,12 +223,10 @@ class Channel(sharing.Shareable, Drained[int], ReprMixin):
         pool : BufferPool, optional
             Its pool, if this process has attached to that already.
 
-        Other errors are those of `BufferPool.attach`.
-
         Raises
         ------
-        TypeError, ValueError, FileNotFoundError, PermissionError
-            As there, or `pool` is not the pool of this channel.
+        TypeError, ValueError, FileNotFoundError, PermissionError, OSError
+            As `BufferPool.attach`, or `pool` is not the pool of this channel.
         """
         return cls._attached(Segment.named(name, cls._KIND), pool)
 

@@ -29,8 +29,7 @@ SOCKADDR_DTYPE = np.dtype(
 )
 SOCKADDR_BYTES = SOCKADDR_DTYPE.itemsize
 
-#: The address of a socket: `family` (such as AF_INET, 0 for none), `port`, `scope` (the interface of a link-local IPv6
-#: address), and `host`, of which `length` bytes are used: 4 of IPv4, 16 of IPv6, or a path. The others are 0.
+#: The address of a socket; `sockets` explains the fields.
 ADDRESS_DTYPE = np.dtype(
     [("family", np.uint16), ("port", np.uint16), ("scope", np.uint32), ("length", np.int32), ("host", np.uint8, 108)]
 )

@@ -18,8 +18,7 @@ from .arguments import NUMBER, buffer, in_both_faces, many, one
 
 CONTROL = 128  # bytes of control data that a record has room for
 
-#: A message: `length` in bytes; `flags`, such as MSG_TRUNC; `time_ns`, when it came, with SO_TIMESTAMPNS; `segment`,
-#: the bytes of each datagram in it, with UDP_GRO; `control`, of which `control_length` bytes are used; `address`.
+#: A message; `sockets` explains the fields.
 MESSAGE_DTYPE = np.dtype(
     [
         ("length", np.int64),

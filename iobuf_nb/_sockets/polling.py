@@ -16,9 +16,9 @@ from .._threads.clock import limit_ns
 from .arguments import FD, SECONDS, Argument, in_both_faces, integer, many
 from .calls import CLOEXEC, EPOLL_CREATE, EPOLL_CTL, EPOLL_WAIT, call, deadline
 
-#: struct pollfd: a descriptor, the events to wait for (such as POLLIN), and those that have come.
+#: struct pollfd; `events` explains the fields.
 POLL_DTYPE = np.dtype([("fd", np.int32), ("events", np.int16), ("revents", np.int16)])
-#: struct epoll_event: the events that have come, and the number given to `epoll_ctl`.
+#: struct epoll_event; likewise.
 EPOLL_DTYPE = np.dtype([("events", np.uint32), ("data", np.int64)], align=platform.machine() != "x86_64")
 
 #: Waited for, so any object with a descriptor will do.

@@ -195,12 +195,14 @@ def copy(
         An argument has the wrong type or is out of range; `src` or `dst` is not a regular file.
     MemoryError, RuntimeError
         The system cannot provide the buffers or the threads; Python is shutting down.
-
-    If an error is raised, `dst` is unchanged; only Ctrl-C at the very end may leave the complete copy in its place. If
-    the process is killed, `dst` is unchanged too, and a partial copy, ``.iobuf_nb-*``, is left beside it.
+    ImportError
+        The package for the progress bar is missing.
 
     Notes
     -----
+    If an error is raised, `dst` is unchanged; only Ctrl-C at the very end may leave the complete copy in its place. If
+    the process is killed, `dst` is unchanged too, and a partial copy, ``.iobuf_nb-*``, is left beside it.
+
     `src` counts as changed if its size, its modification or change time, or the file that its path leads to differs
     between start and end. This misses only changes that leave no such trace: stores into a mapping of the file whose
     pages were dirty before, and, on file systems with timestamps coarser than 10 ms (FAT, some network file systems), a

@@ -6,7 +6,7 @@ from .source import printable
 
 
 class StreamError(RuntimeError):
-    """A kernel raised an exception, which is the ``__cause__``.
+    """A kernel raised an exception, which is the ``__cause__``, or filled its output as it must not.
 
     Attributes
     ----------

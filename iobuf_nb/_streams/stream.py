@@ -211,18 +211,17 @@ def stream(
         ends inside a record, or a line is longer than a piece. Exceptions of `state` and `combine` propagate
         unchanged.
     ImportError
-        The package for a compressed format, or for a URL, is missing.
+        The package for a compressed format, for a URL or for the progress bar is missing.
     MemoryError, RuntimeError
         The system cannot provide the buffers or the threads; Python is shutting down.
     Closed, WouldBlock
         `pool` is closed; it has no free buffer and is `nonblocking`.
 
-    When this returns or raises, all threads have ended and all buffers are back in the pool; only a second Ctrl-C at
-    the same moment may leave a worker running a little longer.
-
     Notes
     -----
-    It blocks until the source has ended. Any number of streams may run at once, in several threads.
+    It blocks until the source has ended. When it returns or raises, all threads have ended and all buffers are back in
+    the pool; only a second Ctrl-C at the same moment may leave a worker running a little longer. Any number of streams
+    may run at once, in several threads.
 
     Examples
     --------
