@@ -64,6 +64,30 @@ def _fingerprint() -> str:
 FINGERPRINT = _fingerprint()
 
 
+class _Sources:
+    """Stands for these sources among the constants of all that is compiled here.
+
+    numba saves a user's kernel together with the constants of what it calls, so also a kernel without any type of ours,
+    which has no fingerprint in its signature, is not loaded by other sources than it was compiled with.
+    """
+
+    def __reduce__(self) -> Any:
+        return same_sources, (FINGERPRINT,)
+
+
+_SOURCES = _Sources()
+
+
+def same_sources(fingerprint: str) -> _Sources:
+    """Return what stands for these sources, or raise OSError, after which numba compiles and saves the kernel anew.
+
+    Users' caches name this function: it keeps its name, place and meaning in all versions.
+    """
+    if fingerprint != FINGERPRINT:
+        raise OSError(f"compiled with other sources of {PACKAGE}")
+    return _SOURCES
+
+
 def plain(kind: Any) -> Any:
     """Return the type of any number of a kind, so that calls share compilations: to numba each literal is a type."""
     return types.unliteral(kind) if isinstance(kind, (types.IntegerLiteral, types.BooleanLiteral)) else kind
@@ -100,6 +124,9 @@ def for_kernels(function: Callable[..., Any], options: dict[str, Any], widened: 
 
     def add_overload(compiled: Any) -> None:
         dispatcher.overloads[tuple(compiled.signature.args)] = compiled  # and not where calls from Python look first
+        constants = compiled.environment.consts
+        if not any(constant is _SOURCES for constant in constants):
+            constants.append(_SOURCES)
 
     dispatcher.get_call_template, dispatcher.add_overload = get_call_template, add_overload
     dispatcher._compile_for_args = _refuse_python

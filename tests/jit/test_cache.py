@@ -164,15 +164,29 @@ ZIPPED = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import threading, iobuf_nb
-from numba import njit
+import numpy as np
+from numba import njit, prange
+from iobuf_nb import text
 
 @njit(cache=True)
 def get(pool):
     return pool.get()
 
+@njit(cache=True)
+def count(data):
+    return text.count_byte(data, 0, 0, len(data))
+
+@njit(cache=True, parallel=True)
+def count_below(data):
+    n = 0
+    for _ in prange(1):
+        n += count(data)
+    return n
+
 pool, another = iobuf_nb.BufferPool(1, 64), iobuf_nb.BufferPool(1, 64)
 index, other = pool.get(), get(another)
-print(*[held.holders()[0] - threading.get_ident() for held in (pool, another)])
+data = np.zeros(0, np.uint8)
+print(*[held.holders()[0] - threading.get_ident() for held in (pool, another)], count(data), count_below(data))
 """
 
 
@@ -202,6 +216,7 @@ def changed(package):
         "store(pool._owners, owner_at(pool, index), thread_id())\n    return True",
         "store(pool._owners, owner_at(pool, index), 1000 + thread_id())\n    return True",
     )
+    change(package / "_text" / "search.py", "count, last = 0, len", "count, last = 1000, len")
 
 
 def seen(script, place, tmp_path, **settings):
@@ -231,10 +246,10 @@ def test_a_change_of_the_sources_misses_the_cache(tmp_path):
     )
     script.write_text(ZIPPED)
     zipped(package, place)
-    assert seen(script, place, tmp_path) == ["0", "0"]
+    assert seen(script, place, tmp_path) == ["0"] * 4
     changed(package)
     zipped(package, place)
-    assert seen(script, place, tmp_path) == ["1000", "1000"]
+    assert seen(script, place, tmp_path) == ["1000"] * 4
 
 
 USED = """

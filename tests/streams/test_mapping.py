@@ -74,7 +74,7 @@ state = np.zeros(2, np.int64)
 for way in ways:  # compiled before the clock starts
     stream(np.__file__, check, state=state, engine=engine, **way)
 end = time.monotonic() + seconds
-while time.monotonic() < end:
+while time.monotonic() < end or good == 0 or good + bad <= 10:  # the machine may be busy with others
     for way in ways:
         try:
             result = stream(path, check, state=state, combine=np.add, engine=engine, tier=1 << 14, workers=2, **way)
@@ -103,9 +103,7 @@ def stormed(tmp_path, engine, seconds):
         finally:
             writer.kill()
     assert (done.returncode, done.stderr) == (0, "")
-    good, bad, mapped = map(int, done.stdout.split())
-    assert good > 0 and good + bad > 10
-    return good, bad, mapped
+    return tuple(map(int, done.stdout.split()))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
