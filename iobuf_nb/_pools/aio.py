@@ -187,4 +187,4 @@ class LoopWaiters:
 
 def _expire(future: asyncio.Future[int]) -> None:
     if not future.done():
-        future.set_exception(WouldBlock("no buffer became free before aget timed out"))
+        future.set_exception(WouldBlock("aget found no free buffer for as long as it may wait"))

@@ -96,5 +96,5 @@ async def until(
 
 async def get(pool: Any, limit: int) -> int:
     """Check a buffer of a shared pool out."""
-    closed, late = "get from a closed pool", "no buffer became free before aget timed out"
+    closed, late = "get from a closed pool", "aget found no free buffer for as long as it may wait"
     return await until(pool._get_or_closed, pool._rescue, pool._queue, GETTERS, limit, closed, late)

@@ -217,7 +217,7 @@ class Allocator(Handle, ReprMixin, Generic[Value]):
             if index == UNFENCED:
                 raise RuntimeError(NO_FENCE)
             if index == EMPTY:
-                raise WouldBlock("no buffer became free before get timed out")
+                raise WouldBlock("get found no free buffer for as long as it may wait")
         return index
 
     @in_kernels

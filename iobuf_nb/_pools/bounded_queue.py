@@ -328,7 +328,7 @@ class BoundedQueue(sharing.Shareable, Drained[Item], ReprMixin, Generic[Item]):
             if result == FORKED:
                 raise RuntimeError(NO_WAIT_IN_A_CHILD)
             if result == EMPTY:
-                raise WouldBlock("the queue stayed full until put timed out")
+                raise WouldBlock("put found the queue full for as long as it may wait")
 
     @in_kernels
     def get(self, block: bool = True, timeout: float | None = None) -> Item:
@@ -346,7 +346,7 @@ class BoundedQueue(sharing.Shareable, Drained[Item], ReprMixin, Generic[Item]):
             if item == FORKED:
                 raise RuntimeError(NO_WAIT_IN_A_CHILD)
             if item == EMPTY:
-                raise WouldBlock("the queue stayed empty until get timed out")
+                raise WouldBlock("get found the queue empty for as long as it may wait")
         return item
 
     @in_kernels
@@ -448,7 +448,7 @@ class BoundedQueue(sharing.Shareable, Drained[Item], ReprMixin, Generic[Item]):
         if item >= 0:
             return item
         closed = "get from a queue that is closed and empty"
-        return await self._until(self._get_or_closed, self, GETTERS, limit, closed, "empty until aget")
+        return await self._until(self._get_or_closed, self, GETTERS, limit, closed, "aget found the queue empty")
 
     async def aput(self, item: Item, timeout: float | None = None) -> None:
         """Do as `put` does, yielding to the event loop while it waits; parameters and errors as in `put`. Python only.
@@ -459,13 +459,13 @@ class BoundedQueue(sharing.Shareable, Drained[Item], ReprMixin, Generic[Item]):
         limit = limit_ns(True, timeout)
         if not self.try_put(item):
             attempt = functools.partial(self._put_or_closed, item)
-            await self._until(attempt, self, PUTTERS, limit, "put into a closed queue", "full until aput")
+            await self._until(attempt, self, PUTTERS, limit, "put into a closed queue", "aput found the queue full")
 
     async def _until(self, attempt: Any, queue: Any, waiters: int, limit: int, closed: str, late: str) -> Any:
         """Await what `attempt` finds, which waits as `waiters` of `queue` do."""
         from .aio_shared import until  # imported here: asyncio is slow to import
 
-        return await until(attempt, self._rescue, queue, waiters, limit, closed, f"the queue stayed {late} timed out")
+        return await until(attempt, self._rescue, queue, waiters, limit, closed, f"{late} for as long as it may wait")
 
     @in_kernels
     def was_size(self) -> int:

@@ -363,7 +363,7 @@ class Channel(sharing.Shareable, Drained[int], ReprMixin):
             if status == FORKED:
                 raise RuntimeError(NO_WAIT_IN_A_CHILD)
             if status == EMPTY:
-                raise WouldBlock("the channel stayed full until send timed out")
+                raise WouldBlock("send found the channel full for as long as it may wait")
             refuse(self.pool, number, status)
 
     @in_kernels
@@ -409,7 +409,7 @@ class Channel(sharing.Shareable, Drained[int], ReprMixin):
             if index == FORKED:
                 raise RuntimeError(NO_WAIT_IN_A_CHILD)
             if index == EMPTY:
-                raise WouldBlock("the channel stayed empty until receive timed out")
+                raise WouldBlock("receive found the channel empty for as long as it may wait")
         return index
 
     @in_kernels
@@ -470,7 +470,7 @@ class Channel(sharing.Shareable, Drained[int], ReprMixin):
         number, limit = as_index(index), limit_ns(True, timeout)
         from .aio_shared import until  # imported here: asyncio is slow to import
 
-        closed, late = "send into a closed channel", "the channel stayed full until asend timed out"
+        closed, late = "send into a closed channel", "asend found the channel full for as long as it may wait"
         attempt = functools.partial(self._put_or_closed, number)
         status = await until(attempt, self._rescue, self._queue, PUTTERS, limit, closed, late)
         if status != OK:
@@ -486,7 +486,7 @@ class Channel(sharing.Shareable, Drained[int], ReprMixin):
 
         closed, late = (
             "receive from a channel that is closed and empty",
-            "the channel stayed empty until areceive timed out",
+            "areceive found the channel empty for as long as it may wait",
         )
         return await until(self._get_or_closed, self._rescue, self._queue, GETTERS, limit, closed, late)
 

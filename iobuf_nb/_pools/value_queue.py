@@ -316,7 +316,7 @@ class ValueQueue(BoundedQueue[Any]):
                 raise Closed("put into a closed queue")
             if status == FORKED:
                 raise RuntimeError(NO_WAIT_IN_A_CHILD)
-            raise WouldBlock("the queue stayed full until put timed out")
+            raise WouldBlock("put found the queue full for as long as it may wait")
 
     def try_get(self) -> int:
         """Raise TypeError: see `try_get_into`."""
@@ -414,7 +414,7 @@ class ValueQueue(BoundedQueue[Any]):
                 raise Closed("get from a queue that is closed and empty")
             if status == FORKED:
                 raise RuntimeError(NO_WAIT_IN_A_CHILD)
-            raise WouldBlock("the queue stayed empty until get timed out")
+            raise WouldBlock("get found the queue empty for as long as it may wait")
         return value_in(self, words)
 
     @in_kernels

@@ -132,7 +132,7 @@ def test_coroutines_wait_at_both_ends(shared):
 def test_coroutines_that_leave_take_nothing_along(shared):
     async def use():
         queue = BoundedQueue(1, shared=shared)
-        with pytest.raises(WouldBlock, match="the queue stayed empty until aget timed out"):
+        with pytest.raises(WouldBlock, match="aget found the queue empty for as long as it may wait"):
             await queue.aget(timeout=0.01)
         waiters = [asyncio.ensure_future(queue.aget()) for _ in range(3)]
         await asyncio.sleep(0)
@@ -141,7 +141,7 @@ def test_coroutines_that_leave_take_nothing_along(shared):
         waiters[1].cancel()
         assert await asyncio.wait_for(waiters[2], 20) == 0 and queue.was_size() == 0
         queue.put(0)
-        with pytest.raises(WouldBlock, match="the queue stayed full until aput timed out"):
+        with pytest.raises(WouldBlock, match="aput found the queue full for as long as it may wait"):
             await queue.aput(0, timeout=0.01)
         putter = asyncio.ensure_future(queue.aput(0))
         await asyncio.sleep(0)
