@@ -41,14 +41,20 @@ def test_each_get_is_known_by_file_and_line():
     assert pool.places() == {}
 
 
+def exit_of(pool):
+    with pool:  # where it ends
+        pass
+
+
 def test_a_leak_is_told_with_its_place(caplog):
     pool = BufferPool(2, 64, trace=True)
     pool.get()  # leaks
     line = line_of(__file__, "# " + "leaks")
     told = f"1 of its buffers still checked out: 0 by MainThread, got at {HERE}:{line}"
-    with caplog.at_level(logging.WARNING, "iobuf_nb"), pytest.warns(ResourceWarning, match=told):
-        pool.close()
+    with caplog.at_level(logging.WARNING, "iobuf_nb"), pytest.warns(ResourceWarning, match=told) as warned:
+        exit_of(pool)
     assert re.search(told, caplog.text)
+    assert (warned[0].filename, warned[0].lineno) == (__file__, line_of(__file__, "# where it " + "ends"))
     other = BufferPool(2, 64, trace=True)
     other.get()
     with pytest.warns(ResourceWarning, match=f"BufferPool of 2 was dropped .* got at {HERE}:"):
@@ -92,6 +98,19 @@ def test_what_no_line_of_the_program_has_got_has_no_place(monkeypatch):
     monkeypatch.setitem(sys.modules, "lazy", Lazy())
     assert name_of(0) == "a place that is not known"
     assert name_of(5 << 24 | 17) == "a file that this process does not know:17"
+
+
+def test_a_file_that_is_none_has_a_place_too(tmp_path, monkeypatch):
+    pool, out = BufferPool(8, 64, trace=True), np.zeros(1, np.int64)
+    pool.put(pool.get()), pool.put_many(out[: pool.get_many(out)])  # compiled while numba still can
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for name in "relative.py", "no\ud800text", "no\0path", "<nothing>":
+        code = compile("pool.get()\npool.get_many(out)", "any", "exec").replace(co_filename=name)
+        exec(code, {"pool": pool, "out": out})
+        assert {f"{name}:1", f"{name}:2"} <= {*pool.places().values()}
+    pool.put_many(np.arange(8))
 
 
 def test_the_gets_of_coroutines_are_known_where_they_are_asked_for():
