@@ -339,8 +339,8 @@ class Magazine(Allocator[Value]):
         if not isinstance(pool, Allocator) or isinstance(pool, Magazine):
             raise TypeError(f"pool must be a BufferPool or an ItemPool, not {pool!r:.60}")
         self.size = check.integer("size", size, 1, DEQUE_CAPACITY)
-        if type(self) is Magazine and isinstance(pool, self._observed._over):
-            self.__class__ = self._observed
+        if type(self) in (Magazine, self._observed):
+            self.__class__ = self._observed if isinstance(pool, self._observed._over) else Magazine
         self._asymmetric = register_heavy_fence()
         seek_late.ready()  # before anything can lie in a magazine
         self.pool = pool

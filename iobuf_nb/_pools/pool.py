@@ -213,6 +213,8 @@ class BufferPool(_Pool[NDArray[Element]], sharing.Shareable, Generic[Element]):
         trace: bool = False,
         debug: bool | str = False,
     ) -> None:
+        if type(self) is self._observed:  # called as the type of a pool: what this one is, its arguments say
+            self.__class__ = BufferPool
         capacity, layout, arena_bytes = sizes_of(capacity, size, shape, dtype)
         observed = options(stats, trace, debug, bool(checked), sharing.is_shared(shared, name))
         if observed is not None and observed.traces:
@@ -454,9 +456,9 @@ class BufferPool(_Pool[NDArray[Element]], sharing.Shareable, Generic[Element]):
             raise Closed("fill of a closed pool")
         if self.available() != self.capacity:
             raise ValueError("fill needs every buffer to be free")
+        filled(self)
         for index in range(self.capacity):
             copy_into(buffer(self, index), make())
-        filled(self)
 
     def places(self) -> dict[int, str]:
         """Return where each checked-out buffer was got: a dict from index to file and line. Python only.
