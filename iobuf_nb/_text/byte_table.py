@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from .._jit import check
 from .._jit.faces import is_in_kernels, kernel_face, kernel_overload
-from .._jit.handle import Handle
+from .._jit.handle import Handle, unmade
 from .._memory.aligned import MAX_BYTES, aligned_mem
 from .._memory.borrowed import memory_info
 from .table import (
@@ -195,7 +195,9 @@ class ByteTable(_Table):
         return int(self._words[COUNT])
 
     def __repr__(self) -> str:
-        return f"ByteTable({self.columns}, dtype={self._rows.dtype}, {len(self)} of {self.capacity} keys)"
+        return unmade(self, "ByteTable") or (
+            f"ByteTable({self.columns}, dtype={self._rows.dtype}, {len(self)} of {self.capacity} keys)"
+        )
 
     def keys(self) -> list[bytes]:
         """Return the keys in the order of their slots."""
