@@ -540,6 +540,11 @@ class MagazineSet(Handle, ReprMixin, Generic[Value]):
             raise IndexError(f"k must be from 0 to {self.n - 1}, not {k}")
         return self._all[number]
 
+    @property
+    def closed(self) -> bool:
+        """Whether all magazines of the set are closed. Python only."""
+        return all(magazine.closed for magazine in self._all)
+
     def close(self) -> None:
         """Close all magazines of the set; see `Magazine.close`."""
         for magazine in self._all:

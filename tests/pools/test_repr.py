@@ -132,9 +132,10 @@ MAKERS = {
 def test_closed_and_unmade_objects_show_themselves_too(make):
     thing = make()
     opened = thing._repr_html_()
+    assert not thing.closed
     thing.close()
     shown = thing._repr_html_()
-    assert shown != opened and "<x>" not in shown
+    assert shown != opened and "<x>" not in shown and thing.closed  # by which `watch` sees its end
     unmade = type(thing).__new__(type(thing))
     assert repr(unmade) == f"<{repr(thing).partition('(')[0]}, not made>" == html.unescape(unmade._repr_html_())
 
