@@ -208,6 +208,23 @@ def test_a_view_ends_when_its_object_is_closed_or_it_is_stopped(notebook, thread
         assert not endless.running and "<th>size</th><td>1</td>" in shows()  # a last look
 
 
+def test_a_view_ends_though_its_object_goes_just_while_it_waits(notebook, threads_end):
+    held, made = [BufferPool(2, 16)], threading.Event()
+
+    def collect(frame, event, argument):
+        if event == "c_call" and frame.f_code.co_name in ("_run", "wait"):
+            made.wait()
+            held.clear()
+
+    threading.setprofile(collect)
+    try:
+        view = held[0].watch(1e6)
+    finally:
+        threading.setprofile(None)
+        made.set()
+    until(lambda: not view.running)
+
+
 def test_no_view_where_there_is_nothing_to_draw_in(monkeypatch):
     with BoundedQueue(2) as queue:
         with pytest.raises(RuntimeError, match="watch needs a notebook to draw in, and this is none"):
