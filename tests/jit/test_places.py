@@ -41,25 +41,40 @@ def test_each_get_is_known_by_file_and_line():
     assert pool.places() == {}
 
 
-def exit_of(pool):
-    with pool:  # where it ends
-        pass
-
-
 def test_a_leak_is_told_with_its_place(caplog):
     pool = BufferPool(2, 64, trace=True)
     pool.get()  # leaks
     line = line_of(__file__, "# " + "leaks")
     told = f"1 of its buffers still checked out: 0 by MainThread, got at {HERE}:{line}"
-    with caplog.at_level(logging.WARNING, "iobuf_nb"), pytest.warns(ResourceWarning, match=told) as warned:
-        exit_of(pool)
+    with caplog.at_level(logging.WARNING, "iobuf_nb"), pytest.warns(ResourceWarning, match=told):
+        pool.close()
     assert re.search(told, caplog.text)
-    assert (warned[0].filename, warned[0].lineno) == (__file__, line_of(__file__, "# where it " + "ends"))
     other = BufferPool(2, 64, trace=True)
     other.get()
     with pytest.warns(ResourceWarning, match=f"BufferPool of 2 was dropped .* got at {HERE}:"):
         del other
         gc.collect()
+
+
+@pytest.mark.parametrize("options", [{}, {"debug": True}])
+def test_the_warning_points_at_the_line_that_closes(options):
+    def close(pool):
+        pool.get()
+        pool.close()
+
+    def leave(pool):
+        with pool:
+            pool.get()
+
+    def unwind(pool):
+        with contextlib.closing(pool):
+            pool.get()
+
+    for end in close, leave, unwind:
+        with pytest.warns(ResourceWarning, match="closed with 1 of its buffers") as caught:
+            end(BufferPool(3, 16, **options))
+        line, first = caught[0].lineno, end.__code__.co_firstlineno
+        assert caught[0].filename == __file__ and first < line <= first + 2
 
 
 def test_the_gets_of_magazines_are_known_too():

@@ -491,20 +491,3 @@ def test_it_is_a_buffer_pool_to_all():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pool.close()
-
-
-@pytest.mark.parametrize("options", [{}, {"debug": True}])
-def test_the_warning_points_at_the_line_that_closes(options):
-    def close(pool):
-        pool.get()
-        pool.close()
-
-    def leave(pool):
-        with pool:
-            pool.get()
-
-    for end in close, leave:
-        with pytest.warns(ResourceWarning, match="closed with 1 of its buffers") as caught:
-            end(BufferPool(3, 16, **options))
-        line, first = caught[0].lineno, end.__code__.co_firstlineno
-        assert caught[0].filename == __file__ and first < line <= first + 2
