@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -159,7 +160,9 @@ class ByteTable(_Table):
             raise TypeError(f"{allowed}, not {columns!r:.60}")
         if not columns or any(each not in [*_REDUCTIONS] for each in columns.values()):
             raise ValueError(f"{allowed}, at least one, not {columns!r:.60}")
-        kind = np.dtype(dtype) if isinstance(dtype, (str, type, np.dtype)) else None
+        kind = None
+        with contextlib.suppress(TypeError, ValueError):  # numpy knows no such dtype
+            kind = np.dtype(dtype) if isinstance(dtype, (str, type, np.dtype)) else None
         if kind is None or kind not in (np.int64, np.float64):
             raise ValueError(f"dtype must be int64 or float64, not {dtype!r}")
         self.columns = dict(columns)
