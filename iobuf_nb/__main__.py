@@ -290,7 +290,12 @@ def _sources(paths: list[str]) -> Iterator[tuple[list[str], list[str | int]]]:
         raise OSError("standard input is closed")
     if paths:
         names = ["standard input" if path == "-" else path for path in paths]
-        yield names, [sys.stdin.fileno() if path == "-" else path for path in paths]
+        try:
+            yield names, [sys.stdin.fileno() if path == "-" else path for path in paths]
+        except OSError as error:
+            if "-" in paths and error.filename not in paths and error.filename == str(sys.stdin.fileno()):
+                error.filename = "standard input"
+            raise
     else:
         with _sample() as name:
             yield [name], [name]

@@ -31,7 +31,6 @@ Examples
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from itertools import repeat
 from typing import Any, Literal
@@ -44,6 +43,7 @@ from ._jit import check, instructions, seam
 from ._jit.compile import INTERPRETED, hot
 from ._jit.faces import kernel_instruction, kernel_overload
 from ._jit.instructions import LLVM_ORDERS, atomic, llvm_pause, wrap
+from ._jit.locks import fork_safe_lock
 
 __all__ = [
     "compare_and_swap",
@@ -374,7 +374,7 @@ AFTER: dict[str, Callable[..., int]] = {
     "fetch_or": lambda old, value: old | value,
     "fetch_and": lambda old, value: old & value,
 }
-_interpreter_lock = threading.Lock()
+_interpreter_lock = fork_safe_lock()  # reentrant, for finalizers and handlers of signals
 
 
 def _interpret(operation: str, words: Any, i: int, order: str, *operands: int) -> Any:

@@ -1,6 +1,7 @@
 """Atomic words: what each operation does, on which instructions, and what is refused."""
 
 import re
+import signal
 import threading
 
 import llvmlite.binding as llvm
@@ -9,7 +10,7 @@ import pytest
 from machine_code import WORDS, assembly, compiled, instructions
 from numba import config, njit, types
 from numba.core.errors import TypingError
-from support import BOTH
+from support import BOTH, in_a_child, needs_fork
 
 from iobuf_nb import BoundedQueue, atomics
 from iobuf_nb._jit.instructions import minus, plus, times, wrap
@@ -263,3 +264,25 @@ def test_a_loop_reads_the_word_again():
     atomics.store(words, 0, 1)
     thread.join(30)
     assert not thread.is_alive()
+
+
+@needs_fork
+def test_a_forked_child_waits_for_no_thread_of_its_parent():
+    words, stop = np.zeros(2, np.int64), threading.Event()
+
+    def count():
+        while not stop.is_set():
+            atomics.fetch_add(words, 0, 1)
+
+    def look():
+        signal.alarm(30)
+        assert atomics.load(words, 1) == 0
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        for _ in range(5):
+            in_a_child(look)
+    finally:
+        stop.set()
+        thread.join()

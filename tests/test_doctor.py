@@ -153,6 +153,12 @@ def test_nothing_but_what_is_lacking_is_a_problem(name):
     assert (finding.status == "problem") == (name in LACKING) and finding.found and finding.figures
 
 
+def test_without_the_jit_kernels_are_slow_and_nothing_says_otherwise(monkeypatch):
+    monkeypatch.setattr(installation, "INTERPRETED", True)
+    monkeypatch.setattr(c_methods, "WHY_NOT", "the JIT is off")
+    assert "slower" in installation.jit().means and "fast" not in installation.own_c_methods().means
+
+
 @pytest.mark.compiled
 @pytest.mark.skipif(system.FUTEX < 0, reason="needs futex(2)")
 def test_a_futex_that_is_refused_is_a_problem(monkeypatch):
@@ -242,6 +248,7 @@ def test_what_is_said_of_versions_and_extras_is_what_is_installed():
         ({}, True, "", "note", "cold: no entries; new ones go to /warm", "python -m iobuf_nb warm"),
         ({"/warm": 3}, True, "", "ok", "3 entries in /warm; new ones go to /warm", ""),
         ({"/warm": 3}, True, "/other", "note", "new ones go to /warm", "export NUMBA_CACHE_DIR=FOLDER"),
+        ({"/warm": 3}, True, "/other/../warm", "ok", "new ones go to /warm", ""),
         ({"/a/_compiled": 3}, True, "/warm", "ok", "in /a/_compiled .of the wheel, for x86-64-v2", ""),
     ],
 )

@@ -54,6 +54,13 @@ def test_standard_input():
     assert json.loads(result.stdout)["bytes"] == len(data)
 
 
+def test_standard_input_that_is_broken(file, monkeypatch, capsys):
+    with file(b"\x1f\x8b\x08\x00broken").open() as broken:
+        monkeypatch.setattr(sys, "stdin", broken)
+        assert main(["scan", "-", "--decompress"]) == 1
+    assert capsys.readouterr().err.startswith("python -m iobuf_nb: standard input: Broken gzip data")
+
+
 def test_text_output(file, capsys):
     assert main(["scan", str(file(b"aab\n"))]) == 0
     out = capsys.readouterr().out

@@ -295,6 +295,7 @@ BAD = [
     (lambda: ByteTable({"a": ["sum"]}), ValueError, r"columns must be a dict .* not {'a': \['sum'\]}"),
     (lambda: ByteTable({"a": "sum"}, dtype="f4"), ValueError, "dtype must be int64 or float64, not 'f4'"),
     (lambda: ByteTable({"a": "sum"}, dtype=8), ValueError, "dtype must be int64 or float64, not 8"),
+    (lambda: ByteTable({"a": "sum"}, dtype="f9"), ValueError, "dtype must be int64 or float64, not 'f9'"),
     (
         lambda: ByteTable({"a": "sum"}, capacity=0),
         ValueError,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import warnings
@@ -95,7 +96,7 @@ def cache() -> Finding:
         return problem(f"{loaded}; {error}", means, remedy, writable=None, **figures)
     figures["writable"] = place
     loaded += f"; new ones go to {place}"
-    if config.CACHE_DIR and not place.startswith(config.CACHE_DIR):
+    if config.CACHE_DIR and os.path.dirname(place) != os.path.abspath(config.CACHE_DIR):
         means = f"NUMBA_CACHE_DIR={config.CACHE_DIR} is not used: it cannot be written, or others can write to it."
         return note(loaded, means, elsewhere, **figures)
     if not entries:
@@ -126,7 +127,8 @@ def own_c_methods() -> Finding:
         return ok("in use: short methods are C functions, called from Python in some 20 ns", active=True)
     return note(
         f"not in use: {c_methods.WHY_NOT or 'no method was called'}",
-        "Calls from Python take microseconds instead of some 20 ns. Kernels are as fast as ever.",
+        "Calls from Python take microseconds instead of some 20 ns."
+        + ("" if INTERPRETED else " Kernels are as fast as ever."),
         "a folder for compiled code that can be written, CPython with the GIL, and the JIT",
         active=False,
     )

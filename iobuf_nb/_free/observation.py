@@ -148,7 +148,7 @@ def count_wait(address, nanoseconds, index):
 
 @late(missing=0)
 def forget_poison(address, capacity):
-    """Forget what was put into the buffers: they have been written on purpose while they were free."""
+    """Forget what was put into the buffers: they are written on purpose while they are free."""
     seen = observation_at(address)
     if seen._poisons:
         for index in range(capacity):

@@ -75,6 +75,11 @@ class Handle:
         )
 
 
+def unmade(handle: Any, name: str) -> str:
+    """Return the repr of a handle whose constructor has failed, which a traceback may show; nothing for others."""
+    return "" if hasattr(handle, "_members") else f"<{name}, not made>"
+
+
 class _Core:
     """The members of a handle, under another type."""
 

@@ -7,6 +7,7 @@ of what notebooks and shells have run.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import linecache
 import os
@@ -28,7 +29,9 @@ _paths: dict[int, str] = {}
 
 @functools.cache
 def _checksum(path: str) -> int:
-    return zlib.crc32(os.fsencode(path if path.startswith("<") else os.path.abspath(path)))
+    with contextlib.suppress(OSError, ValueError):  # the working directory is gone, or this is no path at all
+        path = path if path.startswith("<") else os.path.abspath(path)
+    return zlib.crc32(path.encode(errors="surrogatepass"))
 
 
 def place_at(path: str, line: int) -> int:
@@ -38,12 +41,18 @@ def place_at(path: str, line: int) -> int:
     return checksum << _LINE_BITS | min(line, (1 << _LINE_BITS) - 1) or 1
 
 
-def place_called_from() -> int:
-    """Return where Python code outside this package has called into it, or into an ExitStack that has."""
+def frame_outside() -> FrameType | None:
+    """Return the frame of the Python code outside this package that has called into it, or an ExitStack that has."""
     frame: FrameType | None = sys._getframe(1)
     while frame and str(frame.f_globals.get("__name__", "")).partition(".")[0] in (PACKAGE, "contextlib"):
         frame = frame.f_back
-    return place_at(frame.f_code.co_filename, frame.f_lineno) if frame else 0
+    return frame
+
+
+def place_called_from() -> int:
+    """Return where Python code outside this package has called into it, or into an ExitStack that has."""
+    frame = frame_outside()
+    return place_at(frame.f_code.co_filename, frame.f_lineno or 0) if frame else 0
 
 
 def place_in_kernel() -> int:

@@ -191,10 +191,10 @@ def iovec_of(name: str, buffers: Any, writable: bool) -> IoVec:
     if isinstance(buffers, (bytes, bytearray, memoryview)):
         raise TypeError(f"{name} must be a sequence of buffers, not one: {buffers!r:.60}")
     try:
-        buffers = list(buffers)
+        given = iter(buffers)
     except TypeError:
         raise TypeError(f"{name} must be a sequence of buffers, not {buffers!r:.60}") from None
-    arrays = [memory_of(f"{name}[{k}]", buffer, writable) for k, buffer in enumerate(buffers)]
+    arrays = [memory_of(f"{name}[{k}]", buffer, writable) for k, buffer in enumerate(given)]
     iovec = IoVec(len(arrays), arrays)
     iovec["base"] = [array.ctypes.data for array in arrays]
     iovec["len"] = [array.nbytes for array in arrays]

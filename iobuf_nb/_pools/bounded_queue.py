@@ -175,6 +175,8 @@ class BoundedQueue(sharing.Shareable, Drained[Item], ReprMixin, Generic[Item]):
         shared: bool = False,
         name: str | None = None,
     ) -> None:
+        if type(self) is self._of_values:  # called as the type of a queue: what this one is, its arguments say
+            self.__class__ = BoundedQueue
         if dtype is not None:
             if type(self) is not BoundedQueue:
                 raise TypeError(f"dtype must be None in a subclass of BoundedQueue, not {dtype!r:.60}")

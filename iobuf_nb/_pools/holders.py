@@ -1,4 +1,4 @@
-"""Who has the buffers of a pool, as a map for notebooks: a cell for each buffer, in the colour of its owner."""
+"""Who has the buffers of a pool, as a map for notebooks: a square for each buffer, in the colour of its owner."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .._free.processes import NUMBER_SHIFT, thread_of
 from . import sharing
 
 _MOST_BUFFERS = 1 << 18  # of larger pools there is no map: a look would take longer than some 10 ms
-_MOST_CELLS, _COLUMNS, _CELL, _WIDTH = 256, 32, "12px", "446px"
+_MOST_SQUARES, _COLUMNS, _SIDE, _WIDTH = 256, 32, "12px", "446px"
 
 FREE, IN_TRANSIT = 0, -1  # in place of an owner
 
@@ -44,21 +44,21 @@ def map_of(pool: Any, colours: dict[int, str]) -> str:
         return ""
     owner = _owners(pool)
     found = np.unique(owner)
-    per_cell = -(-pool.capacity // _MOST_CELLS)
-    cells = -(-pool.capacity // per_cell)
-    place = np.arange(pool.capacity) // per_cell * len(found) + np.searchsorted(found, owner)
-    counts = np.bincount(place, minlength=cells * len(found)).reshape(cells, len(found))
+    per_square = -(-pool.capacity // _MOST_SQUARES)
+    squares = -(-pool.capacity // per_square)
+    place = np.arange(pool.capacity) // per_square * len(found) + np.searchsorted(found, owner)
+    counts = np.bincount(place, minlength=squares * len(found)).reshape(squares, len(found))
     totals = dict(zip(found.tolist(), counts.sum(0).tolist(), strict=True))
     _choose(colours, [name for name in totals if name > FREE])
     styles = _SPECIAL | {name: f"background:{colour}" for name, colour in colours.items()}
     names = _names(pool, totals)
     grid = "".join(
-        _cell(first, min(first + per_cell, pool.capacity), dict(zip(totals, row, strict=True)), names, styles)
-        for first, row in zip(range(0, pool.capacity, per_cell), counts.tolist(), strict=True)
+        _square(first, min(first + per_square, pool.capacity), dict(zip(totals, row, strict=True)), names, styles)
+        for first, row in zip(range(0, pool.capacity, per_square), counts.tolist(), strict=True)
     )
-    layout = f"grid-template-columns:repeat({min(cells, _COLUMNS)},{_CELL});grid-auto-rows:{_CELL}"
+    layout = f"grid-template-columns:repeat({min(squares, _COLUMNS)},{_SIDE});grid-auto-rows:{_SIDE}"
     grid = f"<div role='img' aria-label='who has each buffer' style='display:grid;{layout};gap:2px'>{grid}</div>"
-    legend = f"<div style='max-width:{_WIDTH};line-height:1.6'>{_legend(totals, per_cell, names, styles)}</div>"
+    legend = f"<div style='max-width:{_WIDTH};line-height:1.6'>{_legend(totals, per_square, names, styles)}</div>"
     return f"<tr><td colspan='2' style='text-align:left'>{grid}{legend}</td></tr>"
 
 
@@ -102,8 +102,10 @@ def _names(pool: Any, present: Iterable[int]) -> dict[int, str]:
     return names
 
 
-def _cell(first: int, end: int, counts: Mapping[int, int], names: Mapping[int, str], styles: Mapping[int, str]) -> str:
-    """Return the cell of the buffers from `first` to `end`, in the colour of who has most of those that are out."""
+def _square(
+    first: int, end: int, counts: Mapping[int, int], names: Mapping[int, str], styles: Mapping[int, str]
+) -> str:
+    """Return the square of the buffers from `first` to `end`, in the colour of who has most of those that are out."""
     here = {owner: count for owner, count in counts.items() if count}
     out = {owner: count for owner, count in here.items() if owner != FREE}
     most = max(out, key=out.__getitem__, default=FREE)
@@ -114,13 +116,13 @@ def _cell(first: int, end: int, counts: Mapping[int, int], names: Mapping[int, s
     return f"<i title='{which}: {escape(who)}' style='{styles.get(most, _OTHERS)}{faded}'></i>"
 
 
-def _legend(totals: Mapping[int, int], per_cell: int, names: Mapping[int, str], styles: Mapping[int, str]) -> str:
+def _legend(totals: Mapping[int, int], per_square: int, names: Mapping[int, str], styles: Mapping[int, str]) -> str:
     """Return what the colours mean, with the number of buffers of each."""
     left = [total for owner, total in totals.items() if owner not in styles]
     entries = [(styles[owner], names[owner], total) for owner, total in totals.items() if owner in styles]
     entries += [(_OTHERS, f"{len(left)} others", sum(left))] if left else []
-    box = f"display:inline-block;width:{_CELL};height:{_CELL};box-sizing:border-box;vertical-align:-1px"
-    runs = [f"<span>a cell stands for {per_cell} buffers</span>"] if per_cell > 1 else []
+    box = f"display:inline-block;width:{_SIDE};height:{_SIDE};box-sizing:border-box;vertical-align:-1px"
+    runs = [f"<span>a square stands for {per_square} buffers</span>"] if per_square > 1 else []
     each = [
         f"<span style='display:inline-block'><i style='{box};{style}'></i> {escape(name)}: {total:,}</span>"
         for style, name, total in entries

@@ -318,7 +318,7 @@ class _Pool(Allocator[Value]):
     def stats(self) -> PoolStats:
         """Return how often buffers were got and put, how often none was free, and how long that lasted. Python only.
 
-        ValueError if the pool was not made with ``stats=True``.
+        ValueError if the pool was made with none of `stats`, `trace` and `debug`.
 
         Notes
         -----

@@ -55,9 +55,10 @@ class ItemPool(_Pool[Item]):
         self, items: Iterable[Item], *, checked: bool = True, nonblocking: bool = False, stats: bool = False
     ) -> None:
         try:
-            self._items = [*iter(items)]
+            given = iter(items)
         except TypeError:
             raise TypeError(f"items must be an iterable of objects, not {items!r:.60}") from None
+        self._items = [*given]
         if not self._items:
             raise ValueError("items must hold at least one object, not 0")
         observed = options(stats, False, False, bool(checked), False)

@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 from .._free.processes import thread_of
+from .._jit.places import frame_outside
 from .._log import logger
 from . import sharing
 from .holders import thread_names
@@ -15,13 +16,12 @@ _MOST_NAMED = 8
 
 
 def tell(sentence: str, category: type[Warning] = ResourceWarning) -> None:
-    """Log a sentence and warn of it, as from the user's line; an empty one says nothing."""
+    """Log a sentence and warn of it, as from the line that led into this package; an empty one says nothing."""
     if sentence:
         logger.warning(sentence)
-        level, frame = 1, sys._getframe()
-        while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("iobuf_nb."):
-            level, frame = level + 1, frame.f_back
-        warnings.warn(sentence, category, stacklevel=level)
+        frame = frame_outside() or sys._getframe()
+        module, registry = frame.f_globals.get("__name__"), frame.f_globals.setdefault("__warningregistry__", {})
+        warnings.warn_explicit(sentence, category, frame.f_code.co_filename, frame.f_lineno or 0, module, registry)
 
 
 def count_out(pool: Any) -> int:

@@ -339,8 +339,8 @@ class Magazine(Allocator[Value]):
         if not isinstance(pool, Allocator) or isinstance(pool, Magazine):
             raise TypeError(f"pool must be a BufferPool or an ItemPool, not {pool!r:.60}")
         self.size = check.integer("size", size, 1, DEQUE_CAPACITY)
-        if type(self) is Magazine and isinstance(pool, self._observed._over):
-            self.__class__ = self._observed
+        if type(self) in (Magazine, self._observed):
+            self.__class__ = self._observed if isinstance(pool, self._observed._over) else Magazine
         self._asymmetric = register_heavy_fence()
         seek_late.ready()  # before anything can lie in a magazine
         self.pool = pool
@@ -539,6 +539,11 @@ class MagazineSet(Handle, ReprMixin, Generic[Value]):
         if not 0 <= number < self.n:
             raise IndexError(f"k must be from 0 to {self.n - 1}, not {k}")
         return self._all[number]
+
+    @property
+    def closed(self) -> bool:
+        """Whether all magazines of the set are closed. Python only."""
+        return all(magazine.closed for magazine in self._all)
 
     def close(self) -> None:
         """Close all magazines of the set; see `Magazine.close`."""

@@ -156,7 +156,7 @@ def _filled_in_kernel(pool):
 
 @compiled_as(_filled_in_kernel)
 def filled(pool: Any) -> None:
-    """Say that all buffers of a pool have been written while they were free, on purpose."""
+    """Say that all buffers of a pool are written while they are free, on purpose."""
     if pool._observation is not None:
         words.forget_poison(pool._observation._address, pool.capacity)
 

@@ -118,6 +118,7 @@ class ObservedPool(_Noting, BufferPool[Any]):
     __slots__ = ()
 
     _observation: Observation
+    _attached = BufferPool._attached  # type: ignore[assignment]  # a shared pool is not observed
     _type = staticmethod(functools.cache(ObservedPoolType))
 
     @property

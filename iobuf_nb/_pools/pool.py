@@ -89,11 +89,12 @@ class BufferPool(_Pool[NDArray[Element]], sharing.Shareable, Generic[Element]):
     huge_pages, lock, populate : bool
         As in `aligned_mem`.
     stats, trace : bool
-        Count gets, puts and waits, see `stats`; and note where each get stands, see `places`.
+        Count gets, puts and waits, see `stats`; with `trace`, also note where each get stands, see `places`.
     debug : bool or "any thread"
-        Look for mistakes, at the cost of time. Put buffers are filled with the byte 0xDB, and what is written to them
-        after that is an error at the next get, or in `check`. `value` and its like of a buffer that this thread has not
-        checked out is an error; "any thread" allows it if another has, for threads that hand buffers on.
+        Do all that, and look for mistakes, at the cost of time. Put buffers are filled with the byte 0xDB, and what is
+        written to them after that is an error at the next get, or in `check`. `value` and its like of a buffer that
+        this thread has not checked out is an error; "any thread" allows it if another has, for threads that hand
+        buffers on.
     shared : bool
         Put the pool into memory that other processes can use, too: children that are forked have it; pickled, it can be
         sent to others by `multiprocessing` and `concurrent.futures`. Linux only. See Notes.
@@ -213,6 +214,8 @@ class BufferPool(_Pool[NDArray[Element]], sharing.Shareable, Generic[Element]):
         trace: bool = False,
         debug: bool | str = False,
     ) -> None:
+        if type(self) is self._observed:  # called as the type of a pool: what this one is, its arguments say
+            self.__class__ = BufferPool
         capacity, layout, arena_bytes = sizes_of(capacity, size, shape, dtype)
         observed = options(stats, trace, debug, bool(checked), sharing.is_shared(shared, name))
         if observed is not None and observed.traces:
@@ -454,15 +457,15 @@ class BufferPool(_Pool[NDArray[Element]], sharing.Shareable, Generic[Element]):
             raise Closed("fill of a closed pool")
         if self.available() != self.capacity:
             raise ValueError("fill needs every buffer to be free")
+        filled(self)
         for index in range(self.capacity):
             copy_into(buffer(self, index), make())
-        filled(self)
 
     def places(self) -> dict[int, str]:
         """Return where each checked-out buffer was got: a dict from index to file and line. Python only.
 
         A snapshot, as in `holders`. The place is that of the call in your code, also in a kernel or of a magazine; that
-        of a `get` by io_uring is not known. ValueError if the pool was not made with ``trace=True``. A leak is
+        of a `get` by io_uring is not known. ValueError if the pool was made with neither `trace` nor `debug`. A leak is
         told with its place when the pool is closed or dropped.
 
         Examples

@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from .._free.queue import GETTERS, PROCESS, SHARED
+from .._jit.handle import unmade
 from ..atomics import load
 from .holders import map_of
 
@@ -45,16 +46,15 @@ class ReprMixin:
         return {}
 
     def __repr__(self) -> str:
-        if not hasattr(self, "_members"):  # a traceback shows it where its constructor has failed
-            return f"<{self._called()}, not made>"
-        return f"{self._called()}({', '.join(f'{figure}={value}' for figure, value in self._figures().items())})"
+        name = self._called()
+        return unmade(self, name) or f"{name}({', '.join(f'{k}={value}' for k, value in self._figures().items())})"
 
     def _repr_html_(self) -> str:
         return self._html({})
 
     def _html(self, colours: dict[int, str]) -> str:
         """Return the view; `colours`, those of owners, are kept from one to the next."""
-        if not hasattr(self, "_members"):
+        if unmade(self, ""):
             return escape(repr(self))
         percent = 100 * self._occupancy()
         meter = f"<meter min='0' max='100' value='{percent:.1f}' style='width:12em'></meter>"

@@ -241,6 +241,7 @@ class ValueQueue(BoundedQueue[Any]):
 
     __slots__ = ()
 
+    _attached = BoundedQueue._attached  # type: ignore[assignment]  # what processes share has no dtype
     _no_limit = 0
     dtype: np.dtype[Any]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 import weakref
 from collections.abc import Callable
@@ -32,19 +34,25 @@ class Watch:
             raise ValueError(f"interval must be {_SECONDS}, not {interval!r}")
         self._interval, self._name = seconds, thing._called()
         self._colours: dict[int, str] = {}
-        self._over = threading.Event()
+        self._over = False
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # an Event is not for what a collection may call
         shown = thing._html(self._colours)
         self._draw, self._ended = _view(shown, self.stop)
-        self._thing = weakref.ref(thing, lambda _: self._over.set())
+        self._thing = weakref.ref(thing, self._end)
         self._thread = threading.Thread(target=self._run, args=(shown,), name=f"watch {self._name}", daemon=True)
         self._thread.start()
+
+    def _end(self, _: object = None) -> None:
+        self._over = True
+        self._wake.put(None)
 
     def _run(self, shown: str) -> None:
         try:
             over = False
             while not over:
-                over = self._over.wait(self._interval)  # the last look comes after the end
-                thing = self._thing()
+                with contextlib.suppress(queue.Empty):
+                    self._wake.get(timeout=self._interval)
+                over, thing = self._over, self._thing()  # the last look comes after the end
                 if thing is None:
                     break
                 over = over or getattr(thing, "closed", False)
@@ -54,17 +62,17 @@ class Watch:
                     self._draw(html)
                     shown = html
         finally:
-            self._over.set()
+            self._over = True
             self._ended()
 
     @property
     def running(self) -> bool:
         """Whether it still looks."""
-        return not self._over.is_set()
+        return not self._over
 
     def stop(self) -> None:
         """End the view; what it showed last stays. Stopping twice is not an error."""
-        self._over.set()
+        self._end()
         if self._thread is not threading.current_thread():
             self._thread.join()
 

@@ -103,7 +103,7 @@ def form_of(kernel: Any, lines: bool, turns: bool) -> Form:
 
 def _ready(kernel: Any, form: Form, arguments: tuple[types.Type, ...]) -> Any:
     """Return a kernel compiled for exactly the arguments that workers pass: `kernel` itself, or one that calls it."""
-    if INTERPRETED:
+    if INTERPRETED and callable(kernel):
         return kernel
     if not isinstance(kernel, Dispatcher) or kernel.targetoptions.get("forceobj"):
         raise TypeError(f"kernel must be a function compiled by numba.njit, not {kernel!r:.60}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from .._jit import check
 from .._jit.faces import is_in_kernels, kernel_face, kernel_overload
-from .._jit.handle import Handle
+from .._jit.handle import Handle, unmade
 from .._memory.aligned import MAX_BYTES, aligned_mem
 from .._memory.borrowed import memory_info
 from .table import (
@@ -159,7 +160,9 @@ class ByteTable(_Table):
             raise TypeError(f"{allowed}, not {columns!r:.60}")
         if not columns or any(each not in [*_REDUCTIONS] for each in columns.values()):
             raise ValueError(f"{allowed}, at least one, not {columns!r:.60}")
-        kind = np.dtype(dtype) if isinstance(dtype, (str, type, np.dtype)) else None
+        kind = None
+        with contextlib.suppress(TypeError, ValueError):  # numpy knows no such dtype
+            kind = np.dtype(dtype) if isinstance(dtype, (str, type, np.dtype)) else None
         if kind is None or kind not in (np.int64, np.float64):
             raise ValueError(f"dtype must be int64 or float64, not {dtype!r}")
         self.columns = dict(columns)
@@ -195,7 +198,9 @@ class ByteTable(_Table):
         return int(self._words[COUNT])
 
     def __repr__(self) -> str:
-        return f"ByteTable({self.columns}, dtype={self._rows.dtype}, {len(self)} of {self.capacity} keys)"
+        return unmade(self, "ByteTable") or (
+            f"ByteTable({self.columns}, dtype={self._rows.dtype}, {len(self)} of {self.capacity} keys)"
+        )
 
     def keys(self) -> list[bytes]:
         """Return the keys in the order of their slots."""

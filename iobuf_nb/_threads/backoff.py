@@ -19,7 +19,7 @@ from .._jit import check
 from .._jit.check import FormattedValueError
 from .._jit.compile import hot, kernel
 from .._jit.faces import in_kernels, kernel_face, kernel_overload
-from .._jit.handle import WORD_POINTER, Handle, HandleType
+from .._jit.handle import WORD_POINTER, Handle, HandleType, unmade
 from .._jit.instructions import plus, times
 from ..atomics import load, store
 from .clock import now_ns, sleep
@@ -36,6 +36,7 @@ SLEPT = 1  # sleeps of this block that are done
 BASE = 2
 MAX = 3
 RANDOM = 4
+_NS = 1e-9  # by less than that a limit that is read differs from what was given
 
 
 class SpinWaitType(HandleType):
@@ -115,7 +116,7 @@ class SpinWait(Handle):
         return load(self._words, TURN, "relaxed") >= SPINS
 
     def __repr__(self) -> str:
-        return f"SpinWait(will_yield={self.will_yield})"
+        return unmade(self, "SpinWait") or f"SpinWait(will_yield={self.will_yield})"
 
 
 def as_limits(base: float, max: float) -> tuple[float, float]:
@@ -126,7 +127,7 @@ def as_limits(base: float, max: float) -> tuple[float, float]:
         raise ValueError(f"base must be {allowed}, not {base!r:.60}")
     allowed = f"a number of seconds from base ({shortest}) to 2**33"
     longest = check.seconds("max", max, allowed)
-    if not shortest <= longest <= check.MAX_SECONDS:
+    if not shortest - _NS <= longest <= check.MAX_SECONDS:
         raise ValueError(f"max must be {allowed}, not {max!r:.60}")
     return shortest, longest
 
@@ -140,7 +141,7 @@ def _as_limits_in_kernel(base: Any, max: Any) -> Any:
     def limits(base, max):
         if not base > 0:
             raise FormattedValueError("base must be a number of seconds > 0, not {}", base)
-        if not base <= max <= check.MAX_SECONDS:
+        if not base - _NS <= max <= check.MAX_SECONDS:
             raise FormattedValueError("max must be a number of seconds from base ({}) to 2**33, not {}", base, max)
         return float(base), float(max)
 
@@ -149,10 +150,10 @@ def _as_limits_in_kernel(base: Any, max: Any) -> Any:
 
 @hot
 def set_limits(backoff, limits):
-    """Write limits that `as_limits` has checked."""
+    """Write limits that `as_limits` has checked, in nanoseconds; none is 0, which `as_limits` would refuse."""
     base, max = limits
-    store(backoff._words, BASE, int(base * 1e9), "relaxed")
-    store(backoff._words, MAX, int(max * 1e9), "relaxed")
+    store(backoff._words, BASE, int(base * 1e9 + 0.5) or 1, "relaxed")
+    store(backoff._words, MAX, int(max * 1e9 + 0.5) or 1, "relaxed")
 
 
 @hot
@@ -278,7 +279,7 @@ class Backoff(Handle):
         return load(self._words, MAX, "relaxed") / 1e9
 
     def __repr__(self) -> str:
-        return f"Backoff(base={self.base:g}, max={self.max:g}, block={self.block})"
+        return unmade(self, "Backoff") or f"Backoff(base={self.base:g}, max={self.max:g}, block={self.block})"
 
 
 SPIN_WAIT_TYPE = SpinWaitType()

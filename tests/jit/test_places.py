@@ -56,6 +56,27 @@ def test_a_leak_is_told_with_its_place(caplog):
         gc.collect()
 
 
+@pytest.mark.parametrize("options", [{}, {"debug": True}])
+def test_the_warning_points_at_the_line_that_closes(options):
+    def close(pool):
+        pool.get()
+        pool.close()
+
+    def leave(pool):
+        with pool:
+            pool.get()
+
+    def unwind(pool):
+        with contextlib.closing(pool):
+            pool.get()
+
+    for end in close, leave, unwind:
+        with pytest.warns(ResourceWarning, match="closed with 1 of its buffers") as caught:
+            end(BufferPool(3, 16, **options))
+        line, first = caught[0].lineno, end.__code__.co_firstlineno
+        assert caught[0].filename == __file__ and first < line <= first + 2
+
+
 def test_the_gets_of_magazines_are_known_too():
     pool = BufferPool(8, 64, trace=True)
     with MagazineSet(pool, 1, 2) as magazines:
@@ -92,6 +113,19 @@ def test_what_no_line_of_the_program_has_got_has_no_place(monkeypatch):
     monkeypatch.setitem(sys.modules, "lazy", Lazy())
     assert name_of(0) == "a place that is not known"
     assert name_of(5 << 24 | 17) == "a file that this process does not know:17"
+
+
+def test_a_file_that_is_none_has_a_place_too(tmp_path, monkeypatch):
+    pool, out = BufferPool(8, 64, trace=True), np.zeros(1, np.int64)
+    pool.put(pool.get()), pool.put_many(out[: pool.get_many(out)])  # compiled while numba still can
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for name in "relative.py", "no\ud800text", "no\0path", "<nothing>":
+        code = compile("pool.get()\npool.get_many(out)", "any", "exec").replace(co_filename=name)
+        exec(code, {"pool": pool, "out": out})
+        assert {f"{name}:1", f"{name}:2"} <= {*pool.places().values()}
+    pool.put_many(np.arange(8))
 
 
 def test_the_gets_of_coroutines_are_known_where_they_are_asked_for():

@@ -1,6 +1,7 @@
 """Pools with stats and debug: what is counted, and which misuse is an error."""
 
 import asyncio
+import os
 import re
 import threading
 import warnings
@@ -10,7 +11,7 @@ import pytest
 from numba import njit
 from support import line_of, until
 
-from iobuf_nb import BufferPool, Channel, Closed, ItemPool, MagazineSet, PoolStats, WouldBlock, stream
+from iobuf_nb import BufferPool, Channel, Closed, ItemPool, Magazine, MagazineSet, PoolStats, WouldBlock, stream
 from iobuf_nb._free.free_list import give, take
 from iobuf_nb._free.queue import GETTERS
 
@@ -350,6 +351,22 @@ def test_fill_is_no_write_after_a_put(face):
     pool.check()
 
 
+def test_a_fill_that_fails_is_no_write_after_a_put(face):
+    pool = BufferPool(2, 4, debug=True)
+    pool.put_many(np.array([pool.get(), pool.get()]))
+    with pytest.raises(ValueError, match="longer than the buffer"):
+        face.fill(pool, five)
+    calls = iter([np.ones(4, np.uint8)])
+    with pytest.raises(StopIteration):
+        pool.fill(lambda: next(calls))
+    pool.check()
+
+
+@njit
+def five():
+    return np.ones(5, np.uint8)
+
+
 @njit
 def ones():
     return np.ones(4, np.uint8)
@@ -456,6 +473,15 @@ def test_a_subclass_has_stats_and_no_trace():
         Mine(1, 64, trace=True)
 
 
+def test_what_the_type_of_one_makes_is_what_its_arguments_say():
+    pool, usual = BufferPool(1, 64, debug=True), BufferPool(1, 64)
+    make, make_magazine = type(pool), type(pool.magazine())
+    assert type(make(1, 64)) is BufferPool and type(make(1, 64, trace=True)) is make
+    assert type(make_magazine(usual)) is Magazine and type(make_magazine(pool)) is make_magazine
+    with BufferPool(1, 64, name=f"type of a pool.{os.getpid()}") as shared:
+        assert type(pool.attach(shared.name)) is BufferPool
+
+
 def test_it_is_a_buffer_pool_to_all():
     pool = BufferPool(1, 64, debug=True)
     assert isinstance(pool, BufferPool)
@@ -465,20 +491,3 @@ def test_it_is_a_buffer_pool_to_all():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pool.close()
-
-
-@pytest.mark.parametrize("options", [{}, {"debug": True}])
-def test_the_warning_points_at_the_line_that_closes(options):
-    def close(pool):
-        pool.get()
-        pool.close()
-
-    def leave(pool):
-        with pool:
-            pool.get()
-
-    for end in close, leave:
-        with pytest.warns(ResourceWarning, match="closed with 1 of its buffers") as caught:
-            end(BufferPool(3, 16, **options))
-        line, first = caught[0].lineno, end.__code__.co_firstlineno
-        assert caught[0].filename == __file__ and first < line <= first + 2

@@ -10,7 +10,7 @@ from numba import config, njit
 from numba.core.errors import TypingError
 from support import in_both_kinds
 
-from iobuf_nb import BufferPool, ItemPool, PoolClosed, Tier, WouldBlock, atomics
+from iobuf_nb import BufferPool, ItemPool, PoolClosed, Tier, WouldBlock, atomics, iovec_from_buffers
 from iobuf_nb._pools.allocator import elements
 
 COMPILED = not config.DISABLE_JIT
@@ -403,6 +403,9 @@ def test_item_pools_hold_any_object(face):
             pool.set_value(bad, None)
     with pytest.raises(ValueError, match="items must hold at least one object"):
         ItemPool([])
+    for make in ItemPool, iovec_from_buffers:
+        with pytest.raises(TypeError, match="can only concatenate str"):  # told as it came, not as a bad argument
+            make(name + 1 for name in "a")
 
 
 def test_pools_show_themselves(kind):

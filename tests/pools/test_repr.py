@@ -19,8 +19,8 @@ from iobuf_nb._pools.watch import Watch
 KINDS = [{}, {"shared": True}]
 
 
-def cells(thing):
-    """Return the titles of the cells, by their first buffer."""
+def squares(thing):
+    """Return the titles of the squares, by their first buffer."""
     found = re.findall(r"<i title='(.*?)' style='(.*?)'>", thing._repr_html_())
     return {int(re.match(r"\d+", title)[0]): (html.unescape(title), style) for title, style in found}
 
@@ -40,7 +40,7 @@ def test_the_map_says_who_has_each_buffer(options):
     try:
         indices = [pool.get(), pool.get()]
         channel.send(indices[1])
-        shown, found = pool._repr_html_(), cells(pool)
+        shown, found = pool._repr_html_(), squares(pool)
         assert {k: re.split(": |, ", title)[-1] for k, (title, _) in found.items()} == {
             indices[0]: "<b>'me'",
             indices[1]: "in transit",
@@ -48,26 +48,26 @@ def test_the_map_says_who_has_each_buffer(options):
         }
         assert "<b>'me'" not in shown and "free: 2</span>" in shown and "in transit: 1</span>" in shown
         assert len({style for _, style in found.values()}) == 3
-        assert cells(channel) == found
+        assert squares(channel) == found
         pool.put(indices[0]), pool.put(channel.receive())
-        assert {title.split(": ")[1] for title, _ in cells(pool).values()} == {"free"}
+        assert {title.split(": ")[1] for title, _ in squares(pool).values()} == {"free"}
     finally:
         me.name = usual
 
 
-def test_in_a_large_pool_a_cell_is_a_run_and_paler_the_more_are_free(monkeypatch):
+def test_in_a_large_pool_a_square_is_a_run_and_paler_the_more_are_free(monkeypatch):
     pool = BufferPool(1025, 16)
     out = np.empty(7, np.int64)
     assert pool.get_many(out) == 7
-    found = cells(pool)
+    found = squares(pool)
     assert list(found) == list(range(0, 1025, 5))
     assert found[0] == ("0 to 4: MainThread 5", "background:#0072b2")
     assert found[5] == ("5 to 9: free 3, MainThread 2", "background:#0072b2;opacity:0.58")
-    assert found[1020][0] == "1020 to 1024: free 5" and "a cell stands for 5 buffers" in pool._repr_html_()
+    assert found[1020][0] == "1020 to 1024: free 5" and "a square stands for 5 buffers" in pool._repr_html_()
     pool.put_many(out)
     monkeypatch.setattr(holders, "_MOST_BUFFERS", 1024)
-    assert not cells(pool) and "<meter" in pool._repr_html_()
-    assert not cells(BufferPool(4, 16, checked=False))
+    assert not squares(pool) and "<meter" in pool._repr_html_()
+    assert not squares(BufferPool(4, 16, checked=False))
 
 
 def test_owners_keep_their_colours_and_those_left_over_are_grey():
@@ -132,9 +132,10 @@ MAKERS = {
 def test_closed_and_unmade_objects_show_themselves_too(make):
     thing = make()
     opened = thing._repr_html_()
+    assert not thing.closed
     thing.close()
     shown = thing._repr_html_()
-    assert shown != opened and "<x>" not in shown
+    assert shown != opened and "<x>" not in shown and thing.closed  # by which `watch` sees its end
     unmade = type(thing).__new__(type(thing))
     assert repr(unmade) == f"<{repr(thing).partition('(')[0]}, not made>" == html.unescape(unmade._repr_html_())
 
@@ -205,6 +206,23 @@ def test_a_view_ends_when_its_object_is_closed_or_it_is_stopped(notebook, thread
         other.put(1)
         (press or endless.stop)()
         assert not endless.running and "<th>size</th><td>1</td>" in shows()  # a last look
+
+
+def test_a_view_ends_though_its_object_goes_just_while_it_waits(notebook, threads_end):
+    held, made = [BufferPool(2, 16)], threading.Event()
+
+    def collect(frame, event, argument):
+        if event == "c_call" and frame.f_code.co_name in ("_run", "wait"):
+            made.wait()
+            held.clear()
+
+    threading.setprofile(collect)
+    try:
+        view = held[0].watch(1e6)
+    finally:
+        threading.setprofile(None)
+        made.set()
+    until(lambda: not view.running)
 
 
 def test_no_view_where_there_is_nothing_to_draw_in(monkeypatch):

@@ -1,6 +1,7 @@
 """A queue with a dtype: values come out as they went in, on both faces, and nothing else goes in."""
 
 import asyncio
+import os
 import threading
 
 import faces
@@ -123,6 +124,14 @@ def outcome(call, *arguments):
 def test_refuses_other_dtypes(dtype):
     with pytest.raises(TypeError, match="dtype must be"):
         BoundedQueue(2, dtype=dtype)
+
+
+def test_what_the_type_of_one_makes_is_what_its_arguments_say():
+    queue = BoundedQueue(1, dtype=int)
+    make = type(queue)
+    assert type(make(1)) is BoundedQueue and type(make(1, dtype=int)) is make
+    with BoundedQueue(1, name=f"type of a queue.{os.getpid()}") as shared:
+        assert type(queue.attach(shared.name)) is BoundedQueue
 
 
 def test_refuses_what_does_not_go_with_a_dtype():

@@ -57,13 +57,18 @@ def test_kernels_compiled_for_other_arguments_are_refused(file, pool, signatures
         stream(file(bytes(100)), kernel, state=np.zeros(1, np.int64), pool=pool, **options)
 
 
+def test_what_cannot_even_be_called_is_no_kernel(file, pool):
+    with pytest.raises(TypeError, match="kernel must be a function compiled by numba.njit, not None"):
+        stream(file(b"x"), None, state=np.zeros(1, np.int64), pool=pool)
+
+
 @pytest.mark.compiled
 def test_what_is_no_kernel_is_refused(file, pool):
     def one(buffer, n, offset, state):
         return offset
 
     signature = "f8(f8, f8, f8, f8)"
-    made = [vectorize(signature)(one), cfunc(signature)(one), jit(forceobj=True)(one), one, None]
+    made = [vectorize(signature)(one), cfunc(signature)(one), jit(forceobj=True)(one), one]
     made.append(guvectorize("void(f8[:], f8, f8, f8[:])", "(n),(),()->(n)")(lambda buffer, n, offset, state: None))
     for kernel in made:
         with pytest.raises(TypeError, match="kernel must be a function compiled by numba.njit, not"):

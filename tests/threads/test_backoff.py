@@ -7,6 +7,7 @@ from numba import njit
 from support import EVERY_WAY
 
 from iobuf_nb import Backoff, SpinWait, pause
+from iobuf_nb.text import ByteTable
 
 
 def wait(backoff):
@@ -121,7 +122,24 @@ def test_pause_refuses_other_counts(bad, error):
 def test_they_show_themselves():
     spin, backoff = SpinWait(), Backoff(1e-6, 0.25)
     assert (repr(spin), repr(backoff)) == ("SpinWait(will_yield=False)", "Backoff(base=1e-06, max=0.25, block=1)")
+    for each in SpinWait, Backoff, ByteTable:
+        assert repr(each.__new__(each)) == f"<{each.__name__}, not made>"
     backoff.wait()
     for _ in range(8):
         spin.once()
     assert (repr(spin), repr(backoff)) == ("SpinWait(will_yield=True)", "Backoff(base=1e-06, max=0.25, block=2)")
+
+
+@EVERY_WAY
+@pytest.mark.parametrize("seconds", [1e-10, 0.1276, 1 / 3])
+def test_a_limit_that_was_given_can_be_given_again(jit, seconds):
+    def give(seconds):
+        backoff = Backoff(seconds, max=seconds)
+        backoff.set_base(seconds)
+        backoff.set_max(seconds)
+        backoff.set_base(backoff.max)
+        backoff.set_max(backoff.base)
+        return backoff.base, backoff.max
+
+    read = max(round(seconds, 9), 1e-9)
+    assert jit(give)(seconds) == (read, read)
