@@ -339,8 +339,11 @@ class Magazine(Allocator[Value]):
         if not isinstance(pool, Allocator) or isinstance(pool, Magazine):
             raise TypeError(f"pool must be a BufferPool or an ItemPool, not {pool!r:.60}")
         self.size = check.integer("size", size, 1, DEQUE_CAPACITY)
+        observed = isinstance(pool, self._observed._over)
         if type(self) in (Magazine, self._observed):
-            self.__class__ = self._observed if isinstance(pool, self._observed._over) else Magazine
+            self.__class__ = self._observed if observed else Magazine
+        elif observed:
+            raise TypeError(f"pool must have neither trace nor debug for a subclass of Magazine, not {pool!r:.60}")
         self._asymmetric = register_heavy_fence()
         seek_late.ready()  # before anything can lie in a magazine
         self.pool = pool

@@ -473,6 +473,18 @@ def test_a_subclass_has_stats_and_no_trace():
         Mine(1, 64, trace=True)
 
 
+def test_a_magazine_of_a_subclass_is_refused_where_it_would_note_nothing():
+    class Mine(Magazine):
+        pass
+
+    pool = BufferPool(1, 64, stats=True)
+    magazine = Mine(pool)
+    magazine.put(magazine.get())
+    assert pool.stats().gets == 1
+    with pytest.raises(TypeError, match="pool must have neither trace nor debug for a subclass of Magazine, not Buff"):
+        Mine(BufferPool(1, 64, trace=True))
+
+
 def test_what_the_type_of_one_makes_is_what_its_arguments_say():
     pool, usual = BufferPool(1, 64, debug=True), BufferPool(1, 64)
     make, make_magazine = type(pool), type(pool.magazine())
