@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections import deque
@@ -34,6 +35,7 @@ from .._free.processes import CLOSED as CLOSED_WORD
 from .._free.processes import NUMBER_SHIFT, recover, thread_of
 from .._free.queue import CLOSED_FLAG, LINE_PAIR, NONBLOCKING_FLAG, PROCESS
 from .._jit.faces import in_kernels, is_in_kernels, kernel_face, kernel_method
+from .._jit.handle import live
 from .._memory.aligned import MAX_ITEMS, aligned_mem
 from .._memory.segment import Segment
 from .._threads.clock import limit_ns
@@ -342,8 +344,8 @@ class _Pool(Allocator[Value]):
         """Close the pool: waits and further gets end with Closed. Closing twice is not an error.
 
         Checked-out buffers stay valid and may be put back. In Python a ResourceWarning names them; in a kernel, `close`
-        does not warn. A checked pool that is dropped unclosed with buffers checked out warns, too; one that lives until
-        the program ends does not.
+        does not warn. A checked pool that is dropped unclosed with buffers checked out warns, too, or that is left when
+        the program ends.
 
         A shared pool is closed for this process alone. If this process gave it its name, that is removed; in a kernel,
         when it ends.
@@ -366,11 +368,13 @@ class _Pool(Allocator[Value]):
         self.close()
 
     def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if finalizing():  # module globals may be gone
-            return
-        # Plain reads: no other thread can use the pool any more, and a finalizer must not compile a kernel.
-        if hasattr(self, "_members") and self.checked and not self._local[CLOSED_WORD]:
-            tell(leaks_of(self, "dropped"))
+        if not finalizing() and hasattr(self, "_members"):  # else module globals may be gone
+            tell(self._left("dropped"))
+
+    def _left(self, how: str) -> str:
+        """Return a sentence about the buffers that are checked out, if nobody has closed the pool and it can tell."""
+        # Plain reads: a finalizer must not compile a kernel.
+        return leaks_of(self, how) if self.checked and not self._local[CLOSED_WORD] else ""
 
     def _figures(self) -> dict[str, object]:
         figures = {"capacity": self.capacity, "in_use": self.capacity - self.available(), "checked": self.checked}
@@ -385,3 +389,10 @@ class _Pool(Allocator[Value]):
 
 
 kernel_method(PoolType, "close", close_pool)
+
+
+@atexit.register
+def _tell_of_those_left() -> None:
+    """Tell of the pools that live until the program ends, whose finalizers come too late."""
+    left = [pool._left("open when the program ended") for pool in list(live.values()) if isinstance(pool, _Pool)]
+    tell("\n".join(filter(None, left)))  # once: where warnings are errors, the first would be the last
