@@ -466,7 +466,7 @@ class BufferPool(_Pool[NDArray[Element]], sharing.Shareable, Generic[Element]):
 
         A snapshot, as in `holders`. The place is that of the call in your code, also in a kernel or of a magazine; that
         of a `get` by io_uring is not known. ValueError if the pool was made with neither `trace` nor `debug`. A leak is
-        told with its place when the pool is closed or dropped.
+        told with its place when the pool is closed or dropped, or the program ends.
 
         Examples
         --------
