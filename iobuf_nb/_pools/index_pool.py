@@ -394,5 +394,6 @@ kernel_method(PoolType, "close", close_pool)
 @atexit.register
 def _tell_of_those_left() -> None:
     """Tell of the pools that live until the program ends, whose finalizers come too late."""
-    left = [pool._left("open when the program ended") for pool in list(live.values()) if isinstance(pool, _Pool)]
+    pools = [reference() for reference in live.valuerefs()]  # daemon threads may make others meanwhile
+    left = [pool._left("open when the program ended") for pool in pools if isinstance(pool, _Pool)]
     tell("\n".join(filter(None, left)))  # once: where warnings are errors, the first would be the last
