@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -25,8 +26,9 @@ def processor() -> str:
 
 def machine() -> dict[str, str]:
     """Return the facts about this machine that a result records."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    commit, command = "", ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    with contextlib.suppress(FileNotFoundError):  # there is no git
+        commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     return {
         "processor": processor(),
         "cores": str(os.cpu_count()),

@@ -23,7 +23,7 @@ Examples
 # The map of the library, from the ground up; a room imports only from those above it (checked by lint-imports):
 #
 #   _requirements  what is needed of machine and interpreter
-#   _interrupt   Ctrl-C on the command line
+#   _command     what the command line needs first
 #   _log         the logger
 #   _jit/        how Python becomes kernels: options, code cache, faces, handles, instructions, checks, C methods
 #   atomics      public: atomic operations on 64-bit words
@@ -44,12 +44,13 @@ Examples
 # `pool.get()` reads downward: _pools.pool, .index_pool, .allocator, _free.free_list, .queue, atomics.
 
 from . import (
-    _interrupt,
+    _command,
     _requirements,  # noqa: F401 (raises where the library cannot work)
 )
 
-if _interrupt.is_command():  # before all else is imported, which takes time
-    _interrupt.leave_at_once()
+if _command.is_command():  # before all else is imported, which takes time and opens files
+    _command.occupy_standard_descriptors()
+    _command.leave_at_once()
 
 from . import atomics, syscalls
 from ._jit import notice as _notice  # noqa: F401 (tells on a terminal that kernels are compiled)

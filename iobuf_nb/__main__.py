@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, _interrupt
+from . import __version__, _command
 from ._jit import notice
 from ._jit.compile import INTERPRETED
 from ._memory import segment
@@ -47,7 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if INTERPRETED and options.run is not _doctor:
         return _fail(2, f"{options.command} needs compiled kernels: unset NUMBA_DISABLE_JIT")
     try:
-        _occupy_standard_descriptors()
         return _print(options.run(options)) or options.status
     except (OSError, RuntimeError) as error:  # a thread that cannot be started is a RuntimeError
         filename, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
@@ -57,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TypeError, ValueError, MemoryError, ImportError) as error:  # an extra is missing
         return _fail(2, str(error))
     except KeyboardInterrupt:
-        return _fail(_interrupt.STATUS, "interrupted")
+        return _fail(_command.STATUS, "interrupted")
     finally:
-        _interrupt.ignore()
+        _command.ignore()
 
 
 def _add_scan(commands: Any) -> None:
@@ -276,13 +275,6 @@ def _readable(text: str) -> str:
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _occupy_standard_descriptors() -> None:
-    """Open any closed standard descriptor: otherwise the next file could become standard error."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(fd)
-
-
 @contextmanager
 def _sources(paths: list[str]) -> Iterator[tuple[list[str], list[str | int]]]:
     """Yield the names of what to scan, and the sources; a sample file is removed afterwards."""
@@ -309,7 +301,7 @@ def _sample() -> Iterator[str]:
     with ExitStack() as stack:
         try:
             file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="iobuf_nb-", dir=folder, buffering=0))
-            _interrupt.temporaries.add((file.name, None))
+            _command.temporaries.add((file.name, None))
             generator = np.random.default_rng()
             for _ in range(_SAMPLE_BYTES >> 24):
                 rest = memoryview(generator.bytes(1 << 24))

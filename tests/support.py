@@ -37,6 +37,8 @@ JITS = [lambda function: function, njit(nogil=True), njit]
 EVERY_WAY = pytest.mark.parametrize("jit", JITS, ids=["python", "nogil kernel", "GIL-holding kernel"])
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+SYSFS = "/sys/kernel/mm/transparent_hugepage"  # its files have 4096 bytes, they say
+needs_sysfs = pytest.mark.skipif(not os.path.exists(f"{SYSFS}/enabled"), reason="there is no /sys here")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount something or to become nobody")
 
 

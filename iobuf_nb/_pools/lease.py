@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 Value = TypeVar("Value")  #: what an index stands for: an array, or an item
@@ -77,8 +78,9 @@ class Lease(_Lease[Value]):
 
     if sys.version_info >= (3, 14):  # there Ctrl-C may come between __enter__ and the block, which then has no end
 
-        def __del__(self) -> None:
-            if getattr(self, "_index", None) is not None:
+        def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+            # At the end of the program a put could not be compiled any more, and nobody gets the buffer.
+            if getattr(self, "_index", None) is not None and not finalizing():
                 self._leave()
 
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _interrupt
+from .. import _command
 from .._free.queue import LINE_PAIR
 from .._jit import check
 from .._jit.compile import compile_for, kernel
@@ -251,7 +251,7 @@ def copy(
         team = _Team(pool, direct, report, watch)
         files = stack.enter_context(ExitStack())
         temporary = f"{TEMPORARY}{os.urandom(8).hex()}"
-        _interrupt.temporaries.add((temporary, folder))
+        _command.temporaries.add((temporary, folder))
         try:
             with _naming(dst):
                 fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
@@ -277,7 +277,7 @@ def copy(
                 os.unlink(temporary, dir_fd=folder)
             raise
         finally:
-            _interrupt.temporaries.discard((temporary, folder))
+            _command.temporaries.discard((temporary, folder))
         if sync:
             _sync_name(folder)
         watch.stop()

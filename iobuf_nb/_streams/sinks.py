@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _interrupt
+from .. import _command
 from .._jit import check
 from .._memory.aligned import MAX_BUFFER_BYTES, MAX_BYTES, MAX_ITEMS
 from .._memory.files import descriptor
@@ -84,7 +84,7 @@ def _new_file(path: str) -> Iterator[int]:
     if before is not None and not stat.S_ISREG(before.st_mode):
         raise ValueError(f"output must be a regular file, or a descriptor, not {path!r}: open it and pass its fileno()")
     temporary = os.path.join(os.path.dirname(path), f"{TEMPORARY}{os.urandom(8).hex()}")
-    _interrupt.temporaries.add((temporary, None))
+    _command.temporaries.add((temporary, None))
     try:
         mode = stat.S_IMODE(before.st_mode) if before is not None else 0o666
         try:
@@ -103,7 +103,7 @@ def _new_file(path: str) -> Iterator[int]:
             os.unlink(temporary)
         raise
     finally:
-        _interrupt.temporaries.discard((temporary, None))
+        _command.temporaries.discard((temporary, None))
 
 
 def _opened(fd: int, stack: ExitStack) -> Target:

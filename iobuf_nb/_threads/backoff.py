@@ -127,7 +127,7 @@ def as_limits(base: float, max: float) -> tuple[float, float]:
         raise ValueError(f"base must be {allowed}, not {base!r:.60}")
     allowed = f"a number of seconds from base ({shortest}) to 2**33"
     longest = check.seconds("max", max, allowed)
-    if not shortest - _NS <= longest <= check.MAX_SECONDS:
+    if not 0 < longest <= check.MAX_SECONDS or longest < shortest - _NS:
         raise ValueError(f"max must be {allowed}, not {max!r:.60}")
     return shortest, longest
 
@@ -141,7 +141,7 @@ def _as_limits_in_kernel(base: Any, max: Any) -> Any:
     def limits(base, max):
         if not base > 0:
             raise FormattedValueError("base must be a number of seconds > 0, not {}", base)
-        if not base - _NS <= max <= check.MAX_SECONDS:
+        if not 0 < max <= check.MAX_SECONDS or max < base - _NS:
             raise FormattedValueError("max must be a number of seconds from base ({}) to 2**33, not {}", base, max)
         return float(base), float(max)
 

@@ -115,6 +115,7 @@ def test_what_no_line_of_the_program_has_got_has_no_place(monkeypatch):
     assert name_of(5 << 24 | 17) == "a file that this process does not know:17"
 
 
+@pytest.mark.compiled  # coverage needs a working directory
 def test_a_file_that_is_none_has_a_place_too(tmp_path, monkeypatch):
     pool, out = BufferPool(8, 64, trace=True), np.zeros(1, np.int64)
     pool.put(pool.get()), pool.put_many(out[: pool.get_many(out)])  # compiled while numba still can

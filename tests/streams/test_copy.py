@@ -10,7 +10,7 @@ import pytest
 from copying import BLOCK, with_holes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import AsBytes, content, names, needs_root
+from support import SYSFS, AsBytes, content, names, needs_root, needs_sysfs
 
 from iobuf_nb import copy
 from iobuf_nb._streams import copy as module
@@ -200,7 +200,13 @@ def test_holes_are_kept(tmp_path, size, places, direct):
 
 
 @pytest.mark.parametrize(
-    "path", ["/proc/version", "/proc/filesystems", "/sys/kernel/mm/transparent_hugepage/enabled", "/proc/self/maps"]
+    "path",
+    [
+        "/proc/version",
+        "/proc/filesystems",
+        "/proc/self/maps",
+        pytest.param(f"{SYSFS}/enabled", marks=needs_sysfs),
+    ],
 )
 @pytest.mark.parametrize("verify", [False, True])
 def test_files_that_do_not_know_their_size(tmp_path, path, verify):

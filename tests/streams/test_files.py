@@ -10,7 +10,7 @@ import pytest
 from numba import njit
 from recording import log, look, none_left, open_descriptors, recorded
 from streaming import WITH_URING, fed, needs_uring
-from support import needs_root, without_rights
+from support import SYSFS, needs_root, needs_sysfs, without_rights
 
 from iobuf_nb import atomics, stream
 
@@ -394,10 +394,9 @@ def test_a_descriptor_is_left_where_the_stream_ended(file, options, end):
         assert opened.tell() == end
 
 
-@pytest.mark.skipif(not os.path.exists("/sys/kernel/mm/transparent_hugepage/enabled"), reason="no such files here")
+@needs_sysfs
 def test_files_that_report_a_size_that_means_nothing():
-    """Files of sysfs have 4096 bytes, they say."""
-    paths = [f"/sys/kernel/mm/transparent_hugepage/{name}" for name in ("enabled", "defrag")]
+    paths = [f"{SYSFS}/{name}" for name in ("enabled", "defrag")]
     expected = b"".join(Path(path).read_bytes() for path in paths)
     result = stream(paths, look, state=log(1, 100_000), workers=1)
     assert b"".join(piece.data for piece in recorded(result.state[0])) == expected

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from streaming import fed
-from support import AsBytes, needs_root, without_rights
+from support import SYSFS, AsBytes, needs_root, needs_sysfs, without_rights
 
 import iobuf_nb
 from iobuf_nb import Tier, scan
@@ -62,8 +62,9 @@ def test_a_pipe():
         check(scan(reader, buffers=4, tier=Tier.MEDIUM), data)
 
 
+@needs_sysfs
 def test_files_whose_size_is_only_nominal():
-    path = "/sys/kernel/mm/transparent_hugepage/enabled"
+    path = f"{SYSFS}/enabled"
     result = scan(path)
     assert result.bytes == len(Path(path).read_bytes()) < os.stat(path).st_size
 

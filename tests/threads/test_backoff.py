@@ -90,6 +90,8 @@ def test_what_a_kernel_made_cannot_leave_it(make):
         (lambda: Backoff(1.0, float("inf")).block, "max must be a number of seconds from base"),
         (lambda: Backoff(1.0, 2.0).set_base(3.0), "max must be a number of seconds from base"),
         (lambda: Backoff(1.0, 2.0).set_max(0.5), "max must be a number of seconds from base"),
+        (lambda: Backoff(1e-9, 1e-9).set_max(0.0), "max must be a number of seconds from base"),
+        (lambda: Backoff(1e-9, 1e-9).set_max(float("nan")), "max must be a number of seconds from base"),
     ],
 )
 def test_refuses_limits(jit, call, message):

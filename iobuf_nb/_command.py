@@ -1,6 +1,7 @@
-"""Ctrl-C on the command line: the process exits at once, with status 130 and one line, even during its imports.
+"""What the command line needs before all else is imported: standard descriptors that are open, and an end by Ctrl-C.
 
-A KeyboardInterrupt would have to pass through numba and LLVM, which swallow it, print long tracebacks, or crash.
+Ctrl-C makes the process exit at once, with status 130 and one line, even during its imports. A KeyboardInterrupt would
+have to pass through numba and LLVM, which swallow it, print long tracebacks, or crash.
 """
 
 from __future__ import annotations
@@ -33,6 +34,13 @@ def is_command() -> bool:
     if sys.argv[:1] == ["-m"]:  # while Python is still locating the module
         return sys.orig_argv[-len(sys.argv)].removeprefix("-m") == __package__
     return bool(sys.argv) and os.path.basename(sys.argv[0]) == "iobuf-nb"
+
+
+def occupy_standard_descriptors() -> None:
+    """Open any closed standard descriptor: otherwise the next file could become standard error."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
 
 
 def leave_at_once() -> None:
