@@ -33,7 +33,7 @@ from .._free.free_list import (
 from .._free.owners import bulk_words
 from .._free.processes import CLOSED as CLOSED_WORD
 from .._free.processes import NUMBER_SHIFT, recover, thread_of
-from .._free.queue import CLOSED_FLAG, LINE_PAIR, NONBLOCKING_FLAG, PROCESS
+from .._free.queue import CLOSED_FLAG, LINE_PAIR, NONBLOCKING_FLAG, PROCESS, SHARED
 from .._jit.faces import in_kernels, is_in_kernels, kernel_face, kernel_method
 from .._jit.handle import live
 from .._memory.aligned import MAX_ITEMS, aligned_mem
@@ -394,6 +394,9 @@ kernel_method(PoolType, "close", close_pool)
 @atexit.register
 def _tell_of_those_left() -> None:
     """Tell of the pools that live until the program ends, whose finalizers come too late."""
-    pools = [reference() for reference in live.valuerefs()]  # daemon threads may make others meanwhile
-    left = [pool._left("open when the program ended") for pool in pools if isinstance(pool, _Pool)]
+    left = []
+    for reference in live.valuerefs():  # daemon threads may make others meanwhile
+        pool = reference()
+        if isinstance(pool, _Pool) and pool._queue._words[PROCESS] in (SHARED, os.getpid()):  # no child's copy
+            left.append(pool._left("open when the program ended"))
     tell("\n".join(filter(None, left)))  # once: where warnings are errors, the first would be the last

@@ -19,12 +19,15 @@ pytestmark = [needs_fork, pytest.mark.proof]
 
 
 LEFT = """
-import iobuf_nb
+import os, iobuf_nb
 pools = [iobuf_nb.BufferPool(2, 16, trace=trace) for trace in (False, True, False, False)]
 indices = [pool.get() for pool in pools]
 pools[2].put(indices[2])
 with pools[3]:
     pools[3].put(indices[3])
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
 """
 
 
