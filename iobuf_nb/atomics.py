@@ -32,6 +32,7 @@ Examples
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import repeat
 from typing import Any, Literal
 
@@ -43,7 +44,7 @@ from ._jit import check, instructions, seam
 from ._jit.compile import INTERPRETED, hot
 from ._jit.faces import kernel_instruction, kernel_overload
 from ._jit.instructions import LLVM_ORDERS, atomic, llvm_pause, wrap
-from ._jit.locks import fork_safe_lock
+from ._jit.locks import folder_locked, fork_safe_lock
 
 __all__ = [
     "compare_and_swap",
@@ -374,7 +375,8 @@ AFTER: dict[str, Callable[..., int]] = {
     "fetch_or": lambda old, value: old | value,
     "fetch_and": lambda old, value: old & value,
 }
-_interpreter_lock = fork_safe_lock()  # reentrant, for finalizers and handlers of signals
+_interpreter_lock: Any = fork_safe_lock()  # reentrant, for finalizers and handlers of signals
+_folder = ""
 
 
 def _interpret(operation: str, words: Any, i: int, order: str, *operands: int) -> Any:
@@ -386,11 +388,18 @@ def _interpret(operation: str, words: Any, i: int, order: str, *operands: int) -
         names = ("expected", "desired") if operation == "compare_and_swap" else ("value",)
         return _NATIVE[operation](words, i, *map(check.integer, names, operands, repeat(-(2**63)), repeat(2**63 - 1)))
 
-    with _interpreter_lock:
+    nested = _interpreter_lock._is_owned()  # this is a finalizer, or a handler of a signal
+    with _interpreter_lock, folder_locked(_folder) if _folder and not nested else nullcontext():
         old = int(words[i])
         if operation != "load":
             words[i] = wrap(AFTER[operation](old, *operands))
     return old == operands[0] if operation == "compare_and_swap" else old
+
+
+def share_words(folder: str) -> None:
+    """Have processes with the JIT off exclude each other by a lock of a folder, for words are shared from now on."""
+    global _folder
+    _folder = folder
 
 
 @hot

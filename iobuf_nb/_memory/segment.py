@@ -27,6 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._jit.compile import INTERPRETED
+from ..atomics import share_words
 from .aligned import round_up
 from .process_slots import (
     FIRST_LOCK,
@@ -49,7 +51,7 @@ _ORDER = 0x0102030405060708
 _HEADER_BYTES = 4096
 _TEXT_AT = 512
 # Words of the header: the magic number is written last. That of the text is its length, and above that its CRC-32.
-_MAGIC_WORD, _ORDER_WORD, _LAYOUT_WORD, _SIZE_WORD, _TEXT_WORD, _CREATOR, _UNIQUE, COUNTER = range(8)
+_MAGIC_WORD, _ORDER_WORD, _LAYOUT_WORD, _SIZE_WORD, _TEXT_WORD, _CREATOR, _UNIQUE, COUNTER, _JIT_OFF = range(9)
 _TABLE_WORDS = (MOST_PROCESSES + 1) * SLOT_WORDS
 FIRST = _HEADER_BYTES + 8 * _TABLE_WORDS  # offset of what is in it
 _NAME = re.compile(rb"[^/\0]+", re.DOTALL)
@@ -91,6 +93,7 @@ class Segment:
         self.descriptor, self.name = descriptor, None if name is None else str.__str__(name)  # no subclass of str
         self.slot: ProcessSlot | None = None
         self._maker = os.getpid() if made else 0  # the process that removes the name
+        share_words(FOLDER)
         self._file = os.fstat(descriptor)
         self._leave: weakref.finalize[Any, Any] = weakref.finalize(self, _close, descriptor, self._file)
         size = self._file.st_size
@@ -119,6 +122,7 @@ class Segment:
         unique = int.from_bytes(os.urandom(7), "little")
         made.table[FIRST_LOCK] = draw_first_lock()
         made.header[1:7] = _ORDER, LAYOUT, FIRST + size, _sum_of(text), os.getpid(), unique
+        made.header[_JIT_OFF] = INTERPRETED
         made.header[_MAGIC_WORD] = _MAGIC
         made.contents = contents
         made.enter(nothing)
@@ -151,6 +155,12 @@ class Segment:
         other = opened.contents["kind"]
         if kind not in (None, other):
             raise ValueError(f"{path} holds a {other}, not a {kind}: attach to it with {other}.attach")
+        if opened.header[_JIT_OFF] != INTERPRETED:  # neither's operations on words are atomic for the other
+            other = "compiled kernels" if INTERPRETED else "the JIT off"
+            raise ValueError(
+                f"{path} is used by processes that have {other}, and this one has not: "
+                "set NUMBA_DISABLE_JIT=1 for all of them, or for none"
+            )
         return opened
 
     def _read_contents(self, path: str) -> dict[str, Any]:

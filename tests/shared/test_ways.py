@@ -14,7 +14,7 @@ import workers
 from support import assert_whole, run, said
 from workers import METHODS, Child
 
-from iobuf_nb import BoundedQueue, BufferPool, Channel
+from iobuf_nb import BoundedQueue, BufferPool, Channel, atomics
 
 SLOW = [METHODS[0], *(pytest.param(method, marks=pytest.mark.proof) for method in METHODS[1:])]
 
@@ -61,6 +61,30 @@ def test_through_a_pool_of_processes(pool, method):
         processes.close(), processes.join()
     assert os.getpid() not in pids and pool.value(index)[0] == 4
     pool.put(index)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_processes_at_work_at_once(pool):
+    """Also with the JIT off, where no instruction makes their operations atomic."""
+    mine = pool.get()
+    words = pool.value(mine)
+    words[:] = 0
+
+    def work():
+        atomics.fetch_add(words, 1, 1)
+        while atomics.load(words, 1) < 2:
+            pass
+        for _ in range(5000):
+            atomics.fetch_add(words, 0, 1)
+            pool.put(pool.get(timeout=60))
+
+    children = [multiprocessing.get_context("fork").Process(target=work) for _ in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0] and words.tolist() == [10_000, 2]
+    pool.put(mine)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

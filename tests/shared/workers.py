@@ -162,7 +162,7 @@ def end_beside_a_thread(pipe, pool):
 
 def use(pool, index):
     """Do what a task in a pool of processes does."""
-    pool.value(index)[0] += 1
+    atomics.fetch_add(pool.value(index), 0, 1)
     mine = pool.get(timeout=60)
     pool.put(mine)
     return os.getpid()
