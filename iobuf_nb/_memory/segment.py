@@ -156,9 +156,9 @@ class Segment:
         if kind not in (None, other):
             raise ValueError(f"{path} holds a {other}, not a {kind}: attach to it with {other}.attach")
         if opened.header[_JIT_OFF] != INTERPRETED:  # neither's operations on words are atomic for the other
-            other = "compiled kernels" if INTERPRETED else "the JIT off"
+            theirs = "compiled kernels" if INTERPRETED else "the JIT off"
             raise ValueError(
-                f"{path} is used by processes that have {other}, and this one has not: "
+                f"{path} is used by processes that have {theirs}, and this one has not: "
                 "set NUMBA_DISABLE_JIT=1 for all of them, or for none"
             )
         return opened

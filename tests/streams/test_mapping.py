@@ -103,7 +103,9 @@ def stormed(tmp_path, engine, seconds):
         finally:
             writer.kill()
     assert (done.returncode, done.stderr) == (0, "")
-    return tuple(map(int, done.stdout.split()))
+    good, bad, mapped = map(int, done.stdout.split())
+    assert good > 0 and good + bad > 10
+    return good, bad, mapped
 
 
 @pytest.mark.parametrize("engine", ENGINES)
